@@ -1,0 +1,155 @@
+"""Units that are dead already, and the constants that they still send on."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfsparse import records
+from tfsparse.deploy import probe, removal
+from tfsparse.graph import groups, trace
+
+ROUNDING = 1e-6
+
+
+def dead_units(model, tolerance: float = 0.0) -> dict[str, np.ndarray]:
+    """Finds the units that no longer do anything.
+
+    A unit is dead if the L2 norm of all its producer slices is at most `tolerance`
+    (its output is then a constant), or that of all its consumer slices is.
+
+    Args:
+        model: A built Functional or Sequential Keras model.
+        tolerance: Largest norm that counts as zero; not negative.
+
+    Returns:
+        Keep masks, group name -> bool array `(units,)`, for every group that is not
+        frozen. Where all units of a group are dead, the first is kept.
+
+    Raises:
+        ValueError: `tolerance` is negative or not a number.
+
+    Example:
+        >>> small = strip(net, dead_units(net, tolerance=1e-6))
+    """
+    if not tolerance >= 0:
+        raise ValueError(f"`tolerance` must be >= 0. Received: tolerance={tolerance}.")
+    values = removal.values_of(model)
+    keep = {}
+    for group in groups.find_groups(model):
+        if group.frozen:
+            continue
+        alive = np.ones(group.size, dtype=bool)
+        for role in (records.PRODUCER, records.CONSUMER):
+            if any(member.role == role for member in group.members):
+                alive &= _norms(group, role, values) > tolerance
+        alive[0] |= not alive.any()
+        keep[group.name] = alive
+    return keep
+
+
+def _norms(group, role: str, values) -> np.ndarray:
+    squares = np.zeros(group.size)
+    for member in group.members:
+        if member.role == role:
+            rows = np.moveaxis(values[member.path], member.axis, 0)[member.indices]
+            sums = np.square(rows.astype("float64")).reshape(len(rows), -1).sum(1)
+            np.add.at(squares, member.units, sums)
+    return np.sqrt(squares)
+
+
+def fold(model, keep: removal.Keep):
+    """Turns the constants of dropped units into biases of their consumers.
+
+    Measures rather than derives: the model runs once, and each consumer is given
+    the dropped channels alone. If its answer is the same at every position and for
+    every input, that answer is a bias; if not, the units at fault stay.
+
+    Args:
+        model: The model in which the units to drop are dead, but still there.
+        keep: Group name -> bool array `(units,)`, True = stays.
+
+    Returns:
+        The masks, with the units that must stay set True; the biases to add, layer
+        name -> `(outputs,)`; and the reasons, group name -> sentence.
+    """
+    keep = {name: np.array(values) for name, values in keep.items()}
+    reasons: dict[str, str] = {}
+    if all(values.all() for values in keep.values()):
+        return keep, {}, reasons
+    reads = _consumer_inputs(model)
+    while True:
+        planned = removal.plan(model, keep)
+        biases, stubborn = {}, []
+        for call, values in reads:
+            gone = ~planned.stays(call.inputs[0], -1)
+            if not gone.any():
+                continue
+            bias = _response(call, values, gone)
+            if bias is None:
+                stubborn.append((call, values))
+            elif np.abs(bias).max() > 0:
+                biases[call.operation.name] = bias
+        if not stubborn:
+            return keep, biases, reasons
+        for call, values in stubborn:
+            _keep_stubborn(planned, keep, reasons, call, values)
+
+
+def _keep_stubborn(planned, keep, reasons, call, values) -> None:
+    """Sets True the units whose constant the consumer does not see as a constant."""
+    labels = planned.analysis.axes[id(call.inputs[0])]["unit"][-1]
+    for group in planned.analysis.groups:
+        if group.name not in keep:
+            continue
+        for unit in np.flatnonzero(~keep[group.name]):
+            channels = labels == planned.analysis.roots[group.name][unit]
+            if channels.any() and _response(call, values, channels) is None:
+                keep[group.name][unit] = True
+                reasons[group.name] = (
+                    f"a dead unit sends a constant to {call.operation.name!r}, which "
+                    "sees it unevenly (zero padding), so no bias can replace it"
+                )
+
+
+def _consumer_inputs(model) -> list[tuple]:
+    """Every call of a consumer with the values that it reads on random input."""
+    found = trace.calls(model)
+    read = {
+        member.path
+        for group in groups.find_groups(model)
+        for member in group.members
+        if member.role == records.CONSUMER
+    }
+    reading = [
+        call
+        for call in found
+        if any(v.path in read for v in trace.variables_of(call.operation))
+    ]
+    model = trace.functional(model)
+    reader = keras.Model(model.input, [call.inputs[0] for call in reading])
+    values = probe.run(reader, probe.random_inputs(model, np.random.default_rng(1)))
+    return list(zip(reading, values, strict=True))
+
+
+def _response(call, values, channels) -> np.ndarray | None:
+    """What a consumer makes of some channels alone; None if that is no constant."""
+    linear = linear_twin(call.operation)
+    alone = np.where(channels, values, 0).astype(values.dtype)
+    answer = linear(ops.convert_to_tensor(alone)) - linear(ops.zeros_like(alone))
+    answer = ops.convert_to_numpy(answer).reshape(-1, answer.shape[-1])
+    bias = answer[0]
+    scale = max(1.0, float(np.abs(answer).max()))
+    return bias if np.abs(answer - bias).max() <= ROUNDING * scale else None
+
+
+def linear_twin(layer):
+    """The layer without its activation, sharing nothing, with the same weights."""
+    config = layer.get_config()
+    if "activation" in config:
+        config["activation"] = "linear"
+    twin = layer.__class__.from_config(config)
+    twin.build(layer.get_build_config()["input_shape"])
+    twin.set_weights(layer.get_weights())
+    return twin

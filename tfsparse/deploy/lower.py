@@ -1,0 +1,175 @@
+"""Lowers a trained sparse model to stock layers that compute the same."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from tfsparse.deploy import removal
+from tfsparse.graph import trace
+
+_FUSES = (
+    keras.layers.Dense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+_READS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+
+
+@dataclasses.dataclass
+class _Scaling:
+    """Where one call of a house layer goes: into a writer, into readers, or stock."""
+
+    scale: np.ndarray
+    activation: str | None
+    writer: object = None
+    readers: tuple = ()
+
+
+def lower(model):
+    """Replaces house layers by stock ones: same function, same layer names.
+
+    Each house layer says by its `lowered` rule which per-channel factor and which
+    activation it stands for. The factor goes into the kernel and bias (or the
+    BatchNorm) in front, else into the kernels behind, else into a Rescaling layer;
+    the activation goes back into the layer in front that it was split off.
+
+    Args:
+        model: A trained model; it is not changed.
+
+    Returns:
+        A model without house layers, switches or their penalties.
+
+    Raises:
+        ValueError: `model` cannot be read as a graph.
+
+    Example:
+        >>> stock = lower(sparse_model)      # same outputs, no Filter left
+    """
+    found = trace.calls(model)
+    scalings = _place(found)
+    activations = {
+        id(s.writer): s.activation
+        for s in scalings.values()
+        if s.writer is not None and s.activation and isinstance(s.writer, _FUSES)
+    }
+    scaled_norms = {
+        id(s.writer)
+        for s in scalings.values()
+        if isinstance(s.writer, keras.layers.BatchNormalization)
+    }
+
+    def make(operation):
+        if hasattr(operation, "lowered"):
+            return None
+        config = _without_house_regularizers(operation.get_config())
+        if id(operation) in activations:
+            config["activation"] = activations[id(operation)]
+        if id(operation) in scaled_norms:
+            config["scale"] = True
+        return operation.__class__.from_config(config)
+
+    def call(item, operation, args, kwargs):
+        scaling = scalings.get(id(item.outputs[0]))
+        if scaling is None:
+            return operation(*args, **kwargs)
+        outputs = args[0]
+        if scaling.writer is None and not scaling.readers:
+            name = f"{item.operation.name}_{item.index}_scale"
+            factor = scaling.scale.tolist()
+            outputs = keras.layers.Rescaling(factor, name=name)(outputs)
+        fused = scaling.writer is not None and isinstance(scaling.writer, _FUSES)
+        if scaling.activation and not fused:
+            name = f"{item.operation.name}_{item.index}_activation"
+            outputs = keras.layers.Activation(scaling.activation, name=name)(outputs)
+        return outputs
+
+    stock, operations = trace.rebuild(model, make, call)
+    stays = {key: new for key, new in operations.items() if new is not None}
+    removal.load(stays, model, removal.values_of(model), None)
+    for scaling in scalings.values():
+        if scaling.writer is not None:
+            _scale_writer(stays[id(scaling.writer)], scaling.scale)
+        for reader in scaling.readers:
+            _scale_reader(stays[id(reader)], scaling.scale)
+    return stock
+
+
+def _place(found) -> dict[int, _Scaling]:
+    """Decides, for every call of a house layer, where its factor goes."""
+    readers, writers = trace.consumers(found), trace.writers(found)
+    calls_of: dict[int, int] = {}
+    for call in found:
+        calls_of[id(call.operation)] = calls_of.get(id(call.operation), 0) + 1
+    scalings: dict[int, _Scaling] = {}
+    for call in found:
+        if not hasattr(call.operation, "lowered"):
+            continue
+        scale, activation = call.operation.lowered(call.kwargs)
+        scaling = _Scaling(scale, activation)
+        scalings[id(call.outputs[0])] = scaling
+        source = call.inputs[0]
+        alone = len(readers[id(source)]) == 1
+        before = scalings.get(id(source))  # a chain: several switches on one output
+        if before is not None:
+            if alone and before.writer is not None and not before.activation:
+                scaling.writer = before.writer
+        elif alone and id(source) in writers:
+            operation = writers[id(source)].operation
+            once = calls_of[id(operation)] == 1
+            if once and _linear(operation):
+                scaling.writer = operation
+        if scaling.writer is None and not activation:
+            reading = [c.operation for c in readers.get(id(call.outputs[0]), [])]
+            if reading and all(_can_read(op) and calls_of[id(op)] == 1 for op in reading):
+                scaling.readers = tuple(reading)
+    return scalings
+
+
+def _linear(operation) -> bool:
+    if isinstance(operation, keras.layers.BatchNormalization):
+        return operation.axis in (-1, len(operation.input.shape) - 1)
+    if not isinstance(operation, _FUSES):
+        return False
+    return operation.activation is keras.activations.linear
+
+
+def _can_read(operation) -> bool:
+    return isinstance(operation, _READS) and getattr(operation, "groups", 1) == 1
+
+
+def _scale_writer(layer, scale: np.ndarray) -> None:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        layer.gamma.assign(layer.gamma * scale)
+        if layer.beta is not None:
+            layer.beta.assign(layer.beta * scale)
+        return
+    if isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D):
+        shape = layer.kernel.shape[-2:]
+        layer.kernel.assign(layer.kernel * scale.reshape(shape))
+    else:
+        separable = hasattr(layer, "pointwise_kernel")
+        kernel = layer.pointwise_kernel if separable else layer.kernel
+        kernel.assign(kernel * scale)
+    if layer.bias is not None:
+        layer.bias.assign(layer.bias * scale)
+
+
+def _scale_reader(layer, scale: np.ndarray) -> None:
+    layer.kernel.assign(layer.kernel * scale[:, None])
+
+
+def _without_house_regularizers(config: dict) -> dict:
+    """Takes off what a method added to the loss: it is no part of the function."""
+    for key, value in config.items():
+        if key.endswith("regularizer") and isinstance(value, dict):
+            if str(value.get("registered_name", "")).startswith("tfsparse>"):
+                config[key] = None
+    return config

@@ -1,0 +1,220 @@
+"""Filter: one learned on/off switch for each unit of a group."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfsparse import numerics
+
+FORMS = ("relu", "signed")
+
+
+@keras.saving.register_keras_serializable("tfsparse")
+class Filter(keras.layers.Layer):
+    """Multiplies each unit by a learned switch, and penalises the switches.
+
+    relu form (the draft):      y = x * max(0, theta), penalty strength * sum max(0, theta);
+                                a unit is dead where theta <= 0.
+    signed form (Smallify):     y = x * beta, penalty strength * sum |beta|;
+                                a unit dies, for good, when the running variance of
+                                its switch's sign passes 0.5.
+
+    One Filter may be called at several places: coupled units (a residual sum, a
+    depthwise stage) then share their switch.
+
+    Args:
+        units: Number of switches.
+        form: `relu` or `signed`.
+        strength: The penalty's factor lambda; held in a variable (`strength`), so
+            that changing it retraces nothing.
+        gamma: Inertia of the sign-variance rule, in [0, 1]; signed form only.
+        initial: `uniform` (U(0, 1] for relu, U(-1, 1) for signed) or `ones`.
+        seed: Seed of the initial values.
+
+    Call arguments:
+        inputs: `(batch, ..., channels)`.
+        units: For each channel its unit, -1 for channels without a switch; None
+            where channel i is unit i.
+        activation: Name of an activation applied afterwards: the one that a switch
+            has to stand before, split off the layer in front.
+
+    Raises:
+        ValueError: An unknown form, a negative strength or a gamma outside [0, 1].
+
+    Example:
+        >>> y = Filter(8, strength=4e-3)(keras.layers.Conv2D(8, 3)(x), activation="relu")
+
+    Reference: ShrinkNets draft, eqs. 1 and 2; Smallify (arXiv 1806.03723).
+    """
+
+    def __init__(
+        self,
+        units: int,
+        form: str = "relu",
+        strength: float = 0.0,
+        gamma: float = 0.99,
+        initial: str = "uniform",
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if form not in FORMS:
+            raise ValueError(f"`form` must be one of {FORMS}. Received: form={form!r}.")
+        if not strength >= 0:
+            raise ValueError(f"`strength` must be >= 0. Received: strength={strength}.")
+        if not 0 <= gamma <= 1:
+            raise ValueError(f"`gamma` must be in [0, 1]. Received: gamma={gamma}.")
+        if initial not in ("uniform", "ones"):
+            raise ValueError(
+                f"`initial` must be 'uniform' or 'ones'. Received: initial={initial!r}."
+            )
+        self.units = int(units)
+        self.form = form
+        self.initial_strength = float(strength)
+        self.gamma = float(gamma)
+        self.initial = initial
+        self.seed = int(seed)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        self.switch = self._state("switch", self._start, trainable=True)
+        if self.form == "signed":
+            self.mean = self._state("mean", lambda: np.sign(self._start()))
+            self.variance = self._state("variance", lambda: np.zeros(self.units))
+            self.alive = self._state("alive", lambda: np.ones(self.units))
+            self.last = self._state("last", self._start)
+        # A regularizer, not add_loss: one penalty however often the layer is called.
+        self.switch.regularizer = self.penalty
+        self.strength = self.add_weight(
+            shape=(),
+            name="strength",
+            initializer=keras.initializers.Constant(self.initial_strength),
+            trainable=False,
+        )
+
+    def _start(self) -> np.ndarray:
+        if self.initial == "ones":
+            return np.ones(self.units)
+        uniform = np.random.default_rng(self.seed).random(self.units)
+        return 1.0 - uniform if self.form == "relu" else 2.0 * uniform - 1.0
+
+    def _state(self, name, values, trainable=False):
+        # Replicas compute the same state, so any of them may write it.
+        return self.add_weight(
+            shape=(self.units,),
+            name=name,
+            initializer=lambda shape, dtype: ops.cast(values(), dtype),
+            trainable=trainable,
+            aggregation="mean" if trainable else "only_first_replica",
+        )
+
+    def scale(self):
+        """The factor of each unit. `(units,)`; exactly 0 where the unit is dead."""
+        if self.form == "relu":
+            return ops.relu(self.switch)
+        return self.switch * self.alive
+
+    def penalty(self, switch):
+        """strength * sum |scale|, the first term of draft eq. 10, as a scalar."""
+        if self.form == "relu":
+            return self.strength * ops.sum(ops.relu(switch))
+        return self.strength * ops.sum(ops.abs(switch * self.alive))
+
+    def pending(self):
+        """`(mean, variance, alive)` once the last optimizer step has been judged.
+
+        A step shows as a change of the switches: so the rule runs once per update,
+        whatever number of calls or of accumulated micro-batches lies between.
+        """
+        judged = numerics.sign_variance(
+            self.switch, self.mean, self.variance, self.alive, self.gamma
+        )
+        moved = ops.any(ops.not_equal(self.switch, self.last))
+        state = (self.mean, self.variance, self.alive)
+        return tuple(
+            ops.where(moved, new, old) for new, old in zip(judged, state, strict=True)
+        )
+
+    def alive_units(self) -> np.ndarray:
+        """Which units live, the last optimizer step included. `(units,)` bool."""
+        if self.form == "relu":
+            return ops.convert_to_numpy(self.switch) > 0
+        return ops.convert_to_numpy(self.pending()[2]) > 0
+
+    def call(self, inputs, units=None, activation=None, training=False):
+        if self.form == "signed" and training:
+            mean, variance, alive = self.pending()
+            self.mean.assign(mean)
+            self.variance.assign(variance)
+            self.alive.assign(alive)
+            self.last.assign(self.switch)
+        scale = self.scale()
+        if units is not None:
+            known = np.asarray(units) >= 0
+            index = np.where(known, units, 0)
+            scale = ops.where(
+                known, ops.take(scale, index), ops.ones((len(known),), scale.dtype)
+            )
+        outputs = inputs * ops.cast(scale, inputs.dtype)
+        if activation is not None:
+            outputs = keras.activations.get(activation)(outputs)
+        return outputs
+
+    def compute_output_shape(self, input_shape, *args, **kwargs):
+        return input_shape
+
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "form": self.form,
+            "strength": self.initial_strength,
+            "gamma": self.gamma,
+            "initial": self.initial,
+            "seed": self.seed,
+        }
+
+    # What graph and deploy ask of a house layer ------------------------------------
+
+    def unit_rule(self, walk, call, axes):
+        """Passes units; the switches are carriers on their way."""
+        (x,), units = axes, call.kwargs.get("units")
+        labels = x[-1]
+        if labels is not None:
+            if units is None:
+                own = labels
+            else:
+                own = np.full(self.units, -1)
+                known = np.asarray(units) >= 0
+                own[np.asarray(units)[known]] = labels[known]
+            for variable in self.variables:
+                if variable.shape == (self.units,):
+                    walk.carry(variable, 0, own)
+        return [list(x)]
+
+    def resized(self, shapes) -> dict:
+        """Config entries after a removal; `shapes` maps variable names to shapes."""
+        return {"units": shapes["switch"][0]}
+
+    def resized_call(self, kwargs, stays, variables) -> dict:
+        """Call arguments after a removal: the channels left, units renumbered."""
+        if kwargs.get("units") is None:
+            return kwargs
+        kept = variables.get(self.switch.path, {}).get(0, np.arange(self.units))
+        left = np.asarray(kwargs["units"])[stays]
+        units = np.where(left >= 0, np.searchsorted(kept, left), -1)
+        return {**kwargs, "units": tuple(units.tolist())}
+
+    def lowered(self, kwargs) -> tuple[np.ndarray, str | None]:
+        """What stock layers have to do instead: scale by a vector, then activate."""
+        scale = np.where(self.alive_units(), ops.convert_to_numpy(self.scale()), 0.0)
+        units = kwargs.get("units")
+        if units is not None:
+            known = np.asarray(units) >= 0
+            scale = np.where(known, scale[np.where(known, units, 0)], 1.0)
+        return scale.astype("float32"), kwargs.get("activation")

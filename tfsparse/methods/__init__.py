@@ -1,0 +1,6 @@
+"""Methods: each decides which units go."""
+
+from tfsparse.methods.base import METHODS, Method, build
+from tfsparse.methods.shrinknets import ShrinkNets
+
+__all__ = ["METHODS", "Method", "ShrinkNets", "build"]

@@ -1,0 +1,109 @@
+"""What every method shares."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+METHODS: dict[str, type[Method]] = {}
+"""Methods by the name that `--method` takes."""
+
+
+class Method(abc.ABC):
+    """A way to decide which units of a model go.
+
+    A method receives groups and never traces a model. Subclasses set `name` (what
+    `--method` takes) and `strength` (which argument makes the result sparser).
+    """
+
+    name: str
+    strength: str
+    kinds: tuple[str, ...] = ("unit",)
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        METHODS[cls.name] = cls
+
+    @abc.abstractmethod
+    def prepare(self, model, groups):
+        """Returns the model to train, layers inserted; the argument stays as it is."""
+
+    def callbacks(self, model, groups) -> list:
+        """Keras callbacks that training needs; none by default."""
+        return []
+
+    def set_strength(self, model, value: float) -> None:
+        """Sets the penalty of a prepared model while it trains; 0 ends it."""
+
+    @abc.abstractmethod
+    def keep(self, model, groups, tools=None) -> Mapping[str, np.ndarray]:
+        """The decision: group name -> bool array, True = stays."""
+
+    def trace(self, model, groups) -> dict:
+        """Numbers worth a plot, one JSON value a name; none by default."""
+        return {}
+
+    @abc.abstractmethod
+    def get_config(self) -> dict:
+        """Constructor arguments, as JSON."""
+
+
+def build(name: str, **arguments) -> Method:
+    """Builds a method by name.
+
+    Raises:
+        ValueError: No method of that name exists.
+    """
+    if name not in METHODS:
+        raise ValueError(
+            f"`method` must be one of {sorted(METHODS)}. Received: method={name!r}."
+        )
+    return METHODS[name](**arguments)
+
+
+def graft(model, configure, after):
+    """A copy of `model`, with layers reconfigured and calls added after layers.
+
+    Args:
+        model: A built Functional or Sequential model; it is not changed.
+        configure: `(layer, config dict) -> config dict`.
+        after: `(layer name, call index, outputs) -> outputs`; asked for the model's
+            rank-2 inputs too, under the input's name.
+
+    Returns:
+        A new functional model with the same layer names and the same weights.
+    """
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
+    counts: dict[str, int] = {}
+
+    def clone(layer):
+        return layer.__class__.from_config(configure(layer, layer.get_config()))
+
+    def placeholder(tensor):
+        return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+
+    inputs = keras.tree.map_structure(placeholder, model.input)
+    switched = {
+        id(x): after(x.name, 0, x) for x in keras.tree.flatten(inputs) if len(x.shape) == 2
+    }
+
+    def call(layer, *args, **kwargs):
+        index = counts.get(layer.name, 0)
+        counts[layer.name] = index + 1
+        args, kwargs = keras.tree.map_structure(
+            lambda x: switched.get(id(x), x), (args, kwargs)
+        )
+        return after(layer.name, index, layer(*args, **kwargs))
+
+    body = keras.models.clone_model(
+        model, input_tensors=inputs, clone_function=clone, call_function=call
+    )
+    for old in model.layers:
+        values = old.get_weights()
+        if values:
+            body.get_layer(old.name).set_weights(values)
+    return body

@@ -1,0 +1,179 @@
+"""ShrinkNets: learned on/off switches, units removed while the network trains."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from tfsparse.layers import Filter, SwitchDecay
+from tfsparse.methods import base
+
+SUFFIX = "_switch"
+
+
+class ShrinkNets(base.Method):
+    """Puts a switch on every unit and lets the loss decide which stay on.
+
+    Minimises L + strength * sum |switch| + decay * sum |w|^power (draft, eq. 10). All
+    units of a group, wherever they are written (residual sums, depthwise stages),
+    share one switch, which stands before the non-linearity.
+
+    Args:
+        strength: lambda; larger is sparser.
+        form: `relu` (the draft: dead where the switch is <= 0) or `signed` (Smallify:
+            dead when the sign's variance passes 0.5).
+        gamma: Inertia of the sign-variance rule, in [0, 1]; 0 kills at the first
+            change of sign. Signed form only.
+        decay: lambda_2, on the kernels; keeps them from growing as switches shrink.
+        power: p of the decay, 1 or 2.
+        initial: `uniform`, or `ones` for a model that is trained already.
+        features: Whether the rows of a Dense behind the input or a Flatten get
+            switches as well.
+        seed: Seed of the switches' initial values.
+
+    Raises:
+        ValueError: An argument outside its range.
+
+    Example:
+        >>> result = tfsparse.fit_shrinking(model, ShrinkNets(4e-3), x, y, epochs=10)
+
+    Reference: ShrinkNets draft, sections 3 and 4; Smallify (arXiv 1806.03723).
+    """
+
+    name = "shrinknets"
+    strength = "lambda"
+
+    def __init__(
+        self,
+        strength: float = 4e-3,
+        form: str = "relu",
+        gamma: float = 0.99,
+        decay: float = 1e-4,
+        power: int = 2,
+        initial: str = "uniform",
+        features: bool = False,
+        seed: int = 0,
+    ):
+        self._config = {
+            "strength": strength,
+            "form": form,
+            "gamma": gamma,
+            "decay": decay,
+            "power": power,
+            "initial": initial,
+            "features": features,
+            "seed": seed,
+        }
+        self.kinds = ("unit", "feature") if features else ("unit",)
+        # Both check their arguments, so that a wrong one shows before any work.
+        self._filter(1, "check")
+        self._decay = SwitchDecay(decay, power)
+
+    def get_config(self) -> dict:
+        return dict(self._config)
+
+    def _filter(self, units: int, name: str, offset: int = 0) -> Filter:
+        config = self._config
+        return Filter(
+            units,
+            form=config["form"],
+            strength=config["strength"],
+            gamma=config["gamma"],
+            initial=config["initial"],
+            seed=config["seed"] + offset,
+            name=name,
+        )
+
+    def prepare(self, model, groups):
+        """Inserts the switches. See `Method.prepare`.
+
+        Args:
+            model: The model to shrink; it is not changed.
+            groups: Its groups, from `find_groups(model, method.kinds)`.
+
+        Returns:
+            A model with one Filter for each group that is not frozen.
+
+        Raises:
+            ValueError: No group can be switched.
+        """
+        layers = {layer.name: layer for layer in model.layers}
+        placed: dict[tuple[str, int], list[tuple[Filter, object]]] = {}
+        for number, group in enumerate(groups):
+            if group.frozen or group.size < 2 or not group.sites:
+                continue
+            name = group.name.replace(":", "_").replace("/", "_") + SUFFIX
+            switch = self._filter(group.size, name, number)
+            for site in group.sites:
+                placed.setdefault((site.layer, site.call), []).append((switch, site))
+        if not placed:
+            reasons = "; ".join(f"{g.name}: {g.frozen}" for g in groups) or "it has none"
+            raise ValueError(
+                f"`model` must have a group of units that can be removed. Received: "
+                f"{model.name!r} without one ({reasons})."
+            )
+        split = {
+            name: keras.activations.serialize(layers[name].activation)
+            for name, _ in placed
+            if name in layers and _has_activation(layers[name])
+        }
+
+        def configure(layer, config):
+            if layer.name in split:
+                config["activation"] = "linear"
+            for key in config:
+                if key.endswith(("kernel_regularizer", "wise_regularizer")):
+                    if config[key] is None and self._decay.strength > 0:
+                        config[key] = keras.regularizers.serialize(self._decay)
+            return config
+
+        def after(name, index, outputs):
+            switches = placed.get((name, index), [])
+            for number, (switch, site) in enumerate(switches):
+                last = number == len(switches) - 1
+                kwargs = {}
+                if site.units is not None:
+                    kwargs["units"] = site.units
+                if last and name in split:
+                    kwargs["activation"] = split[name]
+                outputs = switch(outputs, **kwargs)
+            if not switches and name in split:  # a shared layer's other call
+                outputs = keras.layers.Activation(split[name])(outputs)
+            return outputs
+
+        return base.graft(model, configure, after)
+
+    def set_strength(self, model, value: float) -> None:
+        for switch in switches(model).values():
+            switch.strength.assign(value)
+
+    def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
+        """Units whose switch is alive, last optimizer step included."""
+        found = switches(model)
+        keep = {}
+        for group in groups:
+            name = group.name.replace(":", "_").replace("/", "_") + SUFFIX
+            if name in found and not group.frozen:
+                keep[group.name] = found[name].alive_units()
+        return keep
+
+    def trace(self, model, groups) -> dict:
+        """The values of all switches, sorted, by group."""
+        return {
+            name.removesuffix(SUFFIX): np.sort(
+                keras.ops.convert_to_numpy(switch.scale())
+            ).tolist()
+            for name, switch in switches(model).items()
+        }
+
+
+def switches(model) -> dict[str, Filter]:
+    """The Filter layers of a model, by name."""
+    return {layer.name: layer for layer in model.layers if isinstance(layer, Filter)}
+
+
+def _has_activation(layer) -> bool:
+    activation = getattr(layer, "activation", None)
+    return activation not in (None, keras.activations.linear) and not isinstance(
+        layer, keras.layers.Activation
+    )

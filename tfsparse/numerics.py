@@ -1,0 +1,84 @@
+"""Pure rules on tensors. No variables, no layers, no state; any Keras backend."""
+
+from __future__ import annotations
+
+from keras import ops
+
+
+def safe_norm(x, axis=None, keepdims=False):
+    """L2 norm whose gradient at zero is zero instead of nan.
+
+    ||x|| = sqrt(sum x^2), with d||x||/dx = 0 where x = 0.
+
+    Args:
+        x: Tensor of any shape.
+        axis: Axis or axes to reduce; None for all.
+        keepdims: Keep the reduced axes with length 1.
+
+    Returns:
+        The norms, in `x`'s dtype.
+
+    Example:
+        >>> float(safe_norm(ops.array([3.0, 4.0])))
+        5.0
+    """
+    squares = ops.sum(ops.square(x), axis=axis, keepdims=keepdims)
+    positive = squares > 0
+    root = ops.sqrt(ops.where(positive, squares, ops.ones_like(squares)))
+    return ops.where(positive, root, ops.zeros_like(squares))
+
+
+def prox_group_l2(x, step, axis=None):
+    """Proximal map of `step * ||x||_2`, group by group.
+
+    prox(x) = max(0, 1 - step / ||x||) x, the norm over `axis`; exactly zero
+    where ||x|| <= step.
+
+    Args:
+        x: Tensor; each slice over `axis` is one group.
+        step: Threshold, a scalar or broadcastable to the norms; not negative.
+        axis: Axis or axes that a group spans; None for the whole tensor.
+
+    Returns:
+        A tensor of `x`'s shape.
+
+    Example:
+        >>> prox_group_l2(ops.array([[3.0, 4.0], [0.3, 0.4]]), 1.0, axis=1).tolist()
+        [[2.4, 3.2], [0.0, 0.0]]
+
+    Reference: GSparsity, Algorithm 1 (the group soft threshold); ShrinkNets draft,
+    eq. 6, whose proximal solver this is.
+    """
+    norm = safe_norm(x, axis=axis, keepdims=axis is not None)
+    alive = norm > step
+    shrink = 1.0 - step / ops.where(alive, norm, ops.ones_like(norm))
+    return ops.where(alive, shrink, ops.zeros_like(shrink)) * x
+
+
+def sign_variance(switch, mean, variance, alive, gamma, threshold=0.5):
+    """One step of the sign-variance rule that decides which switches are dead.
+
+    s = sign(switch); d = s - mean;
+    variance <- gamma variance + (1 - gamma) d^2;
+    mean <- gamma mean + (1 - gamma) s;
+    alive <- alive and variance <= threshold. Death is permanent.
+
+    Args:
+        switch: `(units,)` switch values after an optimizer step.
+        mean: `(units,)` running mean of the sign.
+        variance: `(units,)` running variance of the sign.
+        alive: `(units,)` 1.0 alive, 0.0 dead.
+        gamma: Inertia in [0, 1]; 0 kills at the first change of sign, 1 never.
+        threshold: Variance above which a switch dies.
+
+    Returns:
+        `(mean, variance, alive)`, updated.
+
+    Reference: Smallify, the successor of the ShrinkNets draft (arXiv 1806.03723).
+    """
+    sign = ops.sign(switch)
+    deviation = sign - mean
+    variance = gamma * variance + (1.0 - gamma) * ops.square(deviation)
+    mean = gamma * mean + (1.0 - gamma) * sign
+    survives = ops.cast(variance <= threshold, alive.dtype)
+    return mean, variance, alive * survives

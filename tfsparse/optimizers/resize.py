@@ -1,0 +1,99 @@
+"""Cuts an optimizer's slots after a removal, so that training simply goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import ops
+
+Cut = Callable[[str, np.ndarray], np.ndarray]
+
+
+def resize(optimizer, variables: list, pairs: dict[str, str], cut: Cut):
+    """A new optimizer for `variables`, carrying on where the old one stood.
+
+    Momenta, velocities, averages and accumulated gradients are sliced like their
+    variables; the step count, the learning rate or its schedule, and scalars go over.
+
+    Args:
+        optimizer: A built Keras optimizer.
+        variables: Trainable variables of the smaller model.
+        pairs: Path of a new variable -> path of the old one that it comes from.
+        cut: `(old path, value) -> value` of the new shape.
+
+    Returns:
+        An optimizer of the same class and configuration.
+
+    Raises:
+        ValueError: The optimizer keeps slots of another shape than its variables.
+
+    Example:
+        >>> small_optimizer = resize(model.optimizer, small.trainable_variables,
+        ...                          pairs, planned.cut)
+    """
+    new = optimizer.__class__.from_config(optimizer.get_config())
+    if not optimizer.built:
+        return new
+    if hasattr(optimizer, "inner_optimizer"):  # loss scaling wraps the real one
+        new.build(variables)
+        new.inner_optimizer = resize(optimizer.inner_optimizer, variables, pairs, cut)
+        for name in ("step_counter", "dynamic_scale"):
+            getattr(new, name).assign(getattr(optimizer, name))
+        return new
+    new.build(variables)
+    old_index = {v.path: i for i, v in enumerate(optimizer._trainable_variables)}
+    in_slots = set()
+    for name, slots in _slot_lists(optimizer).items():
+        targets = getattr(new, name)
+        for variable, target in zip(variables, targets, strict=True):
+            path = pairs.get(variable.path)
+            if path is None:  # a bias that the removal added: a fresh slot
+                continue
+            source = slots[old_index[path]]
+            if source is None or target is None:
+                continue
+            value = cut(path, ops.convert_to_numpy(source))
+            if value.shape != tuple(target.shape):
+                raise ValueError(
+                    "`optimizer` must keep slots of its variables' shapes to be cut. "
+                    f"Received: {type(optimizer).__name__}, whose {name!r} of {path} has "
+                    f"shape {source.shape}. Train with Adam, SGD or RMSprop."
+                )
+            target.assign(value)
+        in_slots.update(id(slot) for slot in (*slots, *targets))
+    rest = [v for v in optimizer.variables if id(v) not in in_slots]
+    twins = [v for v in new.variables if id(v) not in in_slots]
+    for source, target in zip(rest, twins, strict=True):
+        target.assign(source)
+    return new
+
+
+def _slot_lists(optimizer) -> dict[str, list]:
+    """Attributes that hold one optimizer variable for each trainable variable."""
+    count = len(optimizer._trainable_variables)
+    own = {id(v) for v in optimizer.variables}
+    return {
+        name: value
+        for name, value in vars(optimizer).items()
+        if isinstance(value, list)
+        and len(value) == count
+        and any(id(v) in own for v in value)
+        and all(v is None or id(v) in own for v in value)
+    }
+
+
+def recompile(model, like, optimizer) -> None:
+    """Compiles `model` with everything that `like` was compiled with.
+
+    Args:
+        model: The model to compile.
+        like: A compiled model; its loss, metrics and options are taken over.
+        optimizer: The optimizer to use instead of `like`'s.
+    """
+    arguments = dict(like._compile_config.config)
+    arguments["optimizer"] = optimizer
+    if like.optimizer is not None and hasattr(like.optimizer, "inner_optimizer"):
+        arguments["auto_scale_loss"] = False
+    keras.Model.compile(model, **arguments)

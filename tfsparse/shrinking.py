@@ -1,0 +1,396 @@
+"""Training that gets smaller as it goes: fit an epoch, remove the dead, go on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfsparse import optimizers, records
+from tfsparse.deploy import dead, probe, removal
+from tfsparse.deploy.lower import lower
+from tfsparse.deploy.strip import add_biases
+from tfsparse.deploy.strip import remove as remove_units
+from tfsparse.graph import find_groups, measure
+
+RETRACE_MACS = 5e10
+"""What a removal costs (rebuild and retrace, about a second on two cores), in MACs.
+
+A constant instead of a clock: the same seed must remove at the same epochs.
+"""
+
+TRAINING_PASSES = 3
+"""Forward, and backward to inputs and to weights, in forward passes."""
+
+DRIFT = 1e-4
+"""Largest relative change of the outputs that a removal may cause."""
+
+
+@dataclasses.dataclass
+class State:
+    """Where a shrinking run stands after some epoch; all that a checkpoint needs.
+
+    Attributes:
+        model: The running (sparse, compiled) model.
+        history: One dict an epoch: Keras's logs, `live` (units of each group),
+            `params`, `macs`, `strength_on`, `seconds`, `cpu_seconds`.
+        removals: What left the running model so far.
+        settled: The epoch from which the penalty is off; None while it is on.
+        reasons: Group name -> why dead units of it had to stay.
+    """
+
+    model: Any
+    history: list[dict] = dataclasses.field(default_factory=list)
+    removals: list[records.Removal] = dataclasses.field(default_factory=list)
+    settled: int | None = None
+    reasons: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What `fit_shrinking` returns.
+
+    Attributes:
+        model: The small model, stock layers only, compiled like the one given.
+        history: One dict an epoch, see `State.history`.
+        removals: What was removed, and when.
+    """
+
+    model: Any
+    history: list[dict]
+    removals: list[records.Removal]
+
+
+def fit_shrinking(
+    model,
+    method,
+    x,
+    y=None,
+    *,
+    epochs: int,
+    shrink_epochs: int | None = None,
+    target: Mapping[str, float] | None = None,
+    remove: bool = True,
+    **fit_arguments,
+) -> Result:
+    """Trains a model while its dead units are removed; the drop-in for `model.fit`.
+
+    Args:
+        model: A compiled Functional or Sequential model; it is not changed.
+        method: Such as `ShrinkNets(strength=4e-3)`.
+        x, y: As for `fit`: arrays `(samples, ...)`, or a `tf.data.Dataset` as `x`.
+        epochs: Passes over the data.
+        shrink_epochs: How many of them the penalty lasts at most; half by default.
+        target: Ends the penalty as soon as it is met, such as `{"params": 0.1}`;
+            values up to 1 are the fraction that remains, larger ones absolute.
+        remove: Whether dead units leave during training or only at its end.
+        **fit_arguments: Passed on to `fit`.
+
+    Returns:
+        A `Result`.
+
+    Raises:
+        ValueError: The model is not compiled or has nothing to remove.
+        TrainingError: Everything died; the penalty is too strong.
+
+    Example:
+        >>> result = fit_shrinking(model, ShrinkNets(4e-3), x, y, epochs=10)
+        >>> result.model.evaluate(x_test, y_test)
+
+    Reference: ShrinkNets draft, section 3.1.
+    """
+    if not getattr(model, "compiled", False):
+        raise ValueError("`model` must be compiled. Received: a model without compile().")
+    if not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"`epochs` must be a positive int. Received: epochs={epochs!r}.")
+    groups = find_groups(model, method.kinds)
+    sparse = method.prepare(model, groups)
+    fresh = model.optimizer.__class__.from_config(model.optimizer.get_config())
+    optimizers.recompile(sparse, model, fresh)
+    fit_arguments.setdefault("verbose", 0)
+    callbacks = [_Continued(c) for c in fit_arguments.pop("callbacks", None) or []]
+    samples = _samples(x, fit_arguments)
+
+    def fit_epoch(running, epoch):
+        for callback in callbacks:
+            callback.last = epoch == epochs - 1
+        logs = running.fit(
+            x,
+            y,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            callbacks=[*callbacks, *method.callbacks(running, groups)],
+            **fit_arguments,
+        )
+        return {key: values[-1] for key, values in logs.history.items()}
+
+    state = run(
+        State(sparse),
+        method,
+        fit_epoch,
+        epochs=epochs,
+        shrink_epochs=epochs // 2 if shrink_epochs is None else shrink_epochs,
+        target=absolute_target(target, measure(model)),
+        samples=samples,
+        remove=remove,
+    )
+    small, _ = finish(state.model, method)
+    fresh = model.optimizer.__class__.from_config(model.optimizer.get_config())
+    optimizers.recompile(small, model, fresh)
+    return Result(small, state.history, state.removals)
+
+
+def run(
+    state: State,
+    method,
+    fit_epoch: Callable[[Any, int], dict],
+    *,
+    epochs: int,
+    shrink_epochs: int,
+    target: Mapping[str, float] | None,
+    samples: int,
+    remove: bool = True,
+    on_epoch: Callable[[State, int], None] | None = None,
+    scope: Callable = contextlib.nullcontext,
+) -> State:
+    """Goes on from `state` to the last epoch. The loop behind `fit_shrinking`.
+
+    Args:
+        state: A compiled, prepared model and the history so far.
+        method: The method that prepared it.
+        fit_epoch: `(model, epoch) -> logs`, trains one epoch.
+        epochs: Epochs in all, those in `state.history` included.
+        shrink_epochs: After that many the penalty is off.
+        target: Measure -> absolute bound that ends the penalty when met, or None.
+        samples: Training samples an epoch, to weigh removals.
+        remove: Whether dead units leave the running model.
+        on_epoch: Called after each epoch, to save and to show.
+        scope: Context in which models are built (a tf.distribute scope).
+
+    Returns:
+        The same `state`, at its end.
+
+    Raises:
+        TrainingError: Everything died, or the loss is not finite.
+    """
+    for epoch in range(len(state.history), epochs):
+        started = time.perf_counter(), time.process_time()
+        logs = fit_epoch(state.model, epoch)
+        seconds = time.perf_counter() - started[0]
+        cpu_seconds = time.process_time() - started[1]
+        _check(state.model, logs, epoch)
+        groups = find_groups(state.model, method.kinds)
+        keep = spare_one(method.keep(state.model, groups))
+        cost = measure(state.model, removal.kept_shapes(state.model, keep))
+        state.history.append(
+            {
+                **{key: float(value) for key, value in logs.items()},
+                "live": {name: int(alive.sum()) for name, alive in keep.items()},
+                "params": cost.params,
+                "macs": cost.macs,
+                "strength_on": state.settled is None,
+                "seconds": seconds,
+                "cpu_seconds": cpu_seconds,
+            }
+        )
+        if state.settled is None:
+            met = target is not None and all(
+                getattr(cost, name) <= bound for name, bound in target.items()
+            )
+            if met or epoch + 1 >= shrink_epochs:
+                method.set_strength(state.model, 0.0)
+                state.settled = epoch + 1
+        left = epochs - epoch - 1
+        if remove and _pays(measure(state.model).macs - cost.macs, samples, left):
+            started = time.perf_counter()
+            before = {g.name: g.size for g in groups}
+            with scope():
+                state.model, keep, state.reasons = collect(state.model, keep)
+            removed = {
+                name: before[name] - int(alive.sum())
+                for name, alive in keep.items()
+                if not alive.all()
+            }
+            if removed:
+                now = measure(state.model)
+                elapsed = time.perf_counter() - started
+                state.removals.append(
+                    records.Removal(epoch + 1, removed, now.params, now.macs, elapsed)
+                )
+        if on_epoch is not None:
+            on_epoch(state, epoch)
+        if state.model.stop_training:
+            break
+    return state
+
+
+def collect(model, keep):
+    """Neural garbage collection: removes units from a running model.
+
+    Weights, BatchNorm statistics and optimizer slots are sliced alike; the step
+    count and the learning-rate schedule go on. Units whose constant no bias can
+    replace stay.
+
+    Args:
+        model: A compiled model in which the units to drop are dead.
+        keep: Group name -> bool array `(units,)`, True = stays.
+
+    Returns:
+        The model to go on with, the masks carried out, and the reasons of units
+        that had to stay, by group.
+
+    Raises:
+        StripError: The smaller model computes something else.
+    """
+    keep, biases, reasons = dead.fold(model, keep)
+    if all(alive.all() for alive in keep.values()):
+        return model, keep, reasons
+    planned = removal.plan(model, keep)
+    small, operations = removal.build(model, planned, frozenset(biases))
+    removal.load(operations, model, removal.values_of(model), planned)
+    add_biases(operations, model, planned, biases)
+    _compare(model, small)
+    pairs, cuts = {}, planned.cut
+    for layer in model.layers:
+        if id(layer) in operations:
+            for old, new in removal.pair(layer, operations[id(layer)]):
+                pairs[new.path] = old.path
+    optimizer = optimizers.resize(model.optimizer, small.trainable_variables, pairs, cuts)
+    optimizers.recompile(small, model, optimizer)
+    return small, keep, reasons
+
+
+def finish(model, method):
+    """Lowers a trained sparse model and strips what the method gave up.
+
+    Dead units go with their constants folded into biases; units that the method
+    drops while they still work go as `mask` would have them.
+
+    Args:
+        model: The running model at the end of training.
+        method: The method that prepared it.
+
+    Returns:
+        The small stock model and, by group, why dead units had to stay.
+
+    Raises:
+        StripError: The small model computes something else.
+    """
+    keep = spare_one(method.keep(model, find_groups(model, method.kinds)))
+    lowered = lower(model)
+    alive = dead.dead_units(lowered)
+    folded, biases, reasons = dead.fold(lowered, alive)
+    decided = {
+        name: np.where(alive[name], values, folded[name]) if name in alive else values
+        for name, values in {**alive, **keep}.items()
+    }
+    return remove_units(lowered, decided, biases), reasons
+
+
+def spare_one(keep: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Keep masks in which every group keeps a unit: a layer never loses all."""
+    spared = {}
+    for name, alive in keep.items():
+        spared[name] = alive.copy()
+        spared[name][0] |= not alive.any()
+    return spared
+
+
+def absolute_target(target: Mapping[str, float] | None, cost: records.Cost):
+    """Turns fractions of a cost (what remains) into absolute bounds.
+
+    Raises:
+        ValueError: A measure that `Cost` lacks, or a value that is not positive.
+    """
+    if target is None:
+        return None
+    known = [field.name for field in dataclasses.fields(records.Cost)]
+    bounds = {}
+    for name, value in target.items():
+        if name not in known or not value > 0:
+            raise ValueError(
+                f"`target` must map a measure among {known} to a positive number. "
+                f"Received: {name}={value}."
+            )
+        bounds[name] = value * getattr(cost, name) if value <= 1 else value
+    return bounds
+
+
+def _pays(saved_macs: int, samples: int, epochs_left: int) -> bool:
+    """Whether the MACs that a removal saves are worth its retrace."""
+    return saved_macs * TRAINING_PASSES * samples * epochs_left >= RETRACE_MACS
+
+
+def _check(model, logs: Mapping[str, float], epoch: int) -> None:
+    loss = logs.get("loss", 0.0)
+    if not math.isfinite(loss):
+        raise records.TrainingError(
+            f"The loss must stay finite. Received: loss={loss} in epoch {epoch + 1}. "
+            "Lower the learning rate, or look for nan in the data."
+        )
+    inputs = probe.random_inputs(model, np.random.default_rng(epoch), samples=4)
+    if all((x == x[:1]).all() for x in probe.run(model, inputs)):
+        raise records.TrainingError(
+            f"The network must stay alive. Received: after epoch {epoch + 1} its output "
+            "no longer depends on its input, everything between has died. "
+            "Lower --strength."
+        )
+
+
+def _compare(model, small) -> None:
+    inputs = probe.random_inputs(model, np.random.default_rng(0))
+    for before, after in zip(
+        probe.run(model, inputs), probe.run(small, inputs), strict=True
+    ):
+        scale = float(np.abs(before).max()) or 1.0
+        drift = float(np.abs(before - after).max()) / scale
+        if not drift <= DRIFT:
+            raise records.StripError(
+                f"A removal must change nothing. Received: outputs that differ by "
+                f"{drift:.3g} relative to the largest."
+            )
+
+
+def _samples(x, fit_arguments) -> int:
+    if hasattr(x, "cardinality"):
+        return int(x.cardinality()) * 32
+    share = 1.0 - float(fit_arguments.get("validation_split") or 0.0)
+    return int(len(keras.tree.flatten(x)[0]) * share)
+
+
+class _Continued(keras.callbacks.Callback):
+    """Lets a user's callback see one training run where there is one fit per epoch."""
+
+    def __init__(self, callback):
+        super().__init__()
+        self._callback = callback
+        self._begun = False
+        self.last = False
+
+    def set_model(self, model):
+        super().set_model(model)
+        self._callback.set_model(model)
+
+    def set_params(self, params):
+        super().set_params(params)
+        self._callback.set_params(params)
+
+    def on_train_begin(self, logs=None):
+        if not self._begun:
+            self._begun = True
+            self._callback.on_train_begin(logs)
+
+    def on_train_end(self, logs=None):
+        if self.last or self.model.stop_training:
+            self._callback.on_train_end(logs)
+
+    def __getattribute__(self, name):
+        if name.startswith("on_") and name not in ("on_train_begin", "on_train_end"):
+            return getattr(self._callback, name)
+        return super().__getattribute__(name)
