@@ -1,10 +1,10 @@
 """From a trained model to what ships: lower, strip, export, verify."""
 
 from tfsparse.deploy.dead import dead_units
-
+from tfsparse.deploy.export import export
 from tfsparse.deploy.lower import lower
 from tfsparse.deploy.removal import slices
 from tfsparse.deploy.strip import mask, strip
-
+from tfsparse.deploy.verify import verify
 
 __all__ = ["dead_units", "export", "lower", "mask", "slices", "strip", "verify"]

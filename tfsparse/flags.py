@@ -1,0 +1,222 @@
+"""absl flags -> frozen configs. The only place that defines flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+
+from absl import flags
+
+from tfsparse.deploy.export import FORMATS
+from tfsparse.layers.filter import FORMS
+from tfsparse.methods.base import METHODS
+
+STRATEGIES = ("none", "mirrored")
+OPTIMIZERS = ("adam", "sgd")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run does. One field a flag, same names."""
+
+    data: str = "mnist"
+    data_dir: str | None = None
+    validation: float = 0.1
+    augment: str = ""
+    model: str = "lenet5"
+    width: float = 1.0
+    hidden: tuple[int, ...] = ()
+    method: str = "shrinknets"
+    strength: float = 4e-3
+    form: str = "relu"
+    gamma: float = 0.99
+    decay: float = 1e-4
+    power: int = 2
+    initial: str = "uniform"
+    features: bool = False
+    dense_epochs: int = 0
+    epochs: int = 20
+    shrink_epochs: int = 10
+    target: str = ""
+    remove: bool = True
+    optimizer: str = "adam"
+    learning_rate: float = 3e-3
+    settle_learning_rate: float = 2e-3
+    fine_tune_epochs: int = 5
+    fine_tune_learning_rate: float = 1e-3
+    batch_size: int = 128
+    calibration_samples: int = 512
+    seed: int = 0
+    strategy: str = "none"
+    formats: tuple[str, ...] = FORMATS
+    tensorboard: bool = True
+    workdir: str = "runs/default"
+
+
+LOCATIONS = ("workdir", "data_dir", "tensorboard")
+"""Flags that do not change what is computed, so a resumed run may change them."""
+
+_HELP = {
+    "data": "TFDS name, 'digits', an .npz file, or a folder of class folders of images.",
+    "data_dir": "Folder of TFDS; by default TFDS_DATA_DIR or TFDS's own.",
+    "validation": "Fraction of the training split held out for decisions.",
+    "augment": "List such as shift=2,rotate=10,flip,crop=2,cutout=6.",
+    "model": "Zoo name, a .keras file, or package.module:function.",
+    "width": "Multiplies the units of every hidden layer of a zoo model.",
+    "hidden": "Hidden layers of the model 'mlp'.",
+    "method": "Which method decides what goes; 'none' trains the model as it is.",
+    "strength": "Penalty; larger is sparser (ShrinkNets: lambda).",
+    "form": "Switches: the draft's relu, or signed with the sign-variance rule.",
+    "gamma": "Inertia of the sign-variance rule; 0 kills at the first change of sign.",
+    "decay": "ShrinkNets' lambda_2, the decay of the kernels.",
+    "power": "The decay's exponent, 1 or 2.",
+    "initial": "Switches start 'uniform', or at 'ones' for a trained model.",
+    "features": "Whether the inputs of a Dense behind input or Flatten get switches.",
+    "dense_epochs": "Also train the untouched model that long, to compare with.",
+    "epochs": "Epochs of the sparse stage, those without penalty included.",
+    "shrink_epochs": "The penalty lasts at most that many epochs.",
+    "target": "Ends the penalty once met: params=8000, macs=0.1, ... (fractions remain).",
+    "remove": "Remove dead units from the running model, not only at its end.",
+    "optimizer": "Optimizer of every stage.",
+    "learning_rate": "While the penalty is on, constant.",
+    "settle_learning_rate": "After it, falling to 0 along a cosine.",
+    "fine_tune_epochs": "Epochs of the stripped model.",
+    "fine_tune_learning_rate": "For these, falling to 0 along a cosine.",
+    "batch_size": "Samples a step, all replicas together.",
+    "calibration_samples": "Training samples that set the int8 ranges.",
+    "seed": "Of everything random.",
+    "strategy": "'mirrored' trains on all GPUs with tf.distribute.",
+    "formats": "What to export.",
+    "tensorboard": "Write TensorBoard logs to <workdir>/logs.",
+    "workdir": "Where every result goes.",
+}
+_CHOICES = {
+    "method": (*sorted(METHODS), "none"),
+    "form": FORMS,
+    "initial": ("uniform", "ones"),
+    "optimizer": OPTIMIZERS,
+    "strategy": STRATEGIES,
+}
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines one flag for each field of `RunConfig`, and --resume."""
+    for field in dataclasses.fields(RunConfig):
+        name, default, text = field.name, field.default, _HELP[field.name]
+        if name in _CHOICES:
+            flags.DEFINE_enum(name, default, _CHOICES[name], text, values)
+        elif isinstance(default, bool):
+            flags.DEFINE_bool(name, default, text, values)
+        elif isinstance(default, int):
+            flags.DEFINE_integer(name, default, text, flag_values=values)
+        elif isinstance(default, float):
+            flags.DEFINE_float(name, default, text, flag_values=values)
+        elif isinstance(default, tuple):
+            flags.DEFINE_list(name, [str(v) for v in default], text, values)
+        else:
+            flags.DEFINE_string(name, default, text, values)
+    flags.DEFINE_bool("resume", False, "Go on with the run in --workdir.", values)
+
+
+def parse(arguments: list[str]) -> tuple[RunConfig, bool]:
+    """Reads a command line.
+
+    Args:
+        arguments: The program's name, then `--flag=value`s and `--flagfile=...`s.
+
+    Returns:
+        The config, and whether to resume.
+
+    Raises:
+        ValueError: An unknown flag or a value that its flag does not take.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_flag(
+        flags.BooleanFlag("help", False, "Show all flags.", allow_hide_cpp=True), values
+    )
+    define(values)
+    try:
+        rest = values(arguments)
+    except flags.Error as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    if values.help:
+        sys.stdout.write(f"{sys.modules[__name__].__doc__}\n{values.main_module_help()}")
+        sys.stdout.write(values.get_help())
+        raise SystemExit(0)
+    if len(rest) > 1:
+        raise ValueError(f"Every argument must be a --flag. Received: {rest[1]!r}.")
+    fields = {f.name: getattr(values, f.name) for f in dataclasses.fields(RunConfig)}
+    try:
+        fields["hidden"] = tuple(int(v) for v in fields["hidden"])
+    except ValueError as error:
+        raise ValueError(
+            f"`--hidden` must be a list of whole numbers. Received: {values.hidden}."
+        ) from error
+    fields["formats"] = tuple(fields["formats"])
+    config = RunConfig(**fields)
+    check(config)
+    return config, values.resume
+
+
+def check(config: RunConfig) -> None:
+    """Checks what can be checked before any work is done.
+
+    Raises:
+        ValueError: A value outside its range.
+    """
+    positive = ("batch_size", "epochs", "calibration_samples", "learning_rate", "width")
+    for name in positive:
+        if not getattr(config, name) > 0:
+            raise _wrong(config, name, "positive")
+    for name in ("dense_epochs", "fine_tune_epochs", "shrink_epochs", "strength", "seed",
+                 "decay", "settle_learning_rate", "fine_tune_learning_rate"):  # fmt: skip
+        if not 0 <= getattr(config, name) < float("inf"):
+            raise _wrong(config, name, "0 or more")
+    for name in ("gamma", "validation"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise _wrong(config, name, "in [0, 1]")
+    if config.power not in (1, 2):
+        raise _wrong(config, "power", "1 or 2")
+    if any(units < 1 for units in config.hidden):
+        raise _wrong(config, "hidden", "a list of positive numbers")
+    if not config.workdir or (
+        os.path.exists(config.workdir) and not os.path.isdir(config.workdir)
+    ):
+        raise _wrong(config, "workdir", "a folder")
+    unknown = set(config.formats) - set(FORMATS)
+    if unknown or not config.formats:
+        raise _wrong(config, "formats", f"among {', '.join(FORMATS)}")
+    parse_target(config.target)
+
+
+def _wrong(config: RunConfig, name: str, wanted: str) -> ValueError:
+    value = getattr(config, name)
+    return ValueError(f"`--{name}` must be {wanted}. Received: --{name}={value}.")
+
+
+def parse_target(text: str) -> dict[str, float] | None:
+    """Reads `params=8000,macs=0.1`; None for an empty text.
+
+    Raises:
+        ValueError: A part that is not `measure=number`.
+    """
+    target = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        try:
+            target[name.strip()] = float(value)
+        except ValueError as error:
+            raise ValueError(
+                f"`--target` must be a list such as params=8000,macs=0.1. "
+                f"Received: {part!r}."
+            ) from error
+    return target or None
+
+
+def as_json(config: RunConfig) -> dict:
+    """The config as JSON values."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in dataclasses.asdict(config).items()
+    }

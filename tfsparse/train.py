@@ -1,0 +1,482 @@
+"""The main job: train, shrink, strip, fine-tune, export, verify, report.
+
+    python -m tfsparse.train --flagfile=configs/mnist.flags
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import platform
+import sys
+import time
+from importlib import metadata
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfsparse import checkpoints, data, deploy, files, flags, methods, records, report
+from tfsparse import progress as progress_lib
+from tfsparse import shrinking, zoo
+from tfsparse.deploy import interpreters
+from tfsparse.graph import cost, find_groups, measure
+
+STEPS_PER_CALL = 20
+"""Steps that run in the graph between two looks of Python."""
+
+PARITY_SAMPLES = 1000
+
+
+@dataclasses.dataclass
+class Run:
+    """What all stages of one run share."""
+
+    config: flags.RunConfig
+    dataset: data.Dataset
+    store: checkpoints.Store
+    strategy: Any
+    progress: progress_lib.Progress
+
+    def scope(self):
+        """Where models are built."""
+        return self.strategy.scope()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The program. Returns the exit code: 0, or 2 after one line of explanation."""
+    try:
+        config, resume = flags.parse(list(sys.argv if arguments is None else arguments))
+        run(config, resume=resume)
+    except (ValueError, records.StripError) as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(
+            f"error: a file could not be read or written: {error.strerror or error}"
+            f"{f' ({error.filename})' if error.filename else ''}. Free space or choose "
+            "another --workdir, then go on with --resume.\n"
+        )
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("error: interrupted. Go on with --resume.\n")
+        return 2
+    return 0
+
+
+def run(config: flags.RunConfig, *, resume: bool = False) -> dict:
+    """Does the whole job and returns the report.
+
+    Args:
+        config: What to do.
+        resume: Go on with the run in `config.workdir`; it must be of the same flags.
+
+    Returns:
+        What is in `report.json`.
+
+    Raises:
+        ValueError: Something that the user gave cannot be used.
+        TrainingError: Training led nowhere.
+        OSError: A file could not be read or written.
+    """
+    augmentation = data.parse_augmentation(config.augment)
+    store = checkpoints.Store(config.workdir)
+    with store.locked():
+        finished = store.begin(flags.as_json(config), flags.LOCATIONS, resume=resume)
+        with progress_lib.Progress() as progress:
+            if finished:
+                progress.say(f"Finished before. The report is {store.path('report.html')}")
+                return finished
+            dataset = data.load(config.data, config.data_dir, config.validation)
+            _check_batch(config, dataset, augmentation)
+            strategy = _strategy(config)
+            job = Run(config, dataset, store, strategy, progress)
+            return _stages(job)
+
+
+def _stages(job: Run) -> dict:
+    """The way of the data, top to bottom."""
+    keras.utils.set_random_seed(job.config.seed)
+    with job.scope():
+        dense = zoo.build(
+            job.config.model,
+            job.dataset.shape,
+            job.dataset.classes,
+            job.config.width,
+            job.config.hidden or None,
+        )
+    started = {}
+    if job.config.dense_epochs:
+        started["dense"] = _fit_dense(job, dense)
+    sparse = _fit_sparse(job, dense)
+    stripped, reasons = _strip(job, sparse.model)
+    tuned = _fine_tune(job, stripped)
+    artifacts = _export(job, tuned.model)
+    return _report(job, dense, started, sparse, stripped, reasons, tuned, artifacts)
+
+
+# Training ------------------------------------------------------------------------
+
+
+def _fit_dense(job: Run, dense) -> checkpoints.Checkpoint:
+    """Trains the untouched model, for the row to compare with."""
+    config = job.config
+    with job.scope():
+        model = keras.models.clone_model(dense)
+    model.set_weights(dense.get_weights())
+    return _fit_plain(job, "dense", model, config.dense_epochs, config.settle_learning_rate)
+
+
+def _fine_tune(job: Run, stripped) -> checkpoints.Checkpoint:
+    config = job.config
+    return _fit_plain(
+        job, "finetuned", stripped, config.fine_tune_epochs, config.fine_tune_learning_rate
+    )
+
+
+def _fit_plain(job: Run, stage: str, model, epochs: int, rate: float):
+    """Trains a model as it is, rate falling along a cosine; resumes by itself."""
+    latest = job.store.latest(stage, job.scope)
+    if latest is None:
+        with job.scope():
+            _compile(job, model, rate)
+        latest = checkpoints.Checkpoint(model)
+    with job.progress.stage(stage, epochs, _steps(job)) as bar:
+        for epoch in range(len(latest.history), epochs):
+            latest.model.optimizer.learning_rate.assign(_cosine(rate, epoch, epochs))
+            clock = time.perf_counter(), time.process_time()
+            logs = _fit_epoch(job, latest.model, stage, epoch, bar)
+            logs["seconds"] = time.perf_counter() - clock[0]
+            logs["cpu_seconds"] = time.process_time() - clock[1]
+            if not math.isfinite(logs["loss"]):
+                raise records.TrainingError(
+                    f"The loss must stay finite. Received: {logs['loss']} in stage "
+                    f"{stage!r}, epoch {epoch + 1}. Lower the learning rate."
+                )
+            latest.history.append(logs)
+            job.store.save(stage, epoch + 1, latest)
+            job.store.log(stage, epoch, logs, job.config.tensorboard)
+        if not epochs:
+            job.store.save(stage, 0, latest)
+    return latest
+
+
+def _fit_sparse(job: Run, dense) -> checkpoints.Checkpoint:
+    """Trains with the method's penalty while dead units leave."""
+    config = job.config
+    if config.method == "none":
+        return _fit_plain(job, "sparse", dense, config.epochs, config.settle_learning_rate)
+    method = _method(config)
+    latest = job.store.latest("sparse", job.scope)
+    if latest is None:
+        groups = find_groups(dense, method.kinds)
+        with job.scope():
+            model = method.prepare(dense, groups)
+            _compile(job, model, config.learning_rate)
+        latest = checkpoints.Checkpoint(model)
+    state = shrinking.State(latest.model, latest.history, **_from_json(latest.state))
+    bar = job.progress.stage("sparse", config.epochs, _steps(job))
+
+    def fit_epoch(model, epoch):
+        rate = config.learning_rate
+        if state.settled is not None:
+            rate = _cosine(
+                config.settle_learning_rate,
+                epoch - state.settled,
+                config.epochs - state.settled,
+            )
+        model.optimizer.learning_rate.assign(rate)
+        return _fit_epoch(job, model, "sparse", epoch, bar)
+
+    def on_epoch(state, epoch):
+        bar.note(f"{state.history[-1]['params']:,} parameters alive")
+        point = checkpoints.Checkpoint(state.model, state.history, _to_json(state))
+        job.store.save("sparse", epoch + 1, point)
+        job.store.log("sparse", epoch, state.history[-1], config.tensorboard)
+
+    with bar:
+        try:
+            state = shrinking.run(
+                state,
+                method,
+                fit_epoch,
+                epochs=config.epochs,
+                shrink_epochs=config.shrink_epochs,
+                target=shrinking.absolute_target(
+                    flags.parse_target(config.target), measure(dense)
+                ),
+                samples=len(job.dataset.x_train),
+                remove=config.remove,
+                on_epoch=on_epoch,
+                scope=job.scope,
+            )
+        except records.TrainingError as error:
+            kept = job.store.latest_path("sparse") or "none yet"
+            raise records.TrainingError(f"{error} Last good checkpoint: {kept}.") from error
+    return checkpoints.Checkpoint(state.model, state.history, _to_json(state))
+
+
+def _fit_epoch(job: Run, model, stage: str, epoch: int, bar) -> dict[str, float]:
+    """One epoch, its random numbers drawn from (seed, stage, epoch) alone."""
+    config, dataset = job.config, job.dataset
+    seed = (config.seed, sum(map(ord, stage)), epoch)
+    _reseed(model, seed)
+    train = data.batches(
+        dataset.x_train,
+        dataset.y_train,
+        config.batch_size,
+        seed=seed,
+        augmentation=data.parse_augmentation(config.augment),
+    )
+    validation = data.batches(dataset.x_validation, dataset.y_validation, 1000)
+    result = model.fit(
+        train,
+        validation_data=validation,
+        initial_epoch=epoch,
+        epochs=epoch + 1,
+        verbose=0,
+        shuffle=False,
+        callbacks=[bar.callback()],
+    )
+    return {key: float(values[-1]) for key, values in result.history.items()}
+
+
+def _reseed(model, seed: tuple[int, ...]) -> None:
+    """Restarts Dropout's generators, so that a resumed epoch draws the same."""
+    for number, variable in enumerate(model.variables):
+        if "seed_generator_state" in variable.path:
+            words = np.random.SeedSequence((*seed, number)).generate_state(2, np.uint32)
+            variable.assign(words.astype(variable.dtype))
+
+
+def _compile(job: Run, model, rate: float) -> None:
+    config = job.config
+    optimizer = (
+        keras.optimizers.Adam(rate)
+        if config.optimizer == "adam"
+        else keras.optimizers.SGD(rate, momentum=0.9)
+    )
+    model.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        steps_per_execution=min(STEPS_PER_CALL, _steps(job)),
+        # XLA on a CPU halves the speed of convolutions and quadruples a retrace.
+        jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
+    )
+
+
+def _cosine(rate: float, epoch: int, epochs: int) -> float:
+    return 0.5 * rate * (1 + math.cos(math.pi * epoch / max(1, epochs)))
+
+
+def _steps(job: Run) -> int:
+    return math.ceil(len(job.dataset.x_train) / job.config.batch_size)
+
+
+def _method(config: flags.RunConfig):
+    """Builds the method from the flags that its constructor knows."""
+    chosen = methods.METHODS[config.method]
+    wanted = chosen().get_config()
+    return chosen(**{key: getattr(config, key) for key in wanted})
+
+
+def _strategy(config: flags.RunConfig):
+    if config.strategy == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def _check_batch(config, dataset, augmentation) -> None:
+    if config.batch_size > len(dataset.x_train):
+        raise ValueError(
+            f"`--batch_size` must not exceed the training data's {len(dataset.x_train)} "
+            f"samples. Received: --batch_size={config.batch_size}."
+        )
+    if augmentation and len(dataset.shape) != 3:
+        raise ValueError(
+            f"`--augment` must be empty for data that are no images. Received: samples of "
+            f"shape {dataset.shape}."
+        )
+
+
+def _to_json(state: shrinking.State) -> dict:
+    return {
+        "settled": state.settled,
+        "reasons": state.reasons,
+        "removals": [dataclasses.asdict(r) for r in state.removals],
+    }
+
+
+def _from_json(stored: dict) -> dict:
+    if not stored:
+        return {}
+    removals = [records.Removal(**entry) for entry in stored["removals"]]
+    return {**stored, "removals": removals}
+
+
+# After training ------------------------------------------------------------------
+
+
+def _strip(job: Run, sparse):
+    """The stock model without what died, kept with the checkpoints."""
+    latest = job.store.latest("stripped", job.scope)
+    if latest is not None:
+        return latest.model, latest.state["reasons"]
+    with job.scope():
+        if job.config.method == "none":
+            stripped, reasons = deploy.strip(sparse), {}
+        else:
+            stripped, reasons = shrinking.finish(sparse, _method(job.config))
+    job.store.save("stripped", 0, checkpoints.Checkpoint(stripped, [], {"reasons": reasons}))
+    return stripped, reasons
+
+
+def _export(job: Run, model) -> tuple[records.Artifact, ...]:
+    job.progress.say("Exporting " + ", ".join(job.config.formats))
+    return deploy.export(
+        model, job.config.workdir, calibration_samples(job), job.config.formats
+    )
+
+
+def calibration_samples(job: Run) -> np.ndarray:
+    """Training samples for the int8 ranges, drawn by the run's seed."""
+    count = min(job.config.calibration_samples, len(job.dataset.x_train))
+    rng = np.random.default_rng((job.config.seed, 1))
+    return as_floats(job.dataset.x_train[rng.choice(len(job.dataset.x_train), count, False)])
+
+
+def as_floats(x: np.ndarray) -> np.ndarray:
+    """Pixels as models take them: float32, uint8 divided by 255."""
+    return x.astype(np.float32) / 255.0 if x.dtype == np.uint8 else x
+
+
+def _report(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) -> dict:
+    """Measures everything on the test split, once, and writes the report."""
+    x, y = as_floats(job.dataset.x_test), job.dataset.y_test
+    job.progress.say(f"Evaluating on {len(y):,} test samples")
+    stages = []
+    if "dense" in trained:
+        stages.append(_model_stage("dense", trained["dense"].model, x, y, trained["dense"]))
+    stages.append(_model_stage("sparse", sparse.model, x, y, sparse))
+    stages.append(_model_stage("stripped", stripped, x, y))
+    stages.append(_model_stage("finetuned", tuned.model, x, y, tuned))
+    by_format = {artifact.format: artifact for artifact in artifacts}
+    if "keras" in by_format:
+        stages[-1]["file"] = os.path.basename(by_format["keras"].path)
+        stages[-1]["file_bytes"] = by_format["keras"].file_bytes
+    parity = deploy.verify(tuned.model, artifacts, x[:PARITY_SAMPLES])
+    arena = {row.artifact: row.arena_bytes for row in parity}
+    final = stages[-1]
+    for name in ("tflite_float", "tflite_int8"):
+        if name in by_format:
+            started = time.perf_counter()
+            outputs, _ = interpreters.run(by_format[name], x)
+            stages.append(_file_stage(name, final, by_format[name], outputs, y, started))
+    if arena.get("mcu"):
+        started = time.perf_counter()
+        outputs, used = interpreters.run_micro(by_format["tflite_int8"].path, x)
+        row = _file_stage("mcu", final, by_format["tflite_int8"], outputs, y, started)
+        stages.append({**row, "arena_bytes": used})
+    document = {
+        "config": flags.as_json(job.config),
+        "environment": environment(),
+        "seed": job.config.seed,
+        "method": {
+            "name": job.config.method,
+            "history": sparse.history,
+            "fine_tune_history": tuned.history,
+            "dense_history": trained["dense"].history if "dense" in trained else [],
+            **sparse.state,
+        },
+        "dense_cost": dataclasses.asdict(measure(dense)),
+        "stages": stages,
+        "groups": _group_rows(dense, stripped, reasons, job.config),
+        "layers": {"dense": cost.layer_costs(dense), "final": cost.layer_costs(tuned.model)},
+        "parity": [dataclasses.asdict(row) for row in parity],
+    }
+    report.write(document, job.config.workdir)
+    job.progress.table(document["stages"])
+    job.progress.say(f"The report is {job.store.path('report.html')}")
+    return document
+
+
+def _model_stage(name, model, x, y, trained=None) -> dict:
+    started = time.perf_counter()
+    accuracy = float((interpreters.predict(model, x).argmax(-1) == y).mean())
+    seconds = sum(entry["seconds"] for entry in trained.history) if trained else 0.0
+    counted = measure(model)
+    return {
+        "name": name,
+        "accuracy": accuracy,
+        "samples": len(y),
+        "params": counted.params,
+        "nonzero": counted.nonzero,
+        "macs": counted.macs,
+        "weight_bytes": counted.weight_bytes + counted.index_bytes,
+        "file": None,
+        "file_bytes": None,
+        "arena_bytes": None,
+        "seconds": seconds or time.perf_counter() - started,
+    }
+
+
+def _file_stage(name, final, artifact, outputs, y, started) -> dict:
+    return {
+        **final,
+        "name": name,
+        "accuracy": float((outputs.argmax(-1) == y).mean()),
+        "samples": len(y),
+        "file": os.path.basename(artifact.path),
+        "file_bytes": artifact.file_bytes,
+        "arena_bytes": None,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _group_rows(dense, stripped, reasons, config) -> list[dict]:
+    """Every group of the original model with its fate."""
+    kinds = ("unit", "feature") if config.features else ("unit",)
+    left = {group.name: group.size for group in find_groups(stripped, kinds)}
+    rows = []
+    for group in find_groups(dense, kinds):
+        kept = left.get(group.name, group.size)
+        reason = group.frozen or reasons.get(group.name)
+        if reason is None and kept == group.size:
+            reason = "every unit stayed useful"
+            if config.method == "none":
+                reason = "no method asked for"
+        rows.append(
+            {
+                "name": group.name,
+                "kind": group.kind,
+                "size": group.size,
+                "kept": kept,
+                "reason": reason,
+            }
+        )
+    return rows
+
+
+def environment() -> dict:
+    """Versions and machine, so far as they explain a number."""
+    packages = ("tfsparse", "tensorflow", "keras", "numpy", "ai-edge-litert", "tflite-micro")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "gpus": len(tf.config.list_physical_devices("GPU")),
+        **versions,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
