@@ -5,7 +5,8 @@ training data at a given share of removed inputs:
 
 * `relu`, `signed`: tfsparse.ShrinkNets(features=True), the two forms of the switch, with
   the regularized penalty lambda sum |beta| + lambda_2 ||A||_2^2 (draft, eq. 10), trained
-  by compile and fit (Adam, full batch, cosine decay of the rate), several seeds;
+  by compile and fit (Adam, full batch, cosine decay of the rate), several seeds; and
+  `relu_from_ones`, where all switches start at 1 instead of at random in (0, 1];
 * `group`: the group lasso lambda sum_j ||A_j||_2 (draft, eq. 6; A_j: all weights of one
   input), by accelerated proximal gradient with restarts in float64, on
   tfsparse.numerics.prox_group_l2, until the objective falls by less than 1e-8 of itself.
@@ -68,14 +69,22 @@ from tfsparse import numerics
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 NAME = "switches_vs_group_sparsity"
-FORMS = ("relu", "signed")
+FORMS = {
+    "relu": {"form": "relu"},
+    "signed": {"form": "signed"},
+    "relu_from_ones": {"form": "relu", "initial": "ones"},
+}
 METHODS = ("group", *FORMS)
+MEASURES = ("train_loss", "test_loss", "refit_train_loss", "refit_test_loss")
 THRESHOLD = 1e-3
 """Entries below this count as zero (draft, section 5.1)."""
 
 SETTINGS = {
-    "group_strengths": np.logspace(-3.0, 0.0, 14).round(6).tolist(),
-    "switch_strengths": np.logspace(-4.0, 0.4, 14).round(6).tolist(),
+    "group_strengths": [
+        *(0.003, 0.006, 0.01, 0.015, 0.022, 0.033, 0.05, 0.075, 0.11, 0.16),
+        *(0.23, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+    ],
+    "switch_strengths": np.logspace(-3.3, 0.22, 12).round(6).tolist(),
     "strength_unit": "the smallest group lasso strength at which all columns are zero",
     "decay": 0.01,
     "decay_unit": "the same",
@@ -384,30 +393,32 @@ def group_rows(problem: Problem, done) -> list[dict]:
 # The switches ---------------------------------------------------------------------
 
 
+def switched(problem: Problem, method, seed: int):
+    """A linear layer with a switch on each input: the model, its Filter, its Dense."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((problem.train.x.shape[1],))
+    outputs = keras.layers.Dense(problem.train.y.shape[1], name="linear")(inputs)
+    plain = keras.Model(inputs, outputs)
+    model = method.prepare(plain, tfsparse.find_groups(plain, method.kinds))
+    (switch,) = (layer for layer in model.layers if layer.name.endswith("_switch"))
+    return model, switch, model.get_layer("linear")
+
+
 class Trainer:
     """One compiled ShrinkNets model, put back to its start for each strength."""
 
     def __init__(self, problem: Problem, form: str, seed: int):
-        self.problem = problem
+        self.problem, self.form = problem, form
         self.unit = largest_strength(problem)
-        keras.utils.set_random_seed(seed)
-        inputs = keras.Input((problem.train.x.shape[1],))
-        outputs = keras.layers.Dense(problem.train.y.shape[1], name="linear")(inputs)
-        plain = keras.Model(inputs, outputs)
         self.method = tfsparse.ShrinkNets(
             strength=self.unit,
-            form=form,
+            **FORMS[form],
             gamma=SETTINGS["gamma"],
             decay=SETTINGS["decay"] * self.unit,
             features=True,
             seed=seed,
         )
-        groups = tfsparse.find_groups(plain, self.method.kinds)
-        self.model = self.method.prepare(plain, groups)
-        (self.switch,) = (
-            layer for layer in self.model.layers if layer.name.endswith("_switch")
-        )
-        self.linear = self.model.get_layer("linear")
+        self.model, self.switch, self.linear = switched(problem, self.method, seed)
         self.steps = SETTINGS["steps"] // 10
         self.model.compile(
             keras.optimizers.Adam(
@@ -433,7 +444,9 @@ class Trainer:
         for state, value in zip(self.states, self.start, strict=True):
             state.assign(value)
         self.method.set_strength(self.model, relative * self.unit)
-        self.model.fit(self.data, epochs=10, steps_per_epoch=self.steps, verbose=0)
+        self.model.fit(
+            self.data, epochs=10, steps_per_epoch=self.steps, shuffle=False, verbose=0
+        )
         scale = np.where(self.switch.alive_units(), self.switch.scale().numpy(), 0.0)
         kernel = self.linear.kernel.numpy().astype("float64")
         weights = scale[:, None].astype("float64") * kernel
@@ -444,8 +457,7 @@ class Trainer:
             SETTINGS["decay"] * self.unit,
             (scale.astype("float64"), kernel, bias),
         )
-        form = self.method.get_config()["form"]
-        row = judged(self.problem, form, relative, seed, weights, bias, convergence)
+        row = judged(self.problem, self.form, relative, seed, weights, bias, convergence)
         return {**row, "cpu_seconds": time.process_time() - started}
 
 
@@ -493,7 +505,7 @@ def polished(problem: Problem, strength: float, decay: float, found, live) -> fl
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
-        options={"maxiter": 500, "maxfun": 600},
+        options={"maxiter": 300, "maxfun": 400},
     )
     return float(result.fun)
 
@@ -564,7 +576,7 @@ def summary(rows, problem: str, method: str) -> dict:
     high = min(max(r["sparsity"] for r in run) for run in everything)
     grid = np.linspace(low, high, 101)
     found = {"sparsity_from": low, "sparsity_to": high}
-    for measure in ("train_loss", "test_loss", "refit_train_loss", "refit_test_loss"):
+    for measure in MEASURES:
         for title, curve in (("", interpolated), ("front_", front)):
             gaps = np.array(
                 [curve(run, measure, grid) - curve(rival, measure, grid) for run in runs]
@@ -636,6 +648,7 @@ STYLES = {
     "group": ("group lasso", "black", "o"),
     "relu": ("switches, relu form", "tab:blue", "s"),
     "signed": ("switches, signed form", "tab:orange", "^"),
+    "relu_from_ones": ("switches, relu form from ones", "tab:green", "v"),
 }
 
 
@@ -678,8 +691,9 @@ def _draw_method(axis, runs, title, colour, marker) -> None:
             grid, lines.min(0), lines.max(0), color=colour, alpha=0.2, linewidth=0
         )
     for run in runs.values():
-        points = [(row["sparsity"], row["train_loss"]) for row in run]
-        axis.scatter(*zip(*points, strict=True), s=9, color=colour, marker=marker, alpha=0.5)
+        sparsity = [row["sparsity"] for row in run]
+        losses = [row["train_loss"] for row in run]
+        axis.scatter(sparsity, losses, s=9, color=colour, marker=marker, alpha=0.5)
 
 
 # Program --------------------------------------------------------------------------
@@ -716,16 +730,11 @@ def report(results: dict) -> None:
     results["convergence"] = {m: convergence_summary(rows, m) for m in METHODS}
     results["cpu_seconds"] = sum(row["cpu_seconds"] for row in rows)
     print("loss(switches) - loss(group), mean over matched sparsities")
-    print(f"{'problem':18} {'form':7} {'train':>8} {'test':>8} {'refit':>8} {'refit test':>10}")
+    print(f"{'problem':18} {'form':15}" + "".join(f"{m:>17}" for m in MEASURES))
     for name, forms in results["summary"].items():
         for form, found in forms.items():
-            train, test, refit, refit_test = (
-                found[key]["difference"]
-                for key in ("train_loss", "test_loss", "refit_train_loss", "refit_test_loss")
-            )
-            print(
-                f"{name:18} {form:7} {train:8.4f} {test:8.4f} {refit:8.4f} {refit_test:10.4f}"
-            )
+            gaps = "".join(f"{found[m]['difference']:17.4f}" for m in MEASURES)
+            print(f"{name:18} {form:15}{gaps}")
 
 
 def main(arguments=None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfsparse import optimizers, records
+from tfsparse import meters, optimizers, records
 from tfsparse.deploy import dead, probe, removal
 from tfsparse.deploy.lower import lower
 from tfsparse.deploy.strip import add_biases
@@ -39,7 +39,7 @@ class State:
     Attributes:
         model: The running (sparse, compiled) model.
         history: One dict an epoch: Keras's logs, `live` (units of each group),
-            `params`, `macs`, `strength_on`, `seconds`, `cpu_seconds`.
+            `params`, `macs`, `strength_on`, and what `meters.metered` measures.
         removals: What left the running model so far.
         settled: The epoch from which the penalty is off; None while it is on.
         reasons: Group name -> why dead units of it had to stay.
@@ -180,10 +180,8 @@ def run(
         TrainingError: Everything died, or the loss is not finite.
     """
     for epoch in range(len(state.history), epochs):
-        started = time.perf_counter(), time.process_time()
-        logs = fit_epoch(state.model, epoch)
-        seconds = time.perf_counter() - started[0]
-        cpu_seconds = time.process_time() - started[1]
+        with meters.metered() as spent:
+            logs = fit_epoch(state.model, epoch)
         _check(state.model, logs, epoch)
         groups = find_groups(state.model, method.kinds)
         keep = spare_one(method.keep(state.model, groups))
@@ -195,8 +193,7 @@ def run(
                 "params": cost.params,
                 "macs": cost.macs,
                 "strength_on": state.settled is None,
-                "seconds": seconds,
-                "cpu_seconds": cpu_seconds,
+                **spent,
             }
         )
         if state.settled is None:

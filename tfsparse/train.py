@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfsparse import checkpoints, data, deploy, files, flags, methods, records, report
+from tfsparse import checkpoints, data, deploy, files, flags, meters, methods, records, report
 from tfsparse import progress as progress_lib
 from tfsparse import shrinking, zoo
 from tfsparse.deploy import interpreters
@@ -146,10 +146,9 @@ def _fit_plain(job: Run, stage: str, model, epochs: int, rate: float):
     with job.progress.stage(stage, epochs, _steps(job)) as bar:
         for epoch in range(len(latest.history), epochs):
             latest.model.optimizer.learning_rate.assign(_cosine(rate, epoch, epochs))
-            clock = time.perf_counter(), time.process_time()
-            logs = _fit_epoch(job, latest.model, stage, epoch, bar)
-            logs["seconds"] = time.perf_counter() - clock[0]
-            logs["cpu_seconds"] = time.process_time() - clock[1]
+            with meters.metered() as spent:
+                logs = _fit_epoch(job, latest.model, stage, epoch, bar)
+            logs.update(spent)
             if not math.isfinite(logs["loss"]):
                 raise records.TrainingError(
                     f"The loss must stay finite. Received: {logs['loss']} in stage "

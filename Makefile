@@ -1,0 +1,41 @@
+# Two commands do everything: `make train` and `make test`. Both may be run again.
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+# Faster convolutions on CPUs without AVX-512; harmless elsewhere.
+export TF_ENABLE_ONEDNN_OPTS ?= 1
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: install train test test-all lint release benchmarks clean
+
+install: $(STAMP)
+
+$(STAMP): setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "error: Python 3.10 to 3.13 is needed. Received: $$($(PYTHON) --version). Say PYTHON=python3.12 or the like." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --pre --editable '.[test,mcu]'
+	touch $@
+
+# The main job; ARGS adds or overrides flags: make train ARGS="--epochs=5 --workdir=runs/short"
+train: install
+	$(RUN) -m tfsparse.train --flagfile=configs/mnist.flags --resume $(ARGS)
+
+test: install
+	$(RUN) -m pytest -n 2 $(ARGS)
+
+test-all: install
+	$(RUN) -m pytest -n 2 -m "slow or not slow" $(ARGS)
+
+lint: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+# make release NAME=lenet5_shrinknets: runs configs/NAME.flags and keeps its result in models/NAME.
+release: install
+	$(RUN) -m tfsparse.train --flagfile=configs/$(NAME).flags --resume
+	$(RUN) tools/release.py runs/$(NAME) models/$(NAME)
+
+clean:
+	rm -rf $(VENV) runs *.egg-info

@@ -1,0 +1,30 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+
+def pytest_configure(config):
+    # Keras's own convert_to_numpy(variable), seen with NumPy 2: nobody here can mend it.
+    note = "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
+    config.addinivalue_line("filterwarnings", note)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    keras.utils.set_random_seed(7)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The real 8x8 digits: train and test images `(n, 8, 8, 1)` in [0, 1], labels."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    order = np.random.default_rng(0).permutation(len(data.target))
+    images = (data.images[order] / 16.0).astype("float32")[..., None]
+    labels = data.target[order].astype("int32")
+    return (images[:1400], labels[:1400]), (images[1400:], labels[1400:])
