@@ -43,6 +43,7 @@ to its signs and its live columns, still takes off.
     OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3 python benchmarks/switches_vs_group_sparsity.py
 
 Rows that are in the JSON file already are not measured again, unless --fresh is given.
+All of them take about 9 minutes of one core.
 """
 
 from __future__ import annotations
@@ -637,10 +638,12 @@ def opened(path: pathlib.Path, settings: dict, fresh: bool) -> dict:
 
 
 def save(path: pathlib.Path, results: dict) -> None:
-    """Writes at once or not at all."""
+    """Writes at once or not at all; one line for each row."""
+    head = json.dumps({k: v for k, v in results.items() if k != "rows"}, indent=1)
+    rows = ",\n  ".join(json.dumps(row) for row in results["rows"])
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(results, indent=1) + "\n")
+    partial.write_text(f'{head[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n')
     partial.replace(path)
 
 
@@ -673,7 +676,8 @@ def draw(rows, path: pathlib.Path) -> None:
     handles, labels = axes.flat[0].get_legend_handles_labels()
     axes.flat[0].legend(handles, labels, loc="upper left", fontsize=9)
     figure.suptitle(
-        "Loss at equal sparsity; line: mean over seeds, band: their range, points: runs",
+        "Loss at equal sparsity. Line: mean over seeds; band: their range; points: runs; "
+        "dashed: the same columns, fitted again without a penalty",
         fontsize=11,
     )
     figure.savefig(path, dpi=110)
@@ -686,6 +690,8 @@ def _draw_method(axis, runs, title, colour, marker) -> None:
     grid = np.linspace(low, high, 201)
     lines = np.array([interpolated(run, "train_loss", grid) for run in runs.values()])
     axis.plot(grid, lines.mean(0), color=colour, linewidth=1.6, label=title)
+    again = [interpolated(run, "refit_train_loss", grid) for run in runs.values()]
+    axis.plot(grid, np.mean(again, axis=0), "--", color=colour, linewidth=1.0, alpha=0.8)
     if len(lines) > 1:
         axis.fill_between(
             grid, lines.min(0), lines.max(0), color=colour, alpha=0.2, linewidth=0

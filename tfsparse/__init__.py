@@ -1,9 +1,25 @@
-"""Makes neural networks small enough for microcontrollers, and proves it."""
+"""Makes neural networks small enough for microcontrollers, and proves it.
 
-from tfsparse.deploy import dead_units, export, mask, strip, verify
-from tfsparse.graph import find_groups, measure, register_rule
-from tfsparse.methods import ShrinkNets
-from tfsparse.shrinking import fit_shrinking
+The names below are loaded when first used, so that `import tfsparse` is instant and
+starts nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_HOMES = {
+    "ShrinkNets": "tfsparse.methods",
+    "dead_units": "tfsparse.deploy",
+    "export": "tfsparse.deploy",
+    "find_groups": "tfsparse.graph",
+    "fit_shrinking": "tfsparse.shrinking",
+    "mask": "tfsparse.deploy",
+    "measure": "tfsparse.graph",
+    "register_rule": "tfsparse.graph",
+    "strip": "tfsparse.deploy",
+    "verify": "tfsparse.deploy",
+}
 
 __all__ = [
     "ShrinkNets",
@@ -17,3 +33,13 @@ __all__ = [
     "strip",
     "verify",
 ]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tfsparse' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -37,15 +37,11 @@ class Store:
     """The folder of one run.
 
     Args:
-        workdir: The folder; made if it is missing.
-
-    Raises:
-        OSError: It cannot be made or written to.
+        workdir: The folder; made when the first thing is written.
     """
 
     def __init__(self, workdir: str):
         self.workdir = workdir
-        os.makedirs(self.path("checkpoints"), exist_ok=True)
         self._writer = None
 
     def path(self, *names: str) -> str:
@@ -58,7 +54,9 @@ class Store:
 
         Raises:
             ValueError: Another process works there.
+            OSError: The folder cannot be made or written to.
         """
+        os.makedirs(self.path("checkpoints"), exist_ok=True)
         with open(self.path("checkpoints", "lock"), "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,8 +68,8 @@ class Store:
             files.sweep(self.workdir)
             yield
 
-    def begin(self, config: dict, may_differ: tuple[str, ...], *, resume: bool):
-        """Starts or takes up the run.
+    def check(self, config: dict, may_differ: tuple[str, ...], *, resume: bool):
+        """Checks that the folder is free, or holds the run to resume. Writes nothing.
 
         Args:
             config: The run's flags.
@@ -86,19 +84,19 @@ class Store:
                 flags, or a damaged one.
         """
         path = self.path("checkpoints", "config.json")
-        if not os.path.exists(path):
-            files.write_json(path, config)
+        if not os.path.exists(path) or not self._begun():
             return None
         if not resume:
             raise ValueError(
-                f"`--workdir` must be empty for a new run. Received: {self.workdir!r}, which "
-                "holds one. Go on with --resume, or choose another folder."
+                f"`--workdir` must be empty for a new run. Received: {self.workdir!r}, "
+                "which holds one. Go on with --resume, or choose another folder."
             )
         try:
             stored = files.read_json(path)
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"`--workdir` must hold a whole run to resume. Received: {path!r} ({error})."
+                f"`--workdir` must hold a whole run to resume. "
+                f"Received: {path!r} ({error})."
             ) from error
         different = [
             f"--{key}={config.get(key)} (was {stored.get(key)})"
@@ -113,6 +111,18 @@ class Store:
         report = self.path("report.json")
         finished = os.path.exists(report) and os.path.exists(self.path("report.html"))
         return files.read_json(report) if finished else None
+
+    def begin(self, config: dict) -> None:
+        """Notes the flags of the run that starts here, if none has."""
+        if not self._begun():
+            files.write_json(self.path("checkpoints", "config.json"), config)
+
+    def _begun(self) -> bool:
+        """Whether any checkpoint has been written."""
+        folder = self.path("checkpoints")
+        return os.path.isdir(folder) and any(
+            self._epochs(entry.name) for entry in os.scandir(folder) if entry.is_dir()
+        )
 
     def save(self, stage: str, epoch: int, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint, whole, then drops the oldest of its stage."""

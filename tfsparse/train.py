@@ -14,20 +14,28 @@ import time
 from importlib import metadata
 from typing import Any
 
-import keras
-import numpy as np
-import tensorflow as tf
+from tfsparse import files
 
-from tfsparse import checkpoints, data, deploy, files, flags, meters, methods, records, report
-from tfsparse import progress as progress_lib
-from tfsparse import shrinking, zoo
-from tfsparse.deploy import interpreters
-from tfsparse.graph import cost, find_groups, measure
+with files.quiet():  # TensorFlow's native start-up chatter would hide our one line
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from tfsparse import checkpoints, data, deploy, flags, meters, methods, records
+    from tfsparse import progress as progress_lib
+    from tfsparse import report, shrinking, zoo
+    from tfsparse.deploy import interpreters
+    from tfsparse.graph import cost, find_groups, measure
+
+    tf.config.list_logical_devices()
 
 STEPS_PER_CALL = 20
 """Steps that run in the graph between two looks of Python."""
 
 PARITY_SAMPLES = 1000
+
+NOTHING = records.Cost(*[0] * len(dataclasses.fields(records.Cost)))
+"""To check a target's names before any work is done."""
 
 
 @dataclasses.dataclass
@@ -82,31 +90,40 @@ def run(config: flags.RunConfig, *, resume: bool = False) -> dict:
         OSError: A file could not be read or written.
     """
     augmentation = data.parse_augmentation(config.augment)
+    shrinking.absolute_target(flags.parse_target(config.target), NOTHING)
     store = checkpoints.Store(config.workdir)
-    with store.locked():
-        finished = store.begin(flags.as_json(config), flags.LOCATIONS, resume=resume)
-        with progress_lib.Progress() as progress:
-            if finished:
-                progress.say(f"Finished before. The report is {store.path('report.html')}")
-                return finished
-            dataset = data.load(config.data, config.data_dir, config.validation)
-            _check_batch(config, dataset, augmentation)
-            strategy = _strategy(config)
-            job = Run(config, dataset, store, strategy, progress)
-            return _stages(job)
+    as_json = flags.as_json(config)
+    with progress_lib.Progress() as progress:
+        finished = store.check(as_json, flags.LOCATIONS, resume=resume)
+        if finished:
+            progress.say(f"Finished before. The report is {store.path('report.html')}")
+            return finished
+        dataset = data.load(config.data, config.data_dir, config.validation)
+        _check_batch(config, dataset, augmentation)
+        job = Run(config, dataset, store, _strategy(config), progress)
+        dense = _build(job)
+        with store.locked():
+            store.check(as_json, flags.LOCATIONS, resume=resume)
+            store.begin(as_json)
+            return _stages(job, dense)
 
 
-def _stages(job: Run) -> dict:
-    """The way of the data, top to bottom."""
-    keras.utils.set_random_seed(job.config.seed)
+def _build(job: Run):
+    """The model as it is before anything is removed, initialised by the seed."""
+    config, dataset = job.config, job.dataset
+    keras.utils.set_random_seed(config.seed)
     with job.scope():
-        dense = zoo.build(
-            job.config.model,
-            job.dataset.shape,
-            job.dataset.classes,
-            job.config.width,
-            job.config.hidden or None,
+        return zoo.build(
+            config.model,
+            dataset.shape,
+            dataset.classes,
+            config.width,
+            config.hidden or None,
         )
+
+
+def _stages(job: Run, dense) -> dict:
+    """The way of the data, top to bottom."""
     started = {}
     if job.config.dense_epochs:
         started["dense"] = _fit_dense(job, dense)
@@ -131,8 +148,11 @@ def _fit_dense(job: Run, dense) -> checkpoints.Checkpoint:
 
 def _fine_tune(job: Run, stripped) -> checkpoints.Checkpoint:
     config = job.config
+    with job.scope():
+        model = keras.models.clone_model(stripped)  # the stripped row stays as it is
+    model.set_weights(stripped.get_weights())
     return _fit_plain(
-        job, "finetuned", stripped, config.fine_tune_epochs, config.fine_tune_learning_rate
+        job, "finetuned", model, config.fine_tune_epochs, config.fine_tune_learning_rate
     )
 
 
