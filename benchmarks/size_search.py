@@ -113,7 +113,7 @@ def search(images: Data, name: str, seconds: float) -> dict:
                 }
             )
             if elapsed > seconds:
-                raise TimeoutError
+                raise keras_tuner.errors.FatalError("the time is over")
 
     with tempfile.TemporaryDirectory() as folder:
         common = {
@@ -134,7 +134,7 @@ def search(images: Data, name: str, seconds: float) -> dict:
                     callbacks=[Watch()],
                     verbose=0,
                 )
-        except (TimeoutError, keras_tuner.errors.FatalError):
+        except keras_tuner.errors.FatalError:
             pass
     return {"name": name, "points": points}
 

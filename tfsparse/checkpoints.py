@@ -120,9 +120,7 @@ class Store:
     def _begun(self) -> bool:
         """Whether any checkpoint has been written."""
         folder = self.path("checkpoints")
-        return os.path.isdir(folder) and any(
-            self._epochs(entry.name) for entry in os.scandir(folder) if entry.is_dir()
-        )
+        return os.path.isdir(folder) and any(map(self._epochs, os.listdir(folder)))
 
     def save(self, stage: str, epoch: int, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint, whole, then drops the oldest of its stage."""

@@ -208,7 +208,7 @@ def _npz(path: str):
     if not os.path.isfile(path):
         raise ValueError(f"`data` must be an .npz file that exists. Received: {path!r}.")
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
@@ -239,7 +239,7 @@ def _folder(path: str):
 
 
 def _class_names(path: str) -> tuple[str, ...]:
-    names = sorted(e.name for e in os.scandir(path) if e.is_dir())
+    names = sorted(n for n in os.listdir(path) if os.path.isdir(os.path.join(path, n)))
     if len(names) < 2:
         raise ValueError(
             f"`data` folder must hold a folder of images for each of two or more classes. "

@@ -10,9 +10,9 @@ import functools
 import keras
 import numpy as np
 import pytest
-from conformance import models
 
 import tfsparse
+from conformance import models
 from tfsparse.deploy import dead
 
 EXACT = 1e-5
@@ -142,8 +142,15 @@ def test_folding_by_hand():
 
 @pytest.mark.parametrize(
     "name",
-    ["flatten_from_conv", "depthwise_multiplier_2", "separable", "concat_into_conv",
-     "residual_identity", "fan_out", "pools_side_by_side"],
+    [
+        "flatten_from_conv",
+        "depthwise_multiplier_2",
+        "separable",
+        "concat_into_conv",
+        "residual_identity",
+        "fan_out",
+        "pools_side_by_side",
+    ],
 )
 def test_units_that_nobody_reads_are_dead(name):
     model = models.randomise(models.TABLE[name].build(), seed=4)
@@ -202,8 +209,11 @@ def test_a_layer_never_loses_its_last_unit():
     assert models.difference(models.outputs(model, inputs), received) <= EXACT
 
 
-@pytest.mark.xfail(strict=True, reason="fold() loops for ever where dead units together "
-                   "send more than rounding but each one less")
+@pytest.mark.xfail(
+    strict=True,
+    reason="fold() loops for ever where dead units together "
+    "send more than rounding but each one less",
+)
 def test_many_tiny_constants_do_not_hang(monkeypatch):
     image = keras.Input((6, 6, 1))
     x = keras.layers.Conv2D(40, 1, activation="relu", name="a")(image)

@@ -8,9 +8,10 @@ import functools
 import keras
 import numpy as np
 import pytest
-from conformance import models
 
 import tfsparse
+from conformance import models
+from tfsparse import records
 from tfsparse.deploy import removal
 
 EXACT = 1e-5
@@ -214,8 +215,11 @@ def test_features_cost_their_index_bytes():
     assert tfsparse.measure(model).index_bytes == 0
 
 
-@pytest.mark.xfail(strict=True, reason="Walk.source is given the tensor's name, and "
-                   "_is_source compares it with the InputLayer's")
+@pytest.mark.xfail(
+    strict=True,
+    reason="Walk.source is given the tensor's name, and "
+    "_is_source compares it with the InputLayer's",
+)
 def test_features_of_an_input_without_a_name():
     vector = keras.Input((6,))
     x = keras.layers.Dense(4, activation="relu", name="hidden")(vector)
@@ -265,7 +269,7 @@ def test_strip_proves_itself_and_reports_a_wrong_rule():
     x = keras.layers.Dense(6, activation="relu", name="hidden")(vector)
     x = Shuffle(name="shuffle")(x)
     model = keras.Model(vector, keras.layers.Dense(3, name="out")(x))
-    with pytest.raises(tfsparse.records.StripError, match="must equal the masked one"):
+    with pytest.raises(records.StripError, match="must equal the masked one"):
         tfsparse.strip(model, {"hidden": np.arange(6) < 3})
 
 

@@ -99,9 +99,10 @@ def fold(model, keep: removal.Keep):
 
 def _keep_stubborn(planned, keep, reasons, call, values) -> None:
     """Sets True the units whose constant the consumer does not see as a constant."""
-    labels = planned.analysis.axes[id(call.inputs[0])]["unit"][-1]
+    kinds = planned.analysis.axes[id(call.inputs[0])]
     for group in planned.analysis.groups:
-        if group.name not in keep:
+        labels = kinds.get(group.kind, [None])[-1]
+        if group.name not in keep or labels is None:
             continue
         for unit in np.flatnonzero(~keep[group.name]):
             channels = labels == planned.analysis.roots[group.name][unit]
@@ -118,7 +119,7 @@ def _consumer_inputs(model) -> list[tuple]:
     found = trace.calls(model)
     read = {
         member.path
-        for group in groups.find_groups(model)
+        for group in groups.find_groups(model, groups.KINDS)
         for member in group.members
         if member.role == records.CONSUMER
     }
@@ -127,6 +128,8 @@ def _consumer_inputs(model) -> list[tuple]:
         for call in found
         if any(v.path in read for v in trace.variables_of(call.operation))
     ]
+    if not reading:
+        return []
     model = trace.functional(model)
     reader = keras.Model(model.input, [call.inputs[0] for call in reading])
     values = probe.run(reader, probe.random_inputs(model, np.random.default_rng(1)))

@@ -54,7 +54,7 @@ def functional(model) -> keras.Model:
                 f"`model` must be built. Received: Sequential {model.name!r} without "
                 "an input shape. Begin it with keras.Input(shape) or call it once."
             )
-        return keras.Model(model.inputs, model.outputs, name=model.name)
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     if not hasattr(model, "_nodes_by_depth"):
         raise ValueError(
             "`model` must be Functional or Sequential. "

@@ -111,10 +111,13 @@ class Filter(keras.layers.Layer):
         )
 
     def scale(self):
-        """The factor of each unit. `(units,)`; exactly 0 where the unit is dead."""
+        """The factor of each unit. `(units,)`; exactly 0 where the unit is dead.
+
+        A death that the last optimizer step caused counts, judged or not.
+        """
         if self.form == "relu":
             return ops.relu(self.switch)
-        return self.switch * self.alive
+        return self.switch * self.pending()[2]
 
     def penalty(self, switch):
         """strength * sum |scale|, the first term of draft eq. 10, as a scalar."""
@@ -212,7 +215,7 @@ class Filter(keras.layers.Layer):
 
     def lowered(self, kwargs) -> tuple[np.ndarray, str | None]:
         """What stock layers have to do instead: scale by a vector, then activate."""
-        scale = np.where(self.alive_units(), ops.convert_to_numpy(self.scale()), 0.0)
+        scale = ops.convert_to_numpy(self.scale())
         units = kwargs.get("units")
         if units is not None:
             known = np.asarray(units) >= 0

@@ -77,7 +77,7 @@ def graft(model, configure, after):
         A new functional model with the same layer names and the same weights.
     """
     if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs, model.outputs, name=model.name)
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     counts: dict[str, int] = {}
 
     def clone(layer):

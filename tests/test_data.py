@@ -1,0 +1,176 @@
+"""Data by name or path: splits, sources, augmentation, and everything unusable."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfsparse import data
+
+
+def _arrays(samples=40, classes=4, shape=(6, 5)):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (samples, *shape), dtype=np.uint8)
+    y = np.arange(samples) % classes
+    return {"x_train": x, "y_train": y, "x_test": x[:12] // 2, "y_test": y[:12]}
+
+
+def _save(path, **changes):
+    arrays = {**_arrays(), **changes}
+    np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
+    return str(path)
+
+
+def test_splits_are_fixed_disjoint_and_stratified():
+    first, second = data.load("digits", validation=0.2), data.load("digits", validation=0.2)
+    assert (first.x_validation == second.x_validation).all()
+    assert len(first.x_train) + len(first.x_validation) + len(first.x_test) == 1797
+    counts = np.bincount(first.y_validation) / np.bincount(first.y_train)
+    assert np.ptp(counts) < 0.03
+    train = {x.tobytes() for x in first.x_train}
+    assert sum(x.tobytes() in train for x in first.x_validation) == 0
+
+
+def test_mnist_is_the_real_one():
+    if not os.environ.get("TFDS_DATA_DIR"):
+        pytest.skip("no prepared TFDS folder on this machine")
+    dataset = data.load("mnist")
+    assert dataset.shape == (28, 28, 1) and dataset.x_train.dtype == np.uint8
+    assert len(dataset.x_train) + len(dataset.x_validation) == 60000
+    assert len(dataset.x_test) == 10000
+    assert np.bincount(dataset.y_test).tolist() == [
+        980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009
+    ]  # fmt: skip
+
+
+def test_npz_gets_a_channel_axis_and_classes(tmp_path):
+    dataset = data.load(_save(tmp_path / "a.npz"))
+    assert dataset.shape == (6, 5, 1)
+    assert dataset.classes == 4
+    assert dataset.x_test.shape == (12, 6, 5, 1)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_folder_of_class_folders(tmp_path, nested):
+    rng = np.random.default_rng(0)
+    parts = ("train", "test") if nested else ("",)
+    for part in parts:
+        for name in ("cat", "dog"):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for i in range(9):
+                image = rng.integers(0, 256, (8, 7, 3), dtype=np.uint8)
+                Image.fromarray(image).save(folder / f"{i}.png")
+    dataset = data.load(str(tmp_path))
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.shape == (8, 7, 3)
+    total = sum(map(len, (dataset.x_train, dataset.x_validation, dataset.x_test)))
+    assert total == 18 * len(parts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"y_test": None}, "without y_test"),
+        ({"y_train": np.arange(39) % 4}, "40 train samples and 39 labels"),
+        ({"x_train": np.full((40, 6, 5), np.nan)}, "finite.*nan"),
+        ({"y_train": np.full(40, -1)}, "labels"),
+        ({"y_train": np.where(np.arange(40) == 3, 999, np.arange(40) % 4)}, "numbered 0"),
+        ({"y_test": np.full(12, 7)}, "label 7 in test only"),
+        ({"y_train": np.zeros(40, int)}, "two or more classes"),
+        ({"y_train": np.linspace(0, 1, 40)}, "whole number"),
+        ({"x_test": np.zeros((12, 6, 6), np.uint8)}, "one shape"),
+        ({"x_train": np.zeros((0, 6, 5)), "y_train": np.zeros(0, int)}, "empty"),
+        ({"x_train": np.array([{}] * 40, dtype=object)}, "plain arrays"),
+    ],
+)
+def test_unusable_npz(tmp_path, changes, sentence):
+    path = _save(tmp_path / "bad.npz", **changes)
+    with pytest.raises(ValueError, match=sentence):
+        data.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 nonsense", b"hello"])
+def test_damaged_npz(tmp_path, content):
+    path = tmp_path / "broken.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="whole .npz file"):
+        data.load(str(path))
+
+
+def test_missing_sources(tmp_path):
+    with pytest.raises(ValueError, match="exists"):
+        data.load(str(tmp_path / "none.npz"))
+    with pytest.raises(ValueError, match="none of these"):
+        data.load("no_such_data")
+    with pytest.raises(ValueError, match="two or more classes"):
+        data.load(str(tmp_path))
+
+
+def test_damaged_image_is_named(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"images that open.*x\.png"):
+        data.load(str(tmp_path))
+
+
+def test_batches_follow_the_seed_alone():
+    x = np.arange(50, dtype=np.uint8).reshape(50, 1)
+    y = np.arange(50)
+    first = [b[1].numpy() for b in data.batches(x, y, 16, seed=(1, 2))]
+    again = [b[1].numpy() for b in data.batches(x, y, 16, seed=(1, 2))]
+    other = [b[1].numpy() for b in data.batches(x, y, 16, seed=(1, 3))]
+    assert np.concatenate(first).tolist() == np.concatenate(again).tolist()
+    assert np.concatenate(first).tolist() != np.concatenate(other).tolist()
+    assert sorted(np.concatenate(first)) == list(range(50))
+    assert [len(b) for b in first] == [16, 16, 16, 2]
+    plain = [b[0].numpy() for b in data.batches(x, y, 16)]
+    np.testing.assert_allclose(np.concatenate(plain), x / np.float32(255))
+
+
+def test_shift_moves_by_whole_pixels_and_fills_with_zero():
+    image = np.zeros((64, 9, 9, 1), np.float32)
+    image[:, 4, 4] = 1.0
+    import tensorflow as tf
+
+    moved = data.augment(tf.constant(image), {"shift": 2.0}, tf.constant([1, 2], tf.int64))
+    places = {tuple(np.argwhere(m[..., 0] > 0.99)[0]) for m in moved.numpy()}
+    assert (moved.numpy().sum((1, 2, 3)) > 0.99).all()
+    rows, columns = {p[0] for p in places}, {p[1] for p in places}
+    assert rows == {2, 3, 4, 5, 6} and columns == {2, 3, 4, 5, 6}
+
+
+def test_flip_rotate_and_cutout_change_what_they_should():
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    image = rng.random((200, 8, 8, 1)).astype(np.float32)
+    key = tf.constant([3, 4], tf.int64)
+    flipped = data.augment(tf.constant(image), {"flip": 1.0}, key).numpy()
+    mirrored = np.isclose(flipped, image[:, :, ::-1], atol=1e-5).all((1, 2, 3))
+    same = np.isclose(flipped, image, atol=1e-5).all((1, 2, 3))
+    assert (mirrored | same).all() and 60 < mirrored.sum() < 140
+    cut = data.augment(tf.constant(image + 1), {"cutout": 3.0}, key).numpy()
+    holes = (cut == 0).sum((1, 2, 3))
+    assert holes.max() == 9 and holes.min() >= 1
+    turned = data.augment(tf.constant(image), {"rotate": 15.0}, key).numpy()
+    assert not np.isclose(turned, image).all((1, 2, 3)).any()
+
+
+@pytest.mark.parametrize("text", ["warp=3", "shift=-1", "shift=a", "cutout=0"])
+def test_unknown_augmentation(text):
+    with pytest.raises(ValueError, match="augment"):
+        data.parse_augmentation(text)
+
+
+def test_idx_file_with_another_checksum_is_refused(tmp_path):
+    path = tmp_path / "t10k-labels-idx1-ubyte"
+    path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 5, 6]))
+    with pytest.raises(OSError, match="SHA-256"):
+        data._idx(str(path), "0" * 64)
+    import hashlib
+
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert data._idx(str(path), digest).tolist() == [5, 6]

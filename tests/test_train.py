@@ -1,0 +1,276 @@
+"""The main job on small real data: results, resuming, and every bad input."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tfsparse import files, flags, train
+from tfsparse.graph import measure
+
+SMALL = [
+    "--data=digits", "--model=mlp", "--hidden=24,16", "--method=shrinknets",
+    "--strength=0.02", "--epochs=6", "--shrink_epochs=4", "--fine_tune_epochs=2",
+    "--batch_size=64", "--learning_rate=0.01", "--tensorboard=false",
+]  # fmt: skip
+
+
+def main(workdir, *arguments):
+    return train.main(["train", *SMALL, f"--workdir={workdir}", *arguments])
+
+
+def report_of(workdir):
+    return files.read_json(os.path.join(workdir, "report.json"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("finished") / "run")
+    assert main(folder, "--tensorboard=true", "--dense_epochs=1") == 0
+    return folder
+
+
+def test_everything_promised_is_there(finished):
+    names = set(os.listdir(finished))
+    wanted = "report.json report.html model.keras saved_model model_float.tflite plots"
+    assert names == {*wanted.split(), "model_int8.tflite", "checkpoints", "logs"}
+    plots = {"accuracy_bytes", "live_units", "training", "step_time", "layers"}
+    assert {n.removesuffix(".png") for n in os.listdir(f"{finished}/plots")} == plots
+
+
+def test_report_holds_what_is_specified(finished):
+    report = report_of(finished)
+    stages = {row["name"]: row for row in report["stages"]}
+    assert list(stages) == [
+        "dense", "sparse", "stripped", "finetuned", "tflite_float", "tflite_int8", "mcu",
+    ]  # fmt: skip
+    fields = {
+        "name", "accuracy", "samples", "params", "nonzero", "macs", "weight_bytes", "file",
+        "file_bytes", "arena_bytes", "seconds",
+    }  # fmt: skip
+    assert all(set(row) == fields for row in report["stages"])
+    assert all(row["samples"] == 359 for row in report["stages"])
+    assert stages["sparse"]["accuracy"] == stages["stripped"]["accuracy"]
+    assert stages["mcu"]["params"] < stages["dense"]["params"]
+    assert stages["mcu"]["accuracy"] > 0.8
+    assert stages["mcu"]["arena_bytes"] > 500
+    fates = {row["name"]: row for row in report["groups"]}
+    assert fates["fc1"]["kept"] < fates["fc1"]["size"] == 24
+    assert "output" in fates["logits"]["reason"]
+    assert all(r["kept"] < r["size"] or r["reason"] for r in report["groups"])
+    assert {row["artifact"] for row in report["parity"]} >= {"keras", "mcu"}
+
+
+def test_shipped_files_are_what_the_report_says(finished):
+    report = report_of(finished)
+    model = keras.saving.load_model(f"{finished}/model.keras", safe_mode=True)
+    final = next(row for row in report["stages"] if row["name"] == "finetuned")
+    assert measure(model).params == model.count_params() == final["params"]
+    assert all(type(layer).__module__.startswith("keras.") for layer in model.layers)
+    for row in report["stages"]:
+        if row["file"]:
+            assert os.path.getsize(f"{finished}/{row['file']}") == row["file_bytes"]
+
+
+def test_page_needs_nothing_from_outside(finished):
+    page = Path(f"{finished}/report.html").read_text()
+    assert page.count("data:image/png;base64,") == 5
+    assert "http" not in page.replace("http-equiv", "") and "<script" not in page
+    for text in ("Every group and its fate", "its units are the model", "fc1", "mcu"):
+        assert text in page
+
+
+def test_same_seed_same_result(finished, tmp_path):
+    again = str(tmp_path / "again")
+    assert main(again, "--dense_epochs=1") == 0
+    first, second = report_of(finished), report_of(again)
+    for a, b in zip(first["stages"], second["stages"], strict=True):
+        assert (a["accuracy"], a["params"]) == (b["accuracy"], b["params"])
+    for name in ("model_int8.tflite", "model_float.tflite"):
+        assert Path(f"{again}/{name}").read_bytes() == Path(f"{finished}/{name}").read_bytes()
+
+
+def test_other_seed_other_result(finished, tmp_path):
+    other = str(tmp_path / "other")
+    assert main(other, "--seed=1") == 0
+    a, b = (Path(f"{d}/model_float.tflite").read_bytes() for d in (finished, other))
+    assert a != b
+
+
+def test_stopped_and_resumed_ends_the_same(finished, tmp_path, monkeypatch):
+    folder, count = str(tmp_path / "run"), 0
+    fit = train._fit_epoch
+
+    def interrupt(*arguments):
+        nonlocal count
+        count += 1
+        if count in (3, 6, 9):
+            raise KeyboardInterrupt
+        return fit(*arguments)
+
+    monkeypatch.setattr(train, "_fit_epoch", interrupt)
+    codes = [main(folder, "--dense_epochs=1", "--resume") for _ in range(4)]
+    assert codes == [2, 2, 2, 0]
+    a, b = (Path(f"{d}/model_int8.tflite").read_bytes() for d in (finished, folder))
+    assert a == b
+    history = [report_of(d)["method"]["history"] for d in (finished, folder)]
+    losses = [[entry["loss"] for entry in h] for h in history]
+    assert losses[0] == losses[1]
+
+
+def test_a_finished_run_is_not_done_again(finished, capsys):
+    before = os.path.getmtime(f"{finished}/model.keras")
+    assert main(finished, "--dense_epochs=1", "--resume") == 0
+    assert os.path.getmtime(f"{finished}/model.keras") == before
+    assert "Finished before" in capsys.readouterr().out
+
+
+def test_no_method_and_sgd(tmp_path):
+    folder = str(tmp_path / "run")
+    assert main(folder, "--method=none", "--optimizer=sgd", "--epochs=1") == 0
+    report = report_of(folder)
+    assert all(row["reason"] for row in report["groups"])
+    assert report["stages"][0]["params"] == report["stages"][-1]["params"]
+
+
+def test_npz_and_own_model_and_features(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 12)).astype("float32")
+    y = (x[:, 0] + x[:, 1] > 0).astype(int)
+    np.savez(tmp_path / "d.npz", x_train=x, y_train=y, x_test=x[:50], y_test=y[:50])
+    keras.Sequential(
+        [keras.Input((12,)), keras.layers.Dense(16, activation="relu", name="hidden"),
+         keras.layers.Dense(2, name="out")]
+    ).save(tmp_path / "m.keras")  # fmt: skip
+    folder = str(tmp_path / "run")
+    code = main(
+        folder, f"--data={tmp_path}/d.npz", f"--model={tmp_path}/m.keras", "--hidden=",
+        "--features", "--strength=0.05", "--epochs=12", "--shrink_epochs=10",
+    )  # fmt: skip
+    assert code == 0
+    report = report_of(folder)
+    fates = {row["name"]: row for row in report["groups"]}
+    assert fates["hidden:features"]["kept"] < 12
+    assert report["stages"][-1]["accuracy"] > 0.8
+    operators = next(r for r in report["parity"] if r["artifact"] == "mcu")["operators"]
+    assert "GATHER" in operators
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--data=nothing"], "none of these"),
+        (["--data=gone.npz"], "exists"),
+        (["--model=nothing"], "`model` must be one of"),
+        (["--model=gone.keras"], "exists"),
+        (["--method=magic"], "method"),
+        (["--form=cubic"], "form"),
+        (["--epochs=0"], "positive"),
+        (["--epochs=many"], "epochs"),
+        (["--strength=-1"], "0 or more"),
+        (["--gamma=2"], "[0, 1]"),
+        (["--power=3"], "1 or 2"),
+        (["--batch_size=100000"], "batch_size"),
+        (["--target=size=3"], "measure among"),
+        (["--target=params=x"], "params=8000"),
+        (["--target=params=-3"], "positive"),
+        (["--augment=warp=2"], "augment"),
+        (["--formats=onnx"], "formats"),
+        (["--hidden=a,b"], "whole numbers"),
+        (["--no_such_flag=1"], "no_such_flag"),
+        (["--flagfile=gone.flags"], "gone.flags"),
+        (["stray"], "stray"),
+    ],
+)
+def test_bad_flags_say_one_line_and_write_nothing(tmp_path, capsys, arguments, sentence):
+    folder = str(tmp_path / "run")
+    assert main(folder, *arguments) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1 and errors[0].startswith("error: ")
+    assert sentence in errors[0]
+    assert not os.path.exists(folder)
+
+
+def test_workdir_in_the_way(tmp_path, capsys):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert main(str(blocked)) == 2
+    assert main(str(blocked / "below")) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 2
+
+
+def test_full_disk_says_so_and_keeps_the_run(tmp_path, capsys, monkeypatch):
+    folder = str(tmp_path / "run")
+    write, count = files.write_json, 0
+
+    def full(path, value):
+        nonlocal count
+        count += 1
+        if count == 4:
+            raise OSError(28, "No space left on device", path)
+        write(path, value)
+
+    monkeypatch.setattr(files, "write_json", full)
+    assert main(folder) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    leftovers = [n for _, ds, fs in os.walk(folder) for n in (*ds, *fs) if "partial" in n]
+    assert leftovers == []
+    assert main(folder, "--resume") == 0
+
+
+def test_new_run_in_a_used_folder_and_resume_with_other_flags(finished, capsys):
+    assert main(finished) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(finished, "--resume", "--dense_epochs=1", "--strength=0.5") == 2
+    error = capsys.readouterr().err
+    assert "--strength=0.5 (was 0.02)" in error and len(error.splitlines()) == 1
+
+
+def test_a_penalty_that_kills_everything_stops_and_keeps_a_checkpoint(tmp_path, capsys):
+    folder = str(tmp_path / "run")
+    code = main(folder, "--strength=3", "--shrink_epochs=6", "--initial=ones")
+    error = capsys.readouterr().err
+    assert code == 2
+    assert "Lower --strength" in error and len(error.splitlines()) == 1
+    assert "Last good checkpoint" in error
+    assert not os.path.exists(f"{folder}/report.json")
+
+
+def test_damaged_checkpoint_is_named(tmp_path, capsys):
+    folder = str(tmp_path / "run")
+    assert main(folder, "--epochs=2", "--shrink_epochs=1") == 0
+    os.remove(f"{folder}/report.json")
+    latest = sorted(os.listdir(f"{folder}/checkpoints/finetuned"))[-1]
+    path = f"{folder}/checkpoints/finetuned/{latest}/model.keras"
+    with open(path, "wb") as file:
+        file.write(b"broken")
+    assert main(folder, "--epochs=2", "--shrink_epochs=1", "--resume") == 2
+    assert latest in capsys.readouterr().err
+
+
+def test_second_process_is_kept_out(tmp_path, capsys):
+    from tfsparse import checkpoints
+
+    folder = str(tmp_path / "run")
+    with checkpoints.Store(folder).locked():
+        assert main(folder) == 2
+    assert "another process" in capsys.readouterr().err
+
+
+def test_flagfiles_are_flat_complete_and_parse():
+    folder = os.path.join(os.path.dirname(__file__), "..", "configs")
+    fields = {field.name for field in dataclasses.fields(flags.RunConfig)} - {
+        "data_dir", "gamma", "hidden",
+    }  # fmt: skip
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        config, _ = flags.parse(["train", f"--flagfile={path}"])
+        lines = [line for line in Path(path).read_text().splitlines() if line]
+        named = {line.lstrip("-").split("=")[0] for line in lines}
+        assert named >= fields, (name, fields - named)
+        assert config.workdir == f"runs/{name.removesuffix('.flags')}"
+        assert json.dumps(flags.as_json(config))

@@ -1,0 +1,119 @@
+"""The zoo: published parameter counts, shapes, and a user's own models."""
+
+import keras
+import pytest
+
+from tfsparse import zoo
+from tfsparse.graph import find_groups, measure
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "params", "macs"),
+    [
+        ("lenet_300_100", (28, 28, 1), 266_610, 266_200),
+        ("lenet5", (28, 28, 1), 431_080, 2_293_000),
+        ("mlp", (28, 28, 1), 109_386, 109_184),
+        ("resnet8", (32, 32, 3), 78_666, None),
+        ("vgg16", (32, 32, 3), 14_995_146, None),
+        ("ds_cnn", (49, 10, 1), None, None),
+    ],
+)
+def test_published_sizes(name, shape, params, macs):
+    classes = 12 if name == "ds_cnn" else 10
+    model = zoo.build(name, shape, classes)
+    assert model.output_shape == (None, classes)
+    cost = measure(model)
+    assert cost.params == model.count_params()
+    assert params is None or abs(cost.params - params) < 0.01 * params
+    assert macs is None or cost.macs == macs
+    assert any(not group.frozen for group in find_groups(model))
+
+
+def test_width_and_hidden():
+    half = zoo.build("lenet5", (28, 28, 1), 10, width=0.5)
+    assert [half.get_layer(n).filters for n in ("conv1", "conv2")] == [10, 25]
+    mlp = zoo.build("mlp", (7,), 3, hidden=(5, 4, 6))
+    assert [layer.units for layer in mlp.layers[2:]] == [5, 4, 6, 3]
+    tiny = zoo.build("mlp", (7,), 3, width=1e-6)
+    assert tiny.get_layer("fc1").units == 1
+
+
+def own_model(input_shape, classes):
+    return keras.Sequential(
+        [keras.Input(input_shape), keras.layers.Flatten(), keras.layers.Dense(classes)]
+    )
+
+
+def too_few(input_shape):
+    return own_model(input_shape, 10)
+
+
+def wrong_output(input_shape, classes):
+    return own_model(input_shape, classes + 1)
+
+
+def no_model(input_shape, classes):
+    return 3
+
+
+def with_lambda(input_shape, classes):
+    x = inputs = keras.Input(input_shape)
+    x = keras.layers.Lambda(lambda t: t * 2)(x)
+    x = keras.layers.Flatten()(x)
+    return keras.Model(inputs, keras.layers.Dense(classes)(x))
+
+
+def test_own_function_and_file(tmp_path):
+    model = zoo.build(f"{__name__}:own_model", (4, 4, 1), 3)
+    assert model.count_params() == 51
+    path = str(tmp_path / "own.keras")
+    model.save(path)
+    assert zoo.build(path, (4, 4, 1), 3).count_params() == 51
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("resnet9000", "one of"),
+        ("none.keras", "exists"),
+        ("no_such_package_x:f", "can be imported"),
+        (f"{__name__}:missing", "can be imported"),
+        (f"{__name__}:too_few", r"function of \(input_shape, classes\)"),
+        (f"{__name__}:wrong_output", "3 logits"),
+        (f"{__name__}:no_model", "keras.Model"),
+        (f"{__name__}:with_lambda", "Lambda"),
+    ],
+)
+def test_unusable_models(name, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        zoo.build(name, (4, 4, 1), 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x05\x06" + 18 * b"\x00"])
+def test_damaged_keras_file(tmp_path, content):
+    path = tmp_path / "bad.keras"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="`model` must"):
+        zoo.build(str(path), (4, 4, 1), 3)
+
+
+def test_lambda_in_a_file_is_refused_by_safe_mode(tmp_path):
+    path = str(tmp_path / "lambda.keras")
+    with_lambda((4, 4, 1), 3).save(path)
+    with pytest.raises(ValueError, match="safe mode"):
+        zoo.build(path, (4, 4, 1), 3)
+
+
+def test_wrong_shapes():
+    with pytest.raises(ValueError, match="too small"):
+        zoo.build("lenet5", (6, 6, 1), 10)
+    with pytest.raises(ValueError, match="images"):
+        zoo.build("resnet8", (60,), 10)
+    with pytest.raises(ValueError, match="made for"):
+        zoo.build(f"{__name__}:fixed", (5, 5, 1), 3)
+    with pytest.raises(ValueError, match="width"):
+        zoo.build("lenet5", (28, 28, 1), 10, width=0)
+
+
+def fixed(input_shape, classes):
+    return own_model((4, 4, 1), classes)
