@@ -119,14 +119,14 @@ def test_damaged_image_is_named(tmp_path):
 def test_batches_follow_the_seed_alone():
     x = np.arange(50, dtype=np.uint8).reshape(50, 1)
     y = np.arange(50)
-    first = [b[1].numpy() for b in data.batches(x, y, 16, seed=(1, 2))]
-    again = [b[1].numpy() for b in data.batches(x, y, 16, seed=(1, 2))]
-    other = [b[1].numpy() for b in data.batches(x, y, 16, seed=(1, 3))]
+    first = [b[1].numpy() for b in data.Batches(x, y, 16).epoch((1, 2))]
+    again = [b[1].numpy() for b in data.Batches(x, y, 16).epoch((1, 2))]
+    other = [b[1].numpy() for b in data.Batches(x, y, 16).epoch((1, 3))]
     assert np.concatenate(first).tolist() == np.concatenate(again).tolist()
     assert np.concatenate(first).tolist() != np.concatenate(other).tolist()
     assert sorted(np.concatenate(first)) == list(range(50))
     assert [len(b) for b in first] == [16, 16, 16, 2]
-    plain = [b[0].numpy() for b in data.batches(x, y, 16)]
+    plain = [b[0].numpy() for b in data.Batches(x, y, 16).epoch()]
     np.testing.assert_allclose(np.concatenate(plain), x / np.float32(255))
 
 

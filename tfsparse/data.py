@@ -423,44 +423,55 @@ def parse_augmentation(text: str) -> dict[str, float]:
     return wanted
 
 
-def batches(
-    x: np.ndarray,
-    y: np.ndarray,
-    batch_size: int,
-    *,
-    seed: tuple[int, ...] | None = None,
-    augmentation: Mapping[str, float] | None = None,
-) -> tf.data.Dataset:
-    """One pass over the data, as float batches in [0, 1].
+class Batches:
+    """The batches of a data set, epoch after epoch; the data are held once.
 
     Args:
         x: `(samples, ...)`, uint8 (divided by 255) or float32 (as it is).
         y: `(samples,)` labels.
         batch_size: Samples a batch; the last one may be smaller.
-        seed: Decides order and augmentation; the same seed, the same batches. None
-            keeps the order and augments nothing.
         augmentation: What `parse_augmentation` returns.
 
-    Returns:
-        A `tf.data.Dataset` of `(batch, ...) float32, (batch,) int32`.
+    Example:
+        >>> for images, labels in Batches(x, y, 128).epoch((seed, epoch)): ...
     """
-    order = np.arange(len(x))
-    if seed is not None:
-        order = np.random.default_rng(seed).permutation(len(x))
-    images, labels = tf.constant(x), tf.constant(y)
 
-    def gather(step, index):
-        batch = tf.gather(images, index)
-        if batch.dtype == tf.uint8:
-            batch = tf.cast(batch, tf.float32) / 255.0
-        if seed is not None and augmentation:
-            key = tf.stack([tf.constant(_fold(seed), tf.int64), step])
-            batch = augment(batch, augmentation, key)
-        return batch, tf.gather(labels, index)
+    def __init__(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        batch_size: int,
+        augmentation: Mapping[str, float] | None = None,
+    ):
+        self._images, self._labels = tf.constant(x), tf.constant(y)
+        self._batch_size = batch_size
+        self._augmentation = augmentation
 
-    dataset = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate()
-    dataset = dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    def epoch(self, seed: tuple[int, ...] | None = None) -> tf.data.Dataset:
+        """One pass, as `(batch, ...) float32` in [0, 1] and `(batch,) int32`.
+
+        Args:
+            seed: Decides order and augmentation; the same seed, the same batches.
+                None keeps the order and augments nothing.
+        """
+        order = np.arange(self._labels.shape[0])
+        if seed is not None:
+            order = np.random.default_rng(seed).permutation(len(order))
+
+        def gather(step, index):
+            batch = tf.gather(self._images, index)
+            if batch.dtype == tf.uint8:
+                batch = tf.cast(batch, tf.float32) / 255.0
+            if seed is not None and self._augmentation:
+                key = tf.stack([tf.constant(_fold(seed), tf.int64), step])
+                batch = augment(batch, self._augmentation, key)
+            return batch, tf.gather(self._labels, index)
+
+        dataset = tf.data.Dataset.from_tensor_slices(order).batch(self._batch_size)
+        dataset = dataset.enumerate().map(
+            gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+        return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 def _fold(seed: tuple[int, ...]) -> int:

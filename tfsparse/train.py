@@ -47,6 +47,8 @@ class Run:
     store: checkpoints.Store
     strategy: Any
     progress: progress_lib.Progress
+    train: data.Batches
+    validation: data.Batches
 
     def scope(self):
         """Where models are built."""
@@ -100,7 +102,17 @@ def run(config: flags.RunConfig, *, resume: bool = False) -> dict:
             return finished
         dataset = data.load(config.data, config.data_dir, config.validation)
         _check_batch(config, dataset, augmentation)
-        job = Run(config, dataset, store, _strategy(config), progress)
+        job = Run(
+            config,
+            dataset,
+            store,
+            _strategy(config),
+            progress,
+            data.Batches(
+                dataset.x_train, dataset.y_train, config.batch_size, augmentation
+            ),
+            data.Batches(dataset.x_validation, dataset.y_validation, 1000),
+        )
         dense = _build(job)
         with store.locked():
             store.check(as_json, flags.LOCATIONS, resume=resume)
@@ -239,20 +251,11 @@ def _fit_sparse(job: Run, dense) -> checkpoints.Checkpoint:
 
 def _fit_epoch(job: Run, model, stage: str, epoch: int, bar) -> dict[str, float]:
     """One epoch, its random numbers drawn from (seed, stage, epoch) alone."""
-    config, dataset = job.config, job.dataset
-    seed = (config.seed, sum(map(ord, stage)), epoch)
+    seed = (job.config.seed, sum(map(ord, stage)), epoch)
     _reseed(model, seed)
-    train = data.batches(
-        dataset.x_train,
-        dataset.y_train,
-        config.batch_size,
-        seed=seed,
-        augmentation=data.parse_augmentation(config.augment),
-    )
-    validation = data.batches(dataset.x_validation, dataset.y_validation, 1000)
     result = model.fit(
-        train,
-        validation_data=validation,
+        job.train.epoch(seed),
+        validation_data=job.validation.epoch(),
         initial_epoch=epoch,
         epochs=epoch + 1,
         verbose=0,
@@ -272,6 +275,7 @@ def _reseed(model, seed: tuple[int, ...]) -> None:
 
 def _compile(job: Run, model, rate: float) -> None:
     config = job.config
+    mirrored = job.strategy.num_replicas_in_sync > 1
     optimizer = (
         keras.optimizers.Adam(rate)
         if config.optimizer == "adam"
@@ -281,7 +285,8 @@ def _compile(job: Run, model, rate: float) -> None:
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        steps_per_execution=min(STEPS_PER_CALL, _steps(job)),
+        # Replicas inside Keras's loop of steps: TensorFlow loses a placeholder (2.21).
+        steps_per_execution=1 if mirrored else min(STEPS_PER_CALL, _steps(job)),
         # XLA on a CPU halves the speed of convolutions and quadruples a retrace.
         jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
     )
