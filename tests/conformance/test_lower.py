@@ -153,11 +153,6 @@ def test_strip_finds_what_a_batch_norm_killed():
     assert small.get_layer("a").filters == 3
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="call() uses `alive` as of the last forward pass, "
-    "lowered() as of the last optimizer step",
-)
 def test_a_switch_that_died_in_the_last_step_is_dead_everywhere():
     model = models.randomise(models.named_vector())
     sparse = prepared(model, form="signed", gamma=0.0, initial="ones")
