@@ -190,7 +190,6 @@ def test_the_loss_scale_and_its_counter_go_over():
     assert int(small.optimizer.step_counter) == 17
 
 
-@pytest.mark.xfail(strict=True, reason="the cut fails first: 'axis 3 is out of bounds'")
 def test_an_optimizer_with_slots_of_another_shape_is_refused():
     method, big = running(keras.optimizers.Adafactor(0.02))
     sentence = (

@@ -27,8 +27,7 @@ def digits_net(form="relu"):
     x = layers.Dense(24, activation="relu", name="dense")(layers.Flatten()(x))
     model = keras.Model(image, layers.Dense(10, name="out")(x))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    entropy = keras.metrics.SparseCategoricalCrossentropy("entropy", from_logits=True)
-    model.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy", entropy])
+    model.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
     return model
 
 
@@ -45,7 +44,7 @@ def both_ways(digits):
             before = models.weights_of(model)
             results[remove] = shrinking.fit_shrinking(
                 model,
-                tfsparse.ShrinkNets(0.03, seed=1),
+                tfsparse.ShrinkNets(0.03, seed=1, decay=0.0),  # dead weights decay, too
                 x,
                 y,
                 epochs=8,
@@ -75,12 +74,10 @@ def test_removal_leaves_no_trace_in_the_curves(both_ways):
     assert with_removal.removals and not without.removals
     for a, b in zip(with_removal.history, without.history, strict=True):
         assert a["live"] == b["live"] and a["params"] == b["params"]
-        np.testing.assert_allclose(a["entropy"], b["entropy"], rtol=1e-3)
-        # the loss itself holds the decay of weights that are dead, until they leave
-        assert 0 <= b["loss"] - a["loss"] < 5e-3
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-4)
     outputs = [r.model.predict(x, verbose=0) for r in results.values()]
     scale = np.abs(outputs[1]).max()
-    np.testing.assert_allclose(outputs[0], outputs[1], atol=5e-3 * scale)
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-4 * scale)
 
 
 def test_the_history_tells_what_is_live_and_what_left(both_ways):
@@ -193,9 +190,6 @@ def test_a_callback_may_stop_training():
     assert len(result.history) == 2
 
 
-@pytest.mark.xfail(
-    strict=True, reason="collect() gives a new model, whose stop_training is False"
-)
 def test_a_callback_may_stop_training_in_an_epoch_of_removal(eager_removal):
     x, y = vectors()
     witness = Witness(stop_after=1)
@@ -207,7 +201,6 @@ def test_a_callback_may_stop_training_in_an_epoch_of_removal(eager_removal):
     assert len(result.history) == 2
 
 
-@pytest.mark.xfail(strict=True, reason="the best weights have the shapes of a past epoch")
 def test_early_stopping_may_restore_the_best_weights(eager_removal):
     x, y = vectors()
     stop = keras.callbacks.EarlyStopping(
@@ -217,6 +210,24 @@ def test_early_stopping_may_restore_the_best_weights(eager_removal):
         small_net(), Executioner(1e-3), x, y, epochs=4, callbacks=[stop]
     )
     assert result.model.get_layer("hidden").units < 6
+
+
+def test_metric_objects_begin_every_epoch_anew(eager_removal):
+    x, y = vectors()
+    histories = []
+    for remove in (True, False):
+        entropy = keras.metrics.SparseCategoricalCrossentropy("entropy", from_logits=True)
+        result = shrinking.fit_shrinking(
+            small_net(metrics=[entropy], optimizer=keras.optimizers.Adam(0.2)),
+            Executioner(0.0, decay=0.0),
+            *(x, y),
+            epochs=3,
+            shuffle=False,
+            remove=remove,
+        )
+        histories.append([(row["entropy"], row["loss"]) for row in result.history])
+    for entropy, loss in [*histories[1], *histories[0]]:
+        assert entropy == pytest.approx(loss, rel=1e-5)
 
 
 def test_a_learning_rate_callback_survives_removals(eager_removal):
@@ -304,11 +315,6 @@ def prepared(model, method):
     return method.prepare(model, tfsparse.find_groups(model, method.kinds))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a switch folded into a BatchNorm leaves a living kernel: finish() masks the "
-    "unit, and act(0) is lost",
-)
 def test_finish_keeps_the_constant_behind_a_batch_norm():
     vector = keras.Input((7,), name="vector")
     x = layers.BatchNormalization()(layers.Dense(6, name="hidden")(vector))
@@ -343,11 +349,6 @@ def test_finish_equals_the_sparse_model(name):
     assert models.params_of(small) < 0.8 * models.params_of(model)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a shared layer's switch lowers to a Rescaling, which freezes the group that "
-    "finish() then names",
-)
 def test_a_shared_layer_can_be_finished():
     model = models.randomise(models.shared_dense())
     method = tfsparse.ShrinkNets()
@@ -359,11 +360,6 @@ def test_a_shared_layer_can_be_finished():
     assert models.difference(expected, models.outputs(small, inputs)) <= 1e-5
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="switches are named after 'sequential/dense', the running model's groups "
-    "'dense': nothing is ever live or removed",
-)
 def test_a_sequential_shrinks_while_it_trains(eager_removal):
     vector = [keras.Input((7,)), layers.Dense(6, activation="relu", name="hidden")]
     net = small_net(lambda: keras.Sequential([*vector, layers.Dense(3, name="out")]))
@@ -442,9 +438,6 @@ def test_samples_are_counted(x, arguments, samples):
     assert shrinking._samples(x, arguments) == samples
 
 
-@pytest.mark.xfail(
-    strict=True, reason="cardinality -1 of a repeated dataset, batches taken for samples"
-)
 @pytest.mark.parametrize("kind", ["repeated", "pydataset"])
 def test_samples_of_a_stream_are_counted(kind):
     import tensorflow as tf

@@ -171,9 +171,6 @@ def test_a3_decay_gives_every_ray_its_minimum(power):
         assert objective(model, x, y, a * t, beta / t) > value
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the decay is on kernels only; behind a BatchNorm gamma grows free"
-)
 def test_a3_a_batch_norm_does_not_escape_the_decay():
     """Switch halved, gamma and beta doubled: eq. 10 must not go down for ever."""
     vector = keras.Input((3,), name="vector")

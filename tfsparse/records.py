@@ -12,7 +12,7 @@ CARRIER = "carrier"
 CONSUMER = "consumer"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays inside: equal is identical
 class Member:
     """One axis of one variable, and which of its indices belong to which unit.
 
@@ -52,7 +52,7 @@ class Site:
     units: tuple[int, ...] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class UnitGroup:
     """Units that share one signature: the same members in the same roles.
 

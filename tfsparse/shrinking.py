@@ -203,7 +203,7 @@ def run(
             if met or epoch + 1 >= shrink_epochs:
                 method.set_strength(state.model, 0.0)
                 state.settled = epoch + 1
-        left = epochs - epoch - 1
+        left, stop = epochs - epoch - 1, state.model.stop_training
         if remove and _pays(measure(state.model).macs - cost.macs, samples, left):
             started = time.perf_counter()
             before = {g.name: g.size for g in groups}
@@ -222,7 +222,7 @@ def run(
                 )
         if on_epoch is not None:
             on_epoch(state, epoch)
-        if state.model.stop_training:
+        if stop:
             break
     return state
 
@@ -355,8 +355,13 @@ def _compare(model, small) -> None:
 
 
 def _samples(x, fit_arguments) -> int:
-    if hasattr(x, "cardinality"):
-        return int(x.cardinality()) * 32
+    if hasattr(x, "cardinality") or isinstance(x, keras.utils.PyDataset):
+        stream = hasattr(x, "cardinality")
+        batch = next(iter(x.take(1))) if stream else x[0]
+        batches = fit_arguments.get("steps_per_epoch")
+        if batches is None:
+            batches = int(x.cardinality()) if stream else x.num_batches
+        return max(0, batches or 0) * len(keras.tree.flatten(batch)[0])
     share = 1.0 - float(fit_arguments.get("validation_split") or 0.0)
     return int(len(keras.tree.flatten(x)[0]) * share)
 
@@ -371,6 +376,10 @@ class _Continued(keras.callbacks.Callback):
         self.last = False
 
     def set_model(self, model):
+        if self.model is not None and self.model is not model:
+            # Weights remembered from before a removal do not fit any more.
+            if getattr(self._callback, "best_weights", None) is not None:
+                self._callback.best_weights = None
         super().set_model(model)
         self._callback.set_model(model)
 

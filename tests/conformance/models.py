@@ -155,6 +155,13 @@ def rescaled_input():
     return _pooled(image, layers.Rescaling(0.5)(x))
 
 
+def rescaled_channels():
+    image = keras.Input((6, 5, 2), name="image")
+    x = layers.Conv2D(4, 2, activation="relu", name="conv")(image)
+    x = layers.Rescaling([2.0, -1.0, 0.5, 3.0], [0.1, 0.2, 0.3, 0.4], name="each")(x)
+    return _pooled(image, x)
+
+
 def named_vector():
     vector = keras.Input((7,), name="vector")
     x = layers.Dense(6, activation="relu", name="hidden")(vector)
@@ -510,6 +517,7 @@ CASES = [
     Case(sigmoid_units, {"conv": 5, "dense": 4}),
     Case(dense_on_a_sequence, {"a": 6, "b": 4}),
     Case(rescaled_input, {"conv": 5}),
+    Case(rescaled_channels, {"conv": 4}),
     Case(named_vector, {"hidden": 6}),
     Case(depthwise_multiplier_1, {"conv": 5, "pw": 4}),
     Case(depthwise_multiplier_2, {"conv": 4, "pw": 5}),

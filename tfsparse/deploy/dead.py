@@ -81,24 +81,38 @@ def fold(model, keep: removal.Keep):
     reads = _consumer_inputs(model)
     while True:
         planned = removal.plan(model, keep)
-        biases, stubborn = {}, []
+        biases: dict[str, np.ndarray] = {}
+        faults = []
         for call, values in reads:
             gone = ~planned.stays(call.inputs[0], -1)
             if not gone.any():
                 continue
-            bias = _response(call, values, gone)
-            if bias is None:
-                stubborn.append((call, values))
-            elif np.abs(bias).max() > 0:
-                biases[call.operation.name] = bias
-        if not stubborn:
+            bias, reason = _response(call, values, gone)
+            name = call.operation.name
+            if reason is None and name in biases and not _same(biases[name], bias):
+                reason = f"{name!r} is shared, and a dead unit sends its calls unlike constants"
+            if reason is not None:
+                faults.append((call, values, reason))
+            else:
+                biases[name] = bias
+        if not faults:
+            biases = {name: bias for name, bias in biases.items() if bias.any()}
             return keep, biases, reasons
-        for call, values in stubborn:
-            _keep_stubborn(planned, keep, reasons, call, values)
+        for call, values, reason in faults:
+            _keep_at_fault(planned, keep, reasons, call, values, reason)
 
 
-def _keep_stubborn(planned, keep, reasons, call, values) -> None:
-    """Sets True the units whose constant the consumer does not see as a constant."""
+def _same(first: np.ndarray, second: np.ndarray) -> bool:
+    scale = max(1.0, float(np.abs(first).max()))
+    return bool(np.abs(first - second).max() <= ROUNDING * scale)
+
+
+def _keep_at_fault(planned, keep, reasons, call, values, reason) -> None:
+    """Sets True the units that make a consumer's answer no constant.
+
+    Those that do so alone; if none does alone, all that the consumer reads.
+    """
+    read, alone = [], []
     kinds = planned.analysis.axes[id(call.inputs[0])]
     for group in planned.analysis.groups:
         labels = kinds.get(group.kind, [None])[-1]
@@ -106,12 +120,13 @@ def _keep_stubborn(planned, keep, reasons, call, values) -> None:
             continue
         for unit in np.flatnonzero(~keep[group.name]):
             channels = labels == planned.analysis.roots[group.name][unit]
-            if channels.any() and _response(call, values, channels) is None:
-                keep[group.name][unit] = True
-                reasons[group.name] = (
-                    f"a dead unit sends a constant to {call.operation.name!r}, which "
-                    "sees it unevenly (zero padding), so no bias can replace it"
-                )
+            if channels.any():
+                read.append((group.name, unit))
+                if _response(call, values, channels)[1] is not None:
+                    alone.append((group.name, unit))
+    for name, unit in alone or read:
+        keep[name][unit] = True
+        reasons[name] = reason
 
 
 def _consumer_inputs(model) -> list[tuple]:
@@ -136,15 +151,23 @@ def _consumer_inputs(model) -> list[tuple]:
     return list(zip(reading, values, strict=True))
 
 
-def _response(call, values, channels) -> np.ndarray | None:
-    """What a consumer makes of some channels alone; None if that is no constant."""
+def _response(call, values, channels):
+    """What a consumer makes of some channels alone: `(bias, None)`, or why none."""
     linear = linear_twin(call.operation)
     alone = np.where(channels, values, 0).astype(values.dtype)
     answer = linear(ops.convert_to_tensor(alone)) - linear(ops.zeros_like(alone))
-    answer = ops.convert_to_numpy(answer).reshape(-1, answer.shape[-1])
-    bias = answer[0]
-    scale = max(1.0, float(np.abs(answer).max()))
-    return bias if np.abs(answer - bias).max() <= ROUNDING * scale else None
+    answer = ops.convert_to_numpy(answer)
+    answer = answer.reshape(len(answer), -1, answer.shape[-1])  # (samples, places, outputs)
+    bias = answer[0, 0]
+    rounding = ROUNDING * max(1.0, float(np.abs(answer).max()))
+    if np.abs(answer - answer[:1]).max() > rounding:
+        return bias, f"a unit still sends {call.operation.name!r} what the input decides"
+    if np.abs(answer - bias).max() > rounding:
+        return bias, (
+            f"a dead unit sends a constant to {call.operation.name!r}, which sees it "
+            "unevenly (zero padding), so no bias can replace it"
+        )
+    return bias, None
 
 
 def linear_twin(layer):

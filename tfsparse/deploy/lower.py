@@ -31,6 +31,10 @@ class _Scaling:
     activation: str | None
     writer: object = None
     readers: tuple = ()
+    front: object = None
+    """The layer whose only reader is the BatchNorm that is the writer."""
+    done: bool = False
+    """Another call of the same shared writer takes the factor."""
 
 
 def lower(model):
@@ -95,7 +99,9 @@ def lower(model):
     stays = {key: new for key, new in operations.items() if new is not None}
     removal.load(stays, model, removal.values_of(model), None)
     for scaling in scalings.values():
-        if scaling.writer is not None:
+        if scaling.front is not None:  # off behind BatchNorm: then dead in front, too
+            _scale_writer(stays[id(scaling.front)], (scaling.scale != 0).astype("float32"))
+        if scaling.writer is not None and not scaling.done:
             _scale_writer(stays[id(scaling.writer)], scaling.scale)
         for reader in scaling.readers:
             _scale_reader(stays[id(reader)], scaling.scale)
@@ -105,10 +111,24 @@ def lower(model):
 def _place(found) -> dict[int, _Scaling]:
     """Decides, for every call of a house layer, where its factor goes."""
     readers, writers = trace.consumers(found), trace.writers(found)
-    calls_of: dict[int, int] = {}
+    calls_of: dict[int, list] = {}
     for call in found:
-        calls_of[id(call.operation)] = calls_of.get(id(call.operation), 0) + 1
+        calls_of.setdefault(id(call.operation), []).append(call)
+
+    def only_reader(tensor):
+        reading = readers.get(id(tensor), [])
+        return reading[0] if len(reading) == 1 else None
+
+    def alike(call, operation):
+        """Whether every call of a shared layer is followed by this same switch."""
+        following = [only_reader(c.outputs[0]) for c in calls_of[id(operation)]]
+        return all(
+            f is not None and f.operation is call.operation and f.kwargs == call.kwargs
+            for f in following
+        )
+
     scalings: dict[int, _Scaling] = {}
+    taken: set[int] = set()
     for call in found:
         if not hasattr(call.operation, "lowered"):
             continue
@@ -116,21 +136,37 @@ def _place(found) -> dict[int, _Scaling]:
         scaling = _Scaling(scale, activation)
         scalings[id(call.outputs[0])] = scaling
         source = call.inputs[0]
-        alone = len(readers[id(source)]) == 1
         before = scalings.get(id(source))  # a chain: several switches on one output
         if before is not None:
+            alone = only_reader(source) is not None
             if alone and before.writer is not None and not before.activation:
-                scaling.writer = before.writer
-        elif alone and id(source) in writers:
+                scaling.writer, scaling.front = before.writer, before.front
+        elif id(source) in writers:
             operation = writers[id(source)].operation
-            once = calls_of[id(operation)] == 1
-            if once and _linear(operation):
+            if _linear(operation) and alike(call, operation):
                 scaling.writer = operation
+                scaling.done = id(operation) in taken
+                taken.add(id(operation))
+                scaling.front = _front(writers[id(source)], writers, only_reader, calls_of)
         if scaling.writer is None and not activation:
             reading = [c.operation for c in readers.get(id(call.outputs[0]), [])]
-            if reading and all(_can_read(op) and calls_of[id(op)] == 1 for op in reading):
+            if reading and all(
+                _can_read(op) and len(calls_of[id(op)]) == 1 for op in reading
+            ):
                 scaling.readers = tuple(reading)
     return scalings
+
+
+def _front(call, writers, only_reader, calls_of):
+    """The layer in front of a BatchNorm that nothing else reads; None otherwise."""
+    if not isinstance(call.operation, keras.layers.BatchNormalization):
+        return None
+    source = call.inputs[0]
+    if id(source) not in writers or only_reader(source) is None:
+        return None
+    layer = writers[id(source)].operation
+    once = len(calls_of[id(layer)]) == len(calls_of[id(call.operation)]) == 1
+    return layer if once and isinstance(layer, _FUSES) else None
 
 
 def _linear(operation) -> bool:

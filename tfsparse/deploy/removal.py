@@ -236,6 +236,11 @@ def _resize(operation, config: dict, planned: Plan, call) -> None:
         config["filters"] = planned.shape(operation.kernel if kernel is None else kernel)[
             -1
         ]
+    elif isinstance(operation, keras.layers.Rescaling):
+        stays = planned.stays(call.outputs[0], -1)
+        for name in ("scale", "offset"):
+            if np.ndim(getattr(operation, name)):
+                config[name] = np.asarray(getattr(operation, name))[stays].tolist()
     elif isinstance(operation, keras.layers.Reshape | rules.RESHAPE):
         shape = [
             int(planned.stays(call.outputs[0], axis).sum())

@@ -26,11 +26,13 @@ class Walk:
         kind: `unit`, where producers create labels, or `feature`, where the outputs
             of Flatten and of rank-2 inputs do.
         only_reader: `Call -> Call or None`, the single reader of a call's output.
+        layer_of: Variable path -> name of its layer.
     """
 
-    def __init__(self, kind: str, only_reader):
+    def __init__(self, kind: str, only_reader, layer_of: dict[str, str]):
         self.kind = kind
         self.only_reader = only_reader
+        self._layer_of = layer_of
         self._parent: list[int] = []
         self._frozen: dict[int, str] = {}
         self._members: dict[tuple[str, int, str], np.ndarray] = {}
@@ -185,9 +187,9 @@ class Walk:
             readers = [m for m in members if m.role == records.CONSUMER]
             if not readers or not sites:
                 return None
-            return f"{readers[0].path.rsplit('/', 1)[0]}:features"
+            return f"{self._layer_of[readers[0].path]}:features"
         writers = [m for m in members if m.role == records.PRODUCER]
-        return writers[0].path.rsplit("/", 1)[0] if writers else None
+        return self._layer_of[writers[0].path] if writers else None
 
 
 def _member_record(key, rooted, unit_of) -> records.Member:
@@ -235,14 +237,20 @@ def analyse(model, kinds=("unit",)) -> Analysis:
         exposed = any(id(t) in outputs for t in call.outputs)
         return reading[0] if len(reading) == 1 and not exposed else None
 
+    layer_of = {
+        variable.path: call.operation.name
+        for call in found
+        for variable in trace.variables_of(call.operation)
+    }
     groups, roots, axes = [], {}, {}
     for kind in kinds:
-        walk = Walk(kind, only_reader)
+        walk = Walk(kind, only_reader, layer_of)
         tensors = {}
         for tensor in model.inputs:
             tensors[id(tensor)] = [None] * len(tensor.shape)
             if len(tensor.shape) == 2:
-                tensors[id(tensor)][1] = walk.source(tensor.name, 0, tensor.shape[1])
+                name = trace.origin(tensor)
+                tensors[id(tensor)][1] = walk.source(name, 0, tensor.shape[1])
         for call in found:
             incoming = [tensors.get(id(t), [None] * len(t.shape)) for t in call.inputs]
             outgoing = rules.rule_of(call.operation)(walk, call, incoming)

@@ -230,8 +230,10 @@ def _softmax(walk, call, axes):
 
 @register_rule(layers.Rescaling)
 def _rescaling(walk, call, axes):
-    if np.ndim(call.operation.scale) or np.ndim(call.operation.offset):
-        return _unknown(walk, call, axes)
+    channels = call.outputs[0].shape[-1]
+    for factor in (call.operation.scale, call.operation.offset):
+        if np.shape(factor) not in ((), (channels,)):
+            return _unknown(walk, call, axes)
     return [list(axes[0])]
 
 
@@ -343,6 +345,9 @@ def _reshape(walk, call, axes):
         return [result]
     if None in before[1:] or None in after[1:]:
         walk.freeze_all(axes, f"{call.operation.name!r} reshapes an axis of unknown size")
+        return [result]
+    if np.prod(before[1:]) != np.prod(after[1:]):
+        walk.freeze_all(axes, f"{call.operation.name!r} reshapes the batch axis")
         return [result]
     for axis in range(1, len(before)):
         if x[axis] is None:

@@ -143,7 +143,9 @@ def rebuild(
     tensors: dict[int, Any] = {}
 
     def placeholder(tensor):
-        new = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+        new = keras.Input(
+            batch_shape=tensor.shape, dtype=tensor.dtype, name=origin(tensor)
+        )
         tensors[id(tensor)] = new if after is None else after(tensor, new)
         return new
 

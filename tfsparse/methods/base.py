@@ -83,8 +83,15 @@ def graft(model, configure, after):
     def clone(layer):
         return layer.__class__.from_config(configure(layer, layer.get_config()))
 
+    names = {
+        id(layer.output): layer.name
+        for layer in model.layers
+        if isinstance(layer, keras.layers.InputLayer)
+    }
+
     def placeholder(tensor):
-        return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+        name = names[id(tensor)]
+        return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
 
     inputs = keras.tree.map_structure(placeholder, model.input)
     switched = {

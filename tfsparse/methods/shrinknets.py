@@ -10,6 +10,9 @@ from tfsparse.methods import base
 
 SUFFIX = "_switch"
 
+_DECAYS = ("kernel_regularizer", "wise_regularizer", "gamma_regularizer", "beta_regularizer")
+"""What decays beside switches. BatchNorm's two as well: else they grow for nothing."""
+
 
 class ShrinkNets(base.Method):
     """Puts a switch on every unit and lets the loss decide which stay on.
@@ -24,7 +27,7 @@ class ShrinkNets(base.Method):
             dead when the sign's variance passes 0.5).
         gamma: Inertia of the sign-variance rule, in [0, 1]; 0 kills at the first
             change of sign. Signed form only.
-        decay: lambda_2, on the kernels; keeps them from growing as switches shrink.
+        decay: lambda_2, on kernels and BatchNorm scales; keeps them from growing as switches shrink.
         power: p of the decay, 1 or 2.
         initial: `uniform`, or `ones` for a model that is trained already.
         features: Whether the rows of a Dense behind the input or a Flatten get
@@ -122,7 +125,7 @@ class ShrinkNets(base.Method):
             if layer.name in split:
                 config["activation"] = "linear"
             for key in config:
-                if key.endswith(("kernel_regularizer", "wise_regularizer")):
+                if key.endswith(_DECAYS):
                     if config[key] is None and self._decay.strength > 0:
                         config[key] = keras.regularizers.serialize(self._decay)
             return config

@@ -54,14 +54,13 @@ def resize(optimizer, variables: list, pairs: dict[str, str], cut: Cut):
             source = slots[old_index[path]]
             if source is None or target is None:
                 continue
-            value = cut(path, ops.convert_to_numpy(source))
-            if value.shape != tuple(target.shape):
+            if source.shape != optimizer._trainable_variables[old_index[path]].shape:
                 raise ValueError(
                     "`optimizer` must keep slots of its variables' shapes to be cut. "
                     f"Received: {type(optimizer).__name__}, whose {name!r} of {path} has "
                     f"shape {source.shape}. Train with Adam, SGD or RMSprop."
                 )
-            target.assign(value)
+            target.assign(cut(path, ops.convert_to_numpy(source)))
         in_slots.update(id(slot) for slot in (*slots, *targets))
     rest = [v for v in optimizer.variables if id(v) not in in_slots]
     twins = [v for v in new.variables if id(v) not in in_slots]
@@ -94,6 +93,11 @@ def recompile(model, like, optimizer) -> None:
     """
     arguments = dict(like._compile_config.config)
     arguments["optimizer"] = optimizer
+    for metric in keras.tree.flatten(
+        [arguments.get("metrics"), arguments.get("weighted_metrics")]
+    ):
+        if isinstance(metric, keras.metrics.Metric):
+            metric.reset_state()  # Keras does not, on a model that has not run yet
     if like.optimizer is not None and hasattr(like.optimizer, "inner_optimizer"):
         arguments["auto_scale_loss"] = False
     keras.Model.compile(model, **arguments)

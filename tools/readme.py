@@ -1,0 +1,93 @@
+"""Writes the README's result tables from models/ and benchmarks/results/.
+
+    python tools/readme.py
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tfsparse import files
+
+START, END = "<!-- results:", "<!-- end of results -->"
+RESULTS = os.path.join("benchmarks", "results")
+
+
+def models_table() -> list[str]:
+    """One row a released model."""
+    lines = [
+        "| model | accuracy (int8, MCU) | parameters | of | file | arena |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in sorted(os.listdir("models")):
+        path = os.path.join("models", name, "report.json")
+        if os.path.exists(path):
+            report = files.read_json(path)
+            last = report["stages"][-1]
+            lines.append(
+                f"| [{name}](models/{name}) | {last['accuracy']:.2%} | {last['params']:,} "
+                f"| {report['dense_cost']['params']:,} | {last['file_bytes']:,} B "
+                f"| {last['arena_bytes']:,} B |"
+            )
+    return lines
+
+
+def benchmark_lines() -> list[str]:
+    """A sentence a benchmark."""
+    lines = []
+    removal = _read("garbage_collection.json")
+    if removal and removal["summary"]:
+        s = removal["summary"]
+        lines.append(
+            f"- Removing dead units while LeNet-5 trains takes {s['cpu_ratio']:.2f} x the CPU "
+            f"time of not removing them, same epochs (median of interleaved runs), and the "
+            f"last epoch peaks at {s['last_epoch_peak_bytes_with'] / 1e6:.0f} instead of "
+            f"{s['last_epoch_peak_bytes_without'] / 1e6:.0f} MB "
+            f"([plot]({RESULTS}/garbage_collection.png))."
+        )
+    search = _read("size_search.json")
+    if search:
+        best = [
+            f"{r['name']} {r['best']['val_accuracy']:.2%} with {r['best']['params']:,} "
+            f"parameters at {r['best']['seconds']:.0f} s"
+            for r in search["rows"]
+        ]
+        lines.append(
+            f"- One shrinking run against searches of the layer widths, best validation "
+            f"accuracy: {'; '.join(best)} ([plot]({RESULTS}/size_search.png))."
+        )
+    for name, text in (
+        ("switches_vs_group_sparsity", "Switches against group sparsity on six regressions"),
+        ("removal_gamma", "Loss and cost against 15 values of gamma"),
+    ):
+        if os.path.exists(os.path.join(RESULTS, f"{name}.png")):
+            lines.append(f"- {text}: [plot]({RESULTS}/{name}.png).")
+    exact = _read("exactness.json")
+    if exact:
+        lines.append(
+            f"- Strip and lower on {len(exact['rows'])} models: largest relative difference "
+            f"{exact['worst']:.1e}."
+        )
+    return lines
+
+
+def _read(name: str):
+    path = os.path.join(RESULTS, name)
+    return files.read_json(path) if os.path.exists(path) else None
+
+
+def main() -> int:
+    """The program."""
+    with open("README.md", encoding="utf-8") as file:
+        text = file.read()
+    head, rest = text.split(START, 1)
+    first, rest = rest.split("\n", 1)
+    _, tail = rest.split(END, 1)
+    body = "\n".join([*models_table(), "", *benchmark_lines()])
+    files.write_text("README.md", f"{head}{START}{first}\n{body}\n{END}{tail}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
