@@ -71,7 +71,9 @@ def measure(name: str, model) -> dict:
         if sparse is not None:
             lowered = deploy.lower(sparse)
             row[f"lower_{form}"] = relative(sparse, lowered, inputs)
-            row[f"lower_strip_{form}"] = relative(sparse, tfsparse.strip(lowered), inputs)
+            row[f"lower_strip_{form}"] = relative(
+                sparse, tfsparse.strip(lowered), inputs
+            )
     return row
 
 
@@ -86,7 +88,13 @@ def main() -> None:
         keras.utils.set_random_seed(0)
         rows.append(measure(name, build()))
         print(rows[-1], flush=True)
-    keys = ("strip", "lower_relu", "lower_signed", "lower_strip_relu", "lower_strip_signed")
+    keys = (
+        "strip",
+        "lower_relu",
+        "lower_signed",
+        "lower_strip_relu",
+        "lower_strip_signed",
+    )
     document = {
         "command": "python benchmarks/exactness.py",
         "worst": max(row[key] for row in rows for key in keys if key in row),

@@ -24,7 +24,14 @@ from tfsparse import files, train
 
 RESULTS = os.path.join(os.path.dirname(__file__), "results", "garbage_collection")
 STAGES = ("history", "fine_tune_history")
-STEP_FIELDS = ("cpu_seconds", "seconds", "peak_memory_bytes", "loss", "val_accuracy", "params")
+STEP_FIELDS = (
+    "cpu_seconds",
+    "seconds",
+    "peak_memory_bytes",
+    "loss",
+    "val_accuracy",
+    "params",
+)
 
 
 def run_once(flagfile: str, remove: bool) -> dict:
@@ -52,7 +59,10 @@ def run_once(flagfile: str, remove: bool) -> dict:
 def summarise(runs: list[dict]) -> dict:
     """Medians over repeats, their ratio, and how far the loss curves lie apart."""
     by_side = {side: [r for r in runs if r["remove"] is side] for side in (True, False)}
-    cpu = {s: [r["cpu_seconds"] + r["removal_seconds"] for r in v] for s, v in by_side.items()}
+    cpu = {
+        s: [r["cpu_seconds"] + r["removal_seconds"] for r in v]
+        for s, v in by_side.items()
+    }
     if not all(cpu.values()):
         return {}
     on, off = by_side[True][0]["epochs"], by_side[False][0]["epochs"]
@@ -73,7 +83,9 @@ def summarise(runs: list[dict]) -> dict:
         "mean_val_accuracy_gap": statistics.mean(gap_accuracy),
         "last_epoch_peak_bytes_with": last[0],
         "last_epoch_peak_bytes_without": last[1],
-        "first_epoch_peak_bytes_with": by_side[True][0]["epochs"][0]["peak_memory_bytes"],
+        "first_epoch_peak_bytes_with": by_side[True][0]["epochs"][0][
+            "peak_memory_bytes"
+        ],
     }
 
 
@@ -131,7 +143,12 @@ def main() -> None:
                 "runs": runs,
             }
             files.write_json(path, document)
-            print(remove, round(runs[-1]["cpu_seconds"], 1), document["summary"], flush=True)
+            print(
+                remove,
+                round(runs[-1]["cpu_seconds"], 1),
+                document["summary"],
+                flush=True,
+            )
     draw(runs, f"{RESULTS}.png")
 
 

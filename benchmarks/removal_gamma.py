@@ -84,7 +84,9 @@ def make_adam(samples: int) -> keras.optimizers.Optimizer:
     """Adam, its rate falling along a cosine over the whole training."""
     steps = SETTINGS["epochs"] * (samples // SETTINGS["batch"])
     return keras.optimizers.Adam(
-        keras.optimizers.schedules.CosineDecay(SETTINGS["learning_rate"], steps, alpha=1e-3)
+        keras.optimizers.schedules.CosineDecay(
+            SETTINGS["learning_rate"], steps, alpha=1e-3
+        )
     )
 
 
@@ -220,7 +222,9 @@ def check(problem: switches.Problem, relative: float, initial: str) -> dict:
         ),
         "largest_switch_difference": float(np.abs(scale - mine).max()),
         "largest_kernel_difference": float(
-            np.abs(linear.kernel.numpy() - replicas.kernel.numpy()[0, :, 0])[alive].max()
+            np.abs(linear.kernel.numpy() - replicas.kernel.numpy()[0, :, 0])[
+                alive
+            ].max()
         ),
     }
     worst = max(found["largest_switch_difference"], found["largest_kernel_difference"])
@@ -283,7 +287,9 @@ def run(name: str, relative: float, initial: str) -> dict:
         "test_difference": losses[..., 1] - losses[:, -1:, 1],
         "cost": live.mean(axis=0) / live[0],
         "live_inputs": replicas.alive.numpy().sum(axis=1),
-        "working_inputs": (np.abs(weights).max(axis=3) >= switches.THRESHOLD).sum(axis=1),
+        "working_inputs": (np.abs(weights).max(axis=3) >= switches.THRESHOLD).sum(
+            axis=1
+        ),
     }
     return {
         "key": run_key(name, relative, initial),
@@ -322,7 +328,11 @@ def draw(rows, path: pathlib.Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(
-        len(rows), 3, figsize=(12.5, 2.7 * len(rows)), layout="constrained", squeeze=False
+        len(rows),
+        3,
+        figsize=(12.5, 2.7 * len(rows)),
+        layout="constrained",
+        squeeze=False,
     )
     titles = {
         "train_loss": "training loss",
@@ -370,11 +380,19 @@ def _draw_measure(axis, found, measure: str) -> None:
     mean = np.array([gamma[measure]["mean"] for gamma in found])
     deviation = np.array([gamma[measure]["deviation"] for gamma in found])
     u = np.array(SETTINGS["exponents"])
-    axis.plot(u, mean[:-1], "o-", markersize=3, color="tab:orange", label="with removal")
-    axis.fill_between(
-        u, (mean - deviation)[:-1], (mean + deviation)[:-1], color="tab:orange", alpha=0.2
+    axis.plot(
+        u, mean[:-1], "o-", markersize=3, color="tab:orange", label="with removal"
     )
-    axis.axhline(mean[-1], color="black", linestyle="--", label="no removal (gamma = 1)")
+    axis.fill_between(
+        u,
+        (mean - deviation)[:-1],
+        (mean + deviation)[:-1],
+        color="tab:orange",
+        alpha=0.2,
+    )
+    axis.axhline(
+        mean[-1], color="black", linestyle="--", label="no removal (gamma = 1)"
+    )
     low, high = mean[-1] - deviation[-1], mean[-1] + deviation[-1]
     axis.axhspan(low, high, color="black", alpha=0.08, linewidth=0)
 
@@ -385,7 +403,9 @@ def _draw_measure(axis, found, measure: str) -> None:
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--fresh", action="store_true", help="measure all runs anew")
-    parser.add_argument("--out", type=pathlib.Path, default=switches.RESULTS, help="folder")
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=switches.RESULTS, help="folder"
+    )
     flags = parser.parse_args(arguments)
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)

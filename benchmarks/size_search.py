@@ -157,13 +157,17 @@ def draw(rows: list[dict], path: str) -> None:
     blues = ("#9cc3ff", "#5b9bff", "#1f6feb", "#0b3d91")
     for row in rows:
         ours = row["name"].startswith("ShrinkNets")
-        color = blues[[f"ShrinkNets {s:g}" for s in STRENGTHS].index(row["name"])] if ours else (
-            colors[SEARCHES.index(row["name"])]
+        color = (
+            blues[[f"ShrinkNets {s:g}" for s in STRENGTHS].index(row["name"])]
+            if ours
+            else (colors[SEARCHES.index(row["name"])])
         )
         points = row["points"] if ours else best_so_far(row["points"])
         seconds = [p["seconds"] for p in points]
         style = {"color": color, "linewidth": 2.2 if ours else 1.5}
-        top.plot(seconds, [p["val_accuracy"] for p in points], label=row["name"], **style)
+        top.plot(
+            seconds, [p["val_accuracy"] for p in points], label=row["name"], **style
+        )
         bottom.plot(seconds, [p["params"] for p in points], **style)
         for axes, key in ((top, "val_accuracy"), (bottom, "params")):
             axes.scatter(seconds[-1], points[-1][key], color=color, zorder=3, s=26)
@@ -173,7 +177,9 @@ def draw(rows: list[dict], path: str) -> None:
     bottom.set_yscale("log")
     bottom.set_xlabel("wall seconds")
     top.set_title(
-        "One shrinking run against a search of the widths", loc="left", fontweight="bold"
+        "One shrinking run against a search of the widths",
+        loc="left",
+        fontweight="bold",
     )
     for axes in (top, bottom):
         axes.grid(alpha=0.25)

@@ -248,7 +248,9 @@ def normalised(problem: Problem, weights, bias) -> tuple[float, float]:
 def largest_strength(problem: Problem) -> float:
     """The smallest group lasso strength at which the solution is all zero."""
     nothing = np.zeros((problem.train.x.shape[1], problem.train.y.shape[1]))
-    slope = loss_and_gradients(problem.kind, problem.train, nothing, constant(problem))[1]
+    slope = loss_and_gradients(problem.kind, problem.train, nothing, constant(problem))[
+        1
+    ]
     return float(np.linalg.norm(slope, axis=1).max())
 
 
@@ -266,7 +268,9 @@ def refitted(problem: Problem, columns) -> tuple[float, float]:
 
     def objective(flat):
         inner = flat[:split].reshape(-1, shape[1])
-        loss, slope, lean = loss_and_gradients(problem.kind, chosen, inner, flat[split:])
+        loss, slope, lean = loss_and_gradients(
+            problem.kind, chosen, inner, flat[split:]
+        )
         slope = slope + 2.0 * ridge * inner
         return loss + ridge * np.sum(inner**2), np.concatenate([slope.ravel(), lean])
 
@@ -298,7 +302,9 @@ def make_descent(problem: Problem, iterations: int = 200):
 
     def objective(strength, weights, bias):
         norms = numerics.safe_norm(weights, axis=1)
-        return smooth_loss(problem.kind, x, y, weights, bias) + strength * ops.sum(norms)
+        return smooth_loss(problem.kind, x, y, weights, bias) + strength * ops.sum(
+            norms
+        )
 
     def proximal_step(strength, weights, bias):
         with tf.GradientTape() as tape:
@@ -458,7 +464,9 @@ class Trainer:
             SETTINGS["decay"] * self.unit,
             (scale.astype("float64"), kernel, bias),
         )
-        row = judged(self.problem, self.form, relative, seed, weights, bias, convergence)
+        row = judged(
+            self.problem, self.form, relative, seed, weights, bias, convergence
+        )
         return {**row, "cpu_seconds": time.process_time() - started}
 
 
@@ -469,7 +477,9 @@ def switch_convergence(problem: Problem, strength: float, decay: float, found) -
     norms = np.linalg.norm(scale[:, None] * kernel, axis=1)
     bridge = 3.0 / 2.0 ** (2.0 / 3.0) * strength ** (2.0 / 3.0) * decay ** (1.0 / 3.0)
     penalty = strength * np.abs(scale).sum() + decay * np.sum(kernel[live] ** 2)
-    loss = loss_and_gradients(problem.kind, problem.train, scale[:, None] * kernel, bias)[0]
+    loss = loss_and_gradients(
+        problem.kind, problem.train, scale[:, None] * kernel, bias
+    )[0]
     objective = loss + penalty
     best = bridge * np.sum(norms ** (2.0 / 3.0))
     return {
@@ -545,7 +555,9 @@ def curves(rows, problem: str, method: str) -> dict[int, list[dict]]:
     for row in rows:
         if (row["problem"], row["method"]) == (problem, method):
             found.setdefault(row["seed"], []).append(row)
-    return {seed: sorted(rows, key=lambda r: r["sparsity"]) for seed, rows in found.items()}
+    return {
+        seed: sorted(rows, key=lambda r: r["sparsity"]) for seed, rows in found.items()
+    }
 
 
 def interpolated(rows, measure: str, grid):
@@ -562,7 +574,10 @@ def front(rows, measure: str, grid):
     """At each sparsity, the row that fits best of those at least as sparse."""
     selector = "refit_train_loss" if measure.startswith("refit") else "train_loss"
     best = [
-        min((r for r in rows if r["sparsity"] >= level - 1e-9), key=lambda r: r[selector])
+        min(
+            (r for r in rows if r["sparsity"] >= level - 1e-9),
+            key=lambda r: r[selector],
+        )
         for level in grid
     ]
     return np.array([row[measure] for row in best])
@@ -580,7 +595,10 @@ def summary(rows, problem: str, method: str) -> dict:
     for measure in MEASURES:
         for title, curve in (("", interpolated), ("front_", front)):
             gaps = np.array(
-                [curve(run, measure, grid) - curve(rival, measure, grid) for run in runs]
+                [
+                    curve(run, measure, grid) - curve(rival, measure, grid)
+                    for run in runs
+                ]
             )
             found[f"{title}{measure}"] = {
                 "difference": float(gaps.mean()),
@@ -691,7 +709,9 @@ def _draw_method(axis, runs, title, colour, marker) -> None:
     lines = np.array([interpolated(run, "train_loss", grid) for run in runs.values()])
     axis.plot(grid, lines.mean(0), color=colour, linewidth=1.6, label=title)
     again = [interpolated(run, "refit_train_loss", grid) for run in runs.values()]
-    axis.plot(grid, np.mean(again, axis=0), "--", color=colour, linewidth=1.0, alpha=0.8)
+    axis.plot(
+        grid, np.mean(again, axis=0), "--", color=colour, linewidth=1.0, alpha=0.8
+    )
     if len(lines) > 1:
         axis.fill_between(
             grid, lines.min(0), lines.max(0), color=colour, alpha=0.2, linewidth=0

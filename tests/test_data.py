@@ -23,7 +23,10 @@ def _save(path, **changes):
 
 
 def test_splits_are_fixed_disjoint_and_stratified():
-    first, second = data.load("digits", validation=0.2), data.load("digits", validation=0.2)
+    first, second = (
+        data.load("digits", validation=0.2),
+        data.load("digits", validation=0.2),
+    )
     assert (first.x_validation == second.x_validation).all()
     assert len(first.x_train) + len(first.x_validation) + len(first.x_test) == 1797
     counts = np.bincount(first.y_validation) / np.bincount(first.y_train)
@@ -76,7 +79,10 @@ def test_folder_of_class_folders(tmp_path, nested):
         ({"y_train": np.arange(39) % 4}, "40 train samples and 39 labels"),
         ({"x_train": np.full((40, 6, 5), np.nan)}, "finite.*nan"),
         ({"y_train": np.full(40, -1)}, "labels"),
-        ({"y_train": np.where(np.arange(40) == 3, 999, np.arange(40) % 4)}, "numbered 0"),
+        (
+            {"y_train": np.where(np.arange(40) == 3, 999, np.arange(40) % 4)},
+            "numbered 0",
+        ),
         ({"y_test": np.full(12, 7)}, "label 7 in test only"),
         ({"y_train": np.zeros(40, int)}, "two or more classes"),
         ({"y_train": np.linspace(0, 1, 40)}, "whole number"),
@@ -135,7 +141,9 @@ def test_shift_moves_by_whole_pixels_and_fills_with_zero():
     image[:, 4, 4] = 1.0
     import tensorflow as tf
 
-    moved = data.augment(tf.constant(image), {"shift": 2.0}, tf.constant([1, 2], tf.int64))
+    moved = data.augment(
+        tf.constant(image), {"shift": 2.0}, tf.constant([1, 2], tf.int64)
+    )
     places = {tuple(np.argwhere(m[..., 0] > 0.99)[0]) for m in moved.numpy()}
     assert (moved.numpy().sum((1, 2, 3)) > 0.99).all()
     rows, columns = {p[0] for p in places}, {p[1] for p in places}

@@ -47,7 +47,10 @@ def test_int8_file_is_int8_throughout(artifacts, inputs):
     path = artifacts[-1].path
     interpreter = Interpreter(model_path=path)
     interpreter.allocate_tensors()
-    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (source,), (target,) = (
+        interpreter.get_input_details(),
+        interpreter.get_output_details(),
+    )
     assert source["dtype"] == target["dtype"] == np.int8
     _, operators = interpreters.run_tflite(path, inputs[:2])
     assert set(operators) <= {"CONV_2D", "MAX_POOL_2D", "RESHAPE", "FULLY_CONNECTED"}

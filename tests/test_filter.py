@@ -107,7 +107,10 @@ def test_units_and_activation_of_a_call():
     [
         ({"form": "step"}, r"`form` must be one of .* Received: form='step'"),
         ({"strength": -1.0}, r"`strength` must be >= 0. Received: strength=-1.0"),
-        ({"strength": float("nan")}, r"`strength` must be >= 0. Received: strength=nan"),
+        (
+            {"strength": float("nan")},
+            r"`strength` must be >= 0. Received: strength=nan",
+        ),
         ({"gamma": 1.5}, r"`gamma` must be in \[0, 1\]. Received: gamma=1.5"),
         ({"initial": "zeros"}, r"`initial` must be 'uniform' or 'ones'. Received"),
     ],
@@ -120,7 +123,9 @@ def test_wrong_arguments_are_refused(arguments, sentence):
 @pytest.mark.parametrize(("power", "expected"), [(1, 0.5 * 3.5), (2, 0.5 * 5.25)])
 def test_decay_is_the_second_term_of_eq_10(power, expected):
     decay = SwitchDecay(0.5, power)
-    np.testing.assert_allclose(float(decay(ops.array([[0.5, -1.0], [2.0, 0.0]]))), expected)
+    np.testing.assert_allclose(
+        float(decay(ops.array([[0.5, -1.0], [2.0, 0.0]]))), expected
+    )
     again = keras.regularizers.deserialize(keras.regularizers.serialize(decay))
     assert again.get_config() == {"strength": 0.5, "power": power}
     with pytest.raises(ValueError, match="`power` must be 1 or 2. Received: power=3"):
@@ -221,7 +226,10 @@ def test_several_steps_in_one_execution_are_several_steps():
     for steps in (1, 4):
         model = net(gamma=0.8, start=START)
         model.compile(
-            keras.optimizers.SGD(0.02), "mse", jit_compile=False, steps_per_execution=steps
+            keras.optimizers.SGD(0.02),
+            "mse",
+            jit_compile=False,
+            steps_per_execution=steps,
         )
         x, y = data()
         model.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0)
@@ -241,7 +249,9 @@ def test_death_is_permanent_and_stops_the_units_gradient():
         model.train_on_batch(x[batch], y[batch])
         alive.append(layer.alive_units())
     assert 0 < alive[-1].sum() < UNITS
-    assert all((now <= before).all() for before, now in zip(alive, alive[1:], strict=False))
+    assert all(
+        (now <= before).all() for before, now in zip(alive, alive[1:], strict=False)
+    )
     before, gone = values(layer.switch), ~alive[-1]
     column = values(model.get_layer("d0").kernel)
     layer.switch.assign(np.where(gone, -before, before))  # a sign that comes back
@@ -260,7 +270,8 @@ def test_inference_judges_nothing():
     before = [values(v) for v in layer.variables]
     model.predict(data(1)[0], verbose=0)
     assert all(
-        np.array_equal(a, values(b)) for a, b in zip(before, layer.variables, strict=True)
+        np.array_equal(a, values(b))
+        for a, b in zip(before, layer.variables, strict=True)
     )
     assert not layer.alive_units().any()
 
@@ -282,7 +293,10 @@ def test_save_and_load_in_the_middle_changes_nothing(tmp_path):
     fit(saved := compiled(), slice(0, half)).save(tmp_path / "half.keras")
     loaded = keras.saving.load_model(tmp_path / "half.keras")
     assert isinstance(loaded.get_layer("switch"), Filter)
-    assert loaded.get_layer("switch").get_config() == saved.get_layer("switch").get_config()
+    assert (
+        loaded.get_layer("switch").get_config()
+        == saved.get_layer("switch").get_config()
+    )
     fit(loaded, slice(half, None))
     for mine, theirs in zip(whole.variables, loaded.variables, strict=True):
         np.testing.assert_allclose(values(theirs), values(mine), atol=1e-6)
@@ -313,7 +327,9 @@ def fitted():
 
 def told(model) -> dict:
     alive = model.get_layer("switch").alive_units()
-    return {v.path: values(v).tolist() for v in model.variables} | {"alive": alive.tolist()}
+    return {v.path: values(v).tolist() for v in model.variables} | {
+        "alive": alive.tolist()
+    }
 
 
 def test_two_replicas_equal_one():

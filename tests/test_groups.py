@@ -62,14 +62,17 @@ EXPECTED = {
         **carried("conv", "bias", same(4)),
         ("dw/kernel", 1, "carrier"): same(4),
         ("out/kernel", 0, "consumer"): {
-            u: [p * 12 + 3 * u + k for p in range(7) for k in range(3)] for u in range(4)
+            u: [p * 12 + 3 * u + k for p in range(7) for k in range(3)]
+            for u in range(4)
         },
     },
     ("separable", "conv"): {
         ("conv/kernel", 3, "producer"): same(4),
         **carried("conv", "bias", same(4)),
         ("sep/depthwise_kernel", 2, "carrier"): same(4),
-        ("sep/pointwise_kernel", 2, "consumer"): {u: [2 * u, 2 * u + 1] for u in range(4)},
+        ("sep/pointwise_kernel", 2, "consumer"): {
+            u: [2 * u, 2 * u + 1] for u in range(4)
+        },
     },
     ("concat_into_conv", "a"): {
         ("a/kernel", 3, "producer"): same(3),
@@ -237,7 +240,9 @@ def test_kinds_come_one_after_the_other_and_are_checked():
     both = tfsparse.find_groups(model, ("unit", "feature"))
     assert [g.kind for g in both] == ["unit"] * 3 + ["feature"]
     assert [g.name for g in tfsparse.find_groups(model)] == [g.name for g in both[:3]]
-    with pytest.raises(ValueError, match=r"`kinds` must be among .* Received: \['wheel'\]"):
+    with pytest.raises(
+        ValueError, match=r"`kinds` must be among .* Received: \['wheel'\]"
+    ):
         tfsparse.find_groups(model, ("unit", "wheel"))
 
 
@@ -289,7 +294,10 @@ FROZEN = [
         _between(lambda x, _: x * np.arange(4, dtype="float32")),
         "of class Multiply, for which no rule is registered",
     ),
-    (_between(lambda x, _: ops.flip(x, axis=-1)), "of class Flip, for which no rule is"),
+    (
+        _between(lambda x, _: ops.flip(x, axis=-1)),
+        "of class Flip, for which no rule is",
+    ),
     (
         _between(lambda x, _: ops.cumsum(x, axis=-1)),
         "of class Cumsum, for which no rule is",
@@ -322,7 +330,9 @@ def test_frozen_units_say_why(model, sentence):
     found = groups_of(model)
     assert sentence in found["units"].frozen
     assert found["out"].frozen == "its units are the model's output"
-    with pytest.raises(ValueError, match="must not name frozen groups. Received: 'units'"):
+    with pytest.raises(
+        ValueError, match="must not name frozen groups. Received: 'units'"
+    ):
         tfsparse.strip(model, {"units": np.arange(found["units"].size) > 0})
 
 

@@ -19,7 +19,13 @@ ARGUMENTS = [
 
 
 def start(folder):
-    command = [sys.executable, "-m", "tfsparse.train", *ARGUMENTS, f"--workdir={folder}"]
+    command = [
+        sys.executable,
+        "-m",
+        "tfsparse.train",
+        *ARGUMENTS,
+        f"--workdir={folder}",
+    ]
     return subprocess.Popen(
         [*command, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )

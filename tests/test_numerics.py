@@ -21,7 +21,9 @@ def numpy_prox(x, step, axis):
 def test_prox_group_l2_is_the_soft_threshold_of_norms(axis, step):
     x = np.random.default_rng(0).normal(size=(3, 5, 4)).astype("float32")
     received = ops.convert_to_numpy(numerics.prox_group_l2(ops.array(x), step, axis))
-    np.testing.assert_allclose(received, numpy_prox(x, step, axis), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        received, numpy_prox(x, step, axis), rtol=1e-5, atol=1e-6
+    )
     assert received.dtype == np.float32
     if step == 50.0:
         assert not received.any()
@@ -46,14 +48,18 @@ def test_prox_group_l2_solves_its_problem(step):
         return 0.5 * ((q - x) ** 2).sum(1) + step * np.linalg.norm(q, axis=1)
 
     for _ in range(20):
-        assert (objective(p) <= objective(p + rng.normal(0, 0.1, p.shape)) + 1e-12).all()
+        assert (
+            objective(p) <= objective(p + rng.normal(0, 0.1, p.shape)) + 1e-12
+        ).all()
 
 
 def test_prox_group_l2_takes_one_step_for_each_group_and_zeros():
     x = np.array([[3.0, 4.0], [3.0, 4.0], [0.0, 0.0]])
     steps = np.array([[1.0], [5.0], [0.0]])
     received = ops.convert_to_numpy(numerics.prox_group_l2(ops.array(x), steps, 1))
-    np.testing.assert_allclose(received, [[2.4, 3.2], [0.0, 0.0], [0.0, 0.0]], rtol=1e-6)
+    np.testing.assert_allclose(
+        received, [[2.4, 3.2], [0.0, 0.0], [0.0, 0.0]], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("keepdims", [False, True])
@@ -113,7 +119,9 @@ def test_sign_variance_follows_the_loop(gamma):
         assert received[:, 2].all()
 
 
-@pytest.mark.parametrize(("gamma", "steps"), [(0.0, 1), (0.9, 2), (0.99, 16), (0.999, 159)])
+@pytest.mark.parametrize(
+    ("gamma", "steps"), [(0.0, 1), (0.9, 2), (0.99, 16), (0.999, 159)]
+)
 def test_a_sign_that_flips_and_stays_kills_after(gamma, steps):
     signs = np.array([[1.0]] + [[-1.0]] * 400)
     alive = run_rule(signs, gamma)[:, 2, 0]

@@ -67,7 +67,9 @@ def test_a1_both_problems_take_the_same_values(targets, features):
         unit, beta = unit_columns(a, rng)
         np.testing.assert_allclose(np.linalg.norm(unit, axis=0), 1.0)
         expected = group_sparse(x, y, a)
-        np.testing.assert_allclose(objective(model, x, y, unit, beta), expected, rtol=1e-5)
+        np.testing.assert_allclose(
+            objective(model, x, y, unit, beta), expected, rtol=1e-5
+        )
         signs = rng.choice([-1.0, 1.0], features)  # and back: A = A' diag(beta)
         back = objective(model, x, y, unit * signs, beta * signs)
         np.testing.assert_allclose(back, group_sparse(x, y, unit * beta), rtol=1e-5)

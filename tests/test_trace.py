@@ -103,7 +103,9 @@ def test_structs_keep_the_form_of_inputs_and_outputs():
 def test_compile_config_keeps_the_objects():
     model = models.named_vector()
     loss = keras.losses.MeanSquaredError()
-    model.compile("sgd", loss, metrics=["mae"], steps_per_execution=3, jit_compile=False)
+    model.compile(
+        "sgd", loss, metrics=["mae"], steps_per_execution=3, jit_compile=False
+    )
     config = model._compile_config.config
     assert config["loss"] is loss
     assert (config["metrics"], config["steps_per_execution"]) == (["mae"], 3)
@@ -149,7 +151,9 @@ def test_the_loss_scale_optimizer_wraps_another():
 
 def test_calls_count_the_calls_of_a_shared_layer():
     found = trace.calls(models.shared_dense())
-    shared = [(c.operation.name, c.index) for c in found if c.operation.name == "shared"]
+    shared = [
+        (c.operation.name, c.index) for c in found if c.operation.name == "shared"
+    ]
     assert shared == [("shared", 0), ("shared", 1)]
     assert [c.operation.name for c in found][-1] == "out"
 
@@ -158,9 +162,9 @@ def test_calls_count_the_calls_of_a_shared_layer():
 def test_rebuild_replays_the_model(name):
     model = models.randomise(models.TABLE[name].build())
     twin, operations = trace.rebuild(model)
-    assert [op.name for op in twin.operations][2:] == [op.name for op in model.operations][
-        2:
-    ]
+    assert [op.name for op in twin.operations][2:] == [
+        op.name for op in model.operations
+    ][2:]
     assert not {id(layer) for layer in twin.layers} & {id(x) for x in model.layers}
     for layer in model.layers:
         if layer.weights:

@@ -91,7 +91,10 @@ def test_same_seed_same_result(finished, tmp_path):
     for a, b in zip(first["stages"], second["stages"], strict=True):
         assert (a["accuracy"], a["params"]) == (b["accuracy"], b["params"])
     for name in ("model_int8.tflite", "model_float.tflite"):
-        assert Path(f"{again}/{name}").read_bytes() == Path(f"{finished}/{name}").read_bytes()
+        assert (
+            Path(f"{again}/{name}").read_bytes()
+            == Path(f"{finished}/{name}").read_bytes()
+        )
 
 
 def test_other_seed_other_result(finished, tmp_path):
@@ -186,7 +189,9 @@ def test_npz_and_own_model_and_features(tmp_path):
         (["stray"], "stray"),
     ],
 )
-def test_bad_flags_say_one_line_and_write_nothing(tmp_path, capsys, arguments, sentence):
+def test_bad_flags_say_one_line_and_write_nothing(
+    tmp_path, capsys, arguments, sentence
+):
     folder = str(tmp_path / "run")
     assert main(folder, *arguments) == 2
     errors = capsys.readouterr().err.strip().splitlines()
@@ -217,7 +222,9 @@ def test_full_disk_says_so_and_keeps_the_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(files, "write_json", full)
     assert main(folder) == 2
     assert "No space left on device" in capsys.readouterr().err
-    leftovers = [n for _, ds, fs in os.walk(folder) for n in (*ds, *fs) if "partial" in n]
+    leftovers = [
+        n for _, ds, fs in os.walk(folder) for n in (*ds, *fs) if "partial" in n
+    ]
     assert leftovers == []
     assert main(folder, "--resume") == 0
 

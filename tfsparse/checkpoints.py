@@ -126,7 +126,9 @@ class Store:
         """Writes a checkpoint, whole, then drops the oldest of its stage."""
         folder = self.path("checkpoints", stage)
         os.makedirs(folder, exist_ok=True)
-        with files.appears_whole(os.path.join(folder, f"epoch-{epoch:04d}")) as temporary:
+        with files.appears_whole(
+            os.path.join(folder, f"epoch-{epoch:04d}")
+        ) as temporary:
             os.makedirs(temporary)
             checkpoint.model.save(os.path.join(temporary, "model.keras"))
             files.write_json(

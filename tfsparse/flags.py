@@ -141,7 +141,9 @@ def parse(arguments: list[str]) -> tuple[RunConfig, bool]:
     except flags.Error as error:
         raise ValueError(" ".join(str(error).split())) from error
     if values.help:
-        sys.stdout.write(f"{sys.modules[__name__].__doc__}\n{values.main_module_help()}")
+        sys.stdout.write(
+            f"{sys.modules[__name__].__doc__}\n{values.main_module_help()}"
+        )
         sys.stdout.write(values.get_help())
         raise SystemExit(0)
     if len(rest) > 1:

@@ -106,9 +106,13 @@ def fit_shrinking(
     Reference: ShrinkNets draft, section 3.1.
     """
     if not getattr(model, "compiled", False):
-        raise ValueError("`model` must be compiled. Received: a model without compile().")
+        raise ValueError(
+            "`model` must be compiled. Received: a model without compile()."
+        )
     if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"`epochs` must be a positive int. Received: epochs={epochs!r}.")
+        raise ValueError(
+            f"`epochs` must be a positive int. Received: epochs={epochs!r}."
+        )
     groups = find_groups(model, method.kinds)
     sparse = method.prepare(model, groups)
     fresh = model.optimizer.__class__.from_config(model.optimizer.get_config())
@@ -258,7 +262,9 @@ def collect(model, keep):
         if id(layer) in operations:
             for old, new in removal.pair(layer, operations[id(layer)]):
                 pairs[new.path] = old.path
-    optimizer = optimizers.resize(model.optimizer, small.trainable_variables, pairs, cuts)
+    optimizer = optimizers.resize(
+        model.optimizer, small.trainable_variables, pairs, cuts
+    )
     optimizers.recompile(small, model, optimizer)
     return small, keep, reasons
 

@@ -1,6 +1,6 @@
 """The main job: train, shrink, strip, fine-tune, export, verify, report.
 
-    python -m tfsparse.train --flagfile=configs/mnist.flags
+python -m tfsparse.train --flagfile=configs/mnist.flags
 """
 
 from __future__ import annotations
@@ -21,9 +21,19 @@ with files.quiet():  # TensorFlow's native start-up chatter would hide our one l
     import numpy as np
     import tensorflow as tf
 
-    from tfsparse import checkpoints, data, deploy, flags, meters, methods, records
+    from tfsparse import (
+        checkpoints,
+        data,
+        deploy,
+        flags,
+        meters,
+        methods,
+        records,
+        report,
+        shrinking,
+        zoo,
+    )
     from tfsparse import progress as progress_lib
-    from tfsparse import report, shrinking, zoo
     from tfsparse.deploy import interpreters
     from tfsparse.graph import cost, find_groups, measure
 
@@ -155,7 +165,9 @@ def _fit_dense(job: Run, dense) -> checkpoints.Checkpoint:
     with job.scope():
         model = keras.models.clone_model(dense)
     model.set_weights(dense.get_weights())
-    return _fit_plain(job, "dense", model, config.dense_epochs, config.settle_learning_rate)
+    return _fit_plain(
+        job, "dense", model, config.dense_epochs, config.settle_learning_rate
+    )
 
 
 def _fine_tune(job: Run, stripped) -> checkpoints.Checkpoint:
@@ -198,7 +210,9 @@ def _fit_sparse(job: Run, dense) -> checkpoints.Checkpoint:
     """Trains with the method's penalty while dead units leave."""
     config = job.config
     if config.method == "none":
-        return _fit_plain(job, "sparse", dense, config.epochs, config.settle_learning_rate)
+        return _fit_plain(
+            job, "sparse", dense, config.epochs, config.settle_learning_rate
+        )
     method = _method(config)
     latest = job.store.latest("sparse", job.scope)
     if latest is None:
@@ -245,7 +259,9 @@ def _fit_sparse(job: Run, dense) -> checkpoints.Checkpoint:
             )
         except records.TrainingError as error:
             kept = job.store.latest_path("sparse") or "none yet"
-            raise records.TrainingError(f"{error} Last good checkpoint: {kept}.") from error
+            raise records.TrainingError(
+                f"{error} Last good checkpoint: {kept}."
+            ) from error
     return checkpoints.Checkpoint(state.model, state.history, _to_json(state))
 
 
@@ -354,7 +370,9 @@ def _strip(job: Run, sparse):
             stripped, reasons = deploy.strip(sparse), {}
         else:
             stripped, reasons = shrinking.finish(sparse, _method(job.config))
-    job.store.save("stripped", 0, checkpoints.Checkpoint(stripped, [], {"reasons": reasons}))
+    job.store.save(
+        "stripped", 0, checkpoints.Checkpoint(stripped, [], {"reasons": reasons})
+    )
     return stripped, reasons
 
 
@@ -369,7 +387,9 @@ def calibration_samples(job: Run) -> np.ndarray:
     """Training samples for the int8 ranges, drawn by the run's seed."""
     count = min(job.config.calibration_samples, len(job.dataset.x_train))
     rng = np.random.default_rng((job.config.seed, 1))
-    return as_floats(job.dataset.x_train[rng.choice(len(job.dataset.x_train), count, False)])
+    return as_floats(
+        job.dataset.x_train[rng.choice(len(job.dataset.x_train), count, False)]
+    )
 
 
 def as_floats(x: np.ndarray) -> np.ndarray:
@@ -383,7 +403,9 @@ def _report(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) ->
     job.progress.say(f"Evaluating on {len(y):,} test samples")
     stages = []
     if "dense" in trained:
-        stages.append(_model_stage("dense", trained["dense"].model, x, y, trained["dense"]))
+        stages.append(
+            _model_stage("dense", trained["dense"].model, x, y, trained["dense"])
+        )
     stages.append(_model_stage("sparse", sparse.model, x, y, sparse))
     stages.append(_model_stage("stripped", stripped, x, y))
     stages.append(_model_stage("finetuned", tuned.model, x, y, tuned))
@@ -398,7 +420,9 @@ def _report(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) ->
         if name in by_format:
             started = time.perf_counter()
             outputs, _ = interpreters.run(by_format[name], x)
-            stages.append(_file_stage(name, final, by_format[name], outputs, y, started))
+            stages.append(
+                _file_stage(name, final, by_format[name], outputs, y, started)
+            )
     if arena.get("mcu"):
         started = time.perf_counter()
         outputs, used = interpreters.run_micro(by_format["tflite_int8"].path, x)
@@ -418,7 +442,10 @@ def _report(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) ->
         "dense_cost": dataclasses.asdict(measure(dense)),
         "stages": stages,
         "groups": _group_rows(dense, stripped, reasons, job.config),
-        "layers": {"dense": cost.layer_costs(dense), "final": cost.layer_costs(tuned.model)},
+        "layers": {
+            "dense": cost.layer_costs(dense),
+            "final": cost.layer_costs(tuned.model),
+        },
         "parity": [dataclasses.asdict(row) for row in parity],
     }
     report.write(document, job.config.workdir)
@@ -486,7 +513,14 @@ def _group_rows(dense, stripped, reasons, config) -> list[dict]:
 
 def environment() -> dict:
     """Versions and machine, so far as they explain a number."""
-    packages = ("tfsparse", "tensorflow", "keras", "numpy", "ai-edge-litert", "tflite-micro")
+    packages = (
+        "tfsparse",
+        "tensorflow",
+        "keras",
+        "numpy",
+        "ai-edge-litert",
+        "tflite-micro",
+    )
     versions = {}
     for package in packages:
         try:

@@ -1,6 +1,6 @@
 """Writes the README's result tables from models/ and benchmarks/results/.
 
-    python tools/readme.py
+python tools/readme.py
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ def benchmark_lines() -> list[str]:
             f"accuracy: {'; '.join(best)} ([plot]({RESULTS}/size_search.png))."
         )
     for name, text in (
-        ("switches_vs_group_sparsity", "Switches against group sparsity on six regressions"),
+        (
+            "switches_vs_group_sparsity",
+            "Switches against group sparsity on six regressions",
+        ),
         ("removal_gamma", "Loss and cost against 15 values of gamma"),
     ):
         if os.path.exists(os.path.join(RESULTS, f"{name}.png")):

@@ -1,6 +1,6 @@
 """Keeps the result of a finished run as a released model.
 
-    python tools/release.py runs/lenet5_shrinknets models/lenet5_shrinknets
+python tools/release.py runs/lenet5_shrinknets models/lenet5_shrinknets
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def release(run: str, folder: str) -> int:
     """
     missing = [name for name in KEPT if not os.path.isfile(os.path.join(run, name))]
     if missing:
-        raise ValueError(f"`run` must be finished. Received: {run!r} without {missing}.")
+        raise ValueError(
+            f"`run` must be finished. Received: {run!r} without {missing}."
+        )
     total = sum(os.path.getsize(os.path.join(run, name)) for name in KEPT)
     if total > LIMIT_BYTES:
         raise ValueError(

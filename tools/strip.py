@@ -1,6 +1,6 @@
 """Strips the dead units of a .keras model and writes the smaller one.
 
-    python tools/strip.py model.keras small.keras [tolerance]
+python tools/strip.py model.keras small.keras [tolerance]
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ def main() -> int:
     try:
         model = zoo.load(sys.argv[1])
         if len(sys.argv) == 4:
-            small = tfsparse.strip(model, tfsparse.dead_units(model, float(sys.argv[3])))
+            small = tfsparse.strip(
+                model, tfsparse.dead_units(model, float(sys.argv[3]))
+            )
         else:
             small = tfsparse.strip(model)
         with files.appears_whole(sys.argv[2]) as temporary:
@@ -29,8 +31,12 @@ def main() -> int:
         return 2
     before, after = tfsparse.measure(model), tfsparse.measure(small)
     for group in tfsparse.find_groups(small):
-        print(f"{group.name}: {group.size} units{f', {group.frozen}' if group.frozen else ''}")
-    print(f"parameters {before.params:,} -> {after.params:,}, MACs {before.macs:,} -> {after.macs:,}")
+        print(
+            f"{group.name}: {group.size} units{f', {group.frozen}' if group.frozen else ''}"
+        )
+    print(
+        f"parameters {before.params:,} -> {after.params:,}, MACs {before.macs:,} -> {after.macs:,}"
+    )
     return 0
 
 

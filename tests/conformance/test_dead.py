@@ -6,7 +6,6 @@ The dead keep their biases and BatchNorm betas, so they still send constants on.
 from __future__ import annotations
 
 import functools
-import re
 
 import keras
 import numpy as np
@@ -28,8 +27,14 @@ STUBBORN = {
     "residual_identity": ({"stem", "inner"}, PADDING),
     "residual_preactivation": ({"stem", "inner"}, PADDING),
     "fan_out": ({"trunk"}, PADDING),
-    "broadcast_and_layer_norm": ({"wide"}, "still sends 'normed' what the input decides"),
-    "shared_reader": ({"b"}, "'shared' is shared, and a dead unit sends its calls unlike"),
+    "broadcast_and_layer_norm": (
+        {"wide"},
+        "still sends 'normed' what the input decides",
+    ),
+    "shared_reader": (
+        {"b"},
+        "'shared' is shared, and a dead unit sends its calls unlike",
+    ),
 }
 """Groups whose constants no bias can replace, and a piece of the reason."""
 
@@ -78,7 +83,9 @@ def test_strip_without_keep_equals_the_model(name):
     stays, _ = STUBBORN.get(name, (set(), ""))
     for key, alive in keep.items():
         assert left[key] == (len(alive) if key in stays else alive.sum()), key
-    assert all(np.array_equal(v, before[p]) for p, v in models.weights_of(model).items())
+    assert all(
+        np.array_equal(v, before[p]) for p, v in models.weights_of(model).items()
+    )
 
 
 @pytest.mark.parametrize("name", STUBBORN)
@@ -174,7 +181,9 @@ def test_norms_are_joint_and_tolerance_bounds_them():
     x = keras.layers.Dense(4, activation="relu", name="hidden")(vector)
     model = keras.Model(vector, keras.layers.Dense(2, name="out")(x))
     hidden = model.get_layer("hidden")
-    hidden.kernel.assign([[3.0, 0.3, 0.03, 0.0], [4.0, 0.4, 0.04, 0.0]])  # 5, .5, .05, 0
+    hidden.kernel.assign(
+        [[3.0, 0.3, 0.03, 0.0], [4.0, 0.4, 0.04, 0.0]]
+    )  # 5, .5, .05, 0
     model.get_layer("out").kernel.assign(np.ones((4, 2)))
     alive = [
         tfsparse.dead_units(model, tolerance)["hidden"].tolist()

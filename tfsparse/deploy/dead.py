@@ -157,11 +157,16 @@ def _response(call, values, channels):
     alone = np.where(channels, values, 0).astype(values.dtype)
     answer = linear(ops.convert_to_tensor(alone)) - linear(ops.zeros_like(alone))
     answer = ops.convert_to_numpy(answer)
-    answer = answer.reshape(len(answer), -1, answer.shape[-1])  # (samples, places, outputs)
+    answer = answer.reshape(
+        len(answer), -1, answer.shape[-1]
+    )  # (samples, places, outputs)
     bias = answer[0, 0]
     rounding = ROUNDING * max(1.0, float(np.abs(answer).max()))
     if np.abs(answer - answer[:1]).max() > rounding:
-        return bias, f"a unit still sends {call.operation.name!r} what the input decides"
+        return (
+            bias,
+            f"a unit still sends {call.operation.name!r} what the input decides",
+        )
     if np.abs(answer - bias).max() > rounding:
         return bias, (
             f"a dead unit sends a constant to {call.operation.name!r}, which sees it "

@@ -123,5 +123,3 @@ def _save_saved_model(model, path: str, signature=None) -> None:
 def _write(path: str, content: bytes) -> None:
     with open(path, "wb") as file:
         file.write(content)
-
-

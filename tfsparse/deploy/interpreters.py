@@ -26,7 +26,9 @@ def predict(model, x: np.ndarray, batch_size: int = 512) -> np.ndarray:
     )
 
 
-def run(artifact: records.Artifact, x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+def run(
+    artifact: records.Artifact, x: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """Outputs of an artefact, dequantised, and its operators (TFLite only)."""
     if artifact.format == "keras":
         model = keras.saving.load_model(artifact.path, compile=False, safe_mode=True)
@@ -40,7 +42,9 @@ def run(artifact: records.Artifact, x: np.ndarray) -> tuple[np.ndarray, tuple[st
 def _run_saved_model(path: str, x: np.ndarray) -> np.ndarray:
     loaded = tf.saved_model.load(path)  # kept: it owns the variables
     batches = [x[i : i + 512] for i in range(0, len(x), 512)]
-    return np.concatenate([loaded.serve(tf.constant(batch)).numpy() for batch in batches])
+    return np.concatenate(
+        [loaded.serve(tf.constant(batch)).numpy() for batch in batches]
+    )
 
 
 def run_tflite(path: str, x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -57,7 +61,10 @@ def run_tflite(path: str, x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         )
         interpreter.allocate_tensors()
-    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (source,), (target,) = (
+        interpreter.get_input_details(),
+        interpreter.get_output_details(),
+    )
     operators = tuple(op["op_name"] for op in interpreter._get_ops_details())
     if source["dtype"] == np.int8:
         _check_int8(path, interpreter)

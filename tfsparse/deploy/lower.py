@@ -20,7 +20,12 @@ _FUSES = (
     keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
 )
-_READS = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+_READS = (
+    keras.layers.Dense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+)
 
 
 @dataclasses.dataclass
@@ -100,7 +105,9 @@ def lower(model):
     removal.load(stays, model, removal.values_of(model), None)
     for scaling in scalings.values():
         if scaling.front is not None:  # off behind BatchNorm: then dead in front, too
-            _scale_writer(stays[id(scaling.front)], (scaling.scale != 0).astype("float32"))
+            _scale_writer(
+                stays[id(scaling.front)], (scaling.scale != 0).astype("float32")
+            )
         if scaling.writer is not None and not scaling.done:
             _scale_writer(stays[id(scaling.writer)], scaling.scale)
         for reader in scaling.readers:
@@ -147,7 +154,9 @@ def _place(found) -> dict[int, _Scaling]:
                 scaling.writer = operation
                 scaling.done = id(operation) in taken
                 taken.add(id(operation))
-                scaling.front = _front(writers[id(source)], writers, only_reader, calls_of)
+                scaling.front = _front(
+                    writers[id(source)], writers, only_reader, calls_of
+                )
         if scaling.writer is None and not activation:
             reading = [c.operation for c in readers.get(id(call.outputs[0]), [])]
             if reading and all(

@@ -54,7 +54,9 @@ class Plan:
         return stays
 
 
-def check_keep(keep: Keep, found: tuple[records.UnitGroup, ...]) -> dict[str, np.ndarray]:
+def check_keep(
+    keep: Keep, found: tuple[records.UnitGroup, ...]
+) -> dict[str, np.ndarray]:
     """Validates keep masks against the groups of a model.
 
     Raises:
@@ -233,9 +235,9 @@ def _resize(operation, config: dict, planned: Plan, call) -> None:
         config["units"] = planned.shape(operation.kernel)[-1]
     elif "filters" in config:
         kernel = getattr(operation, "pointwise_kernel", None)
-        config["filters"] = planned.shape(operation.kernel if kernel is None else kernel)[
-            -1
-        ]
+        config["filters"] = planned.shape(
+            operation.kernel if kernel is None else kernel
+        )[-1]
     elif isinstance(operation, keras.layers.Rescaling):
         stays = planned.stays(call.outputs[0], -1)
         for name in ("scale", "offset"):

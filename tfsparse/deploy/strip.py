@@ -92,7 +92,9 @@ def add_biases(operations, model, planned, biases: dict[str, np.ndarray]) -> Non
             new.bias.assign_add(constant if stays is None else constant[stays])
 
 
-def _masked(values: dict[str, np.ndarray], planned: removal.Plan) -> dict[str, np.ndarray]:
+def _masked(
+    values: dict[str, np.ndarray], planned: removal.Plan
+) -> dict[str, np.ndarray]:
     values = dict(values)
     for member, positions in planned.members:
         if member.role == records.CONSUMER and len(positions):

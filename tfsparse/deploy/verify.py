@@ -10,7 +10,9 @@ from tfsparse import records
 from tfsparse.deploy import interpreters
 
 
-def verify(model, artifacts: Iterable[records.Artifact], x) -> tuple[records.Parity, ...]:
+def verify(
+    model, artifacts: Iterable[records.Artifact], x
+) -> tuple[records.Parity, ...]:
     """Runs every artefact on the same inputs and compares the outputs.
 
     Args:
@@ -58,7 +60,11 @@ def _on_microcontroller(path, x, litert_outputs, operators) -> records.Parity:
         outputs, arena = interpreters.run_micro(path, x)
     except ImportError:
         return records.Parity(
-            "mcu", 0, 0.0, 0.0, note="not run: `pip install tfsparse[mcu]` brings tflite-micro"
+            "mcu",
+            0,
+            0.0,
+            0.0,
+            note="not run: `pip install tfsparse[mcu]` brings tflite-micro",
         )
     equal = (outputs == litert_outputs).all(-1).mean()
     note = "bit-equal to LiteRT on every sample"

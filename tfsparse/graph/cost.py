@@ -105,7 +105,9 @@ def layer_costs(model) -> list[dict]:
 
 def _weights(operation) -> tuple[list, list]:
     """A layer's kernels (rank 2 and more) and its other numeric variables."""
-    numeric = [v for v in trace.variables_of(operation) if "seed_generator" not in v.path]
+    numeric = [
+        v for v in trace.variables_of(operation) if "seed_generator" not in v.path
+    ]
     if isinstance(operation, keras.layers.PReLU):
         return [], numeric
     kernels = [v for v in numeric if len(v.shape) > 1]
@@ -143,7 +145,10 @@ def _product(shape) -> int:
 def _is_view(operation) -> bool:
     return isinstance(
         operation,
-        keras.layers.Flatten | keras.layers.Reshape | keras.layers.Dropout | rules.RESHAPE,
+        keras.layers.Flatten
+        | keras.layers.Reshape
+        | keras.layers.Dropout
+        | rules.RESHAPE,
     ) or hasattr(operation, "lowered")
 
 
@@ -206,5 +211,7 @@ def _peak(model, found, sizes) -> int:
 
 def _in_place(call) -> bool:
     """Views, and element-wise layers that TFLite fuses into the one before."""
-    stays = keras.layers.ReLU | keras.layers.Activation | keras.layers.BatchNormalization
+    stays = (
+        keras.layers.ReLU | keras.layers.Activation | keras.layers.BatchNormalization
+    )
     return _is_view(call.operation) or isinstance(call.operation, stays)

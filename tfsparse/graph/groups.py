@@ -157,7 +157,9 @@ class Walk:
         classes: dict[tuple, list[int]] = {}
         for root, numbers in seen.items():
             classes.setdefault((tuple(numbers), reasons.get(root)), []).append(root)
-        sites = [(layer, call, self.roots(labels)) for layer, call, labels in self._sites]
+        sites = [
+            (layer, call, self.roots(labels)) for layer, call, labels in self._sites
+        ]
         found, used = [], {}
         for (numbers, reason), roots in classes.items():
             unit_of = {root: unit for unit, root in enumerate(roots)}
@@ -178,7 +180,9 @@ class Walk:
                 name = f"{name}_part{used[name]}"
             else:
                 used[name] = 0
-            group = records.UnitGroup(name, self.kind, len(roots), reason, members, placed)
+            group = records.UnitGroup(
+                name, self.kind, len(roots), reason, members, placed
+            )
             found.append((group, np.array(roots)))
         return found
 

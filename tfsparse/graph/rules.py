@@ -75,7 +75,9 @@ def _activate(walk, call, labels):
     activation = getattr(call.operation, "activation", None)
     if activation is not None and not is_elementwise(activation):
         name = getattr(activation, "__name__", type(activation).__name__)
-        walk.freeze(labels, f"activation {name!r} of {call.operation.name!r} mixes units")
+        walk.freeze(
+            labels, f"activation {name!r} of {call.operation.name!r} mixes units"
+        )
     return labels
 
 
@@ -173,7 +175,12 @@ def _batch_norm(walk, call, axes):
     layer, (x,) = call.operation, axes
     labels = x[layer.axis]
     if labels is not None:
-        for variable in (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance):
+        for variable in (
+            layer.gamma,
+            layer.beta,
+            layer.moving_mean,
+            layer.moving_variance,
+        ):
             walk.carry(variable, 0, labels)
         if layer.axis in (-1, len(x) - 1) and _ends_chain(walk, call):
             walk.site(call, labels)
@@ -344,7 +351,9 @@ def _reshape(walk, call, axes):
     if all(labels is None for labels in x):
         return [result]
     if None in before[1:] or None in after[1:]:
-        walk.freeze_all(axes, f"{call.operation.name!r} reshapes an axis of unknown size")
+        walk.freeze_all(
+            axes, f"{call.operation.name!r} reshapes an axis of unknown size"
+        )
         return [result]
     if np.prod(before[1:]) != np.prod(after[1:]):
         walk.freeze_all(axes, f"{call.operation.name!r} reshapes the batch axis")
@@ -357,11 +366,13 @@ def _reshape(walk, call, axes):
         labels = np.broadcast_to(x[axis].reshape(shape), before[1:]).reshape(after[1:])
         target = _axis_that_decides(labels)
         if target is None or result[target + 1] is not None:
-            walk.freeze(x[axis], f"{call.operation.name!r} spreads a unit over two axes")
+            walk.freeze(
+                x[axis], f"{call.operation.name!r} spreads a unit over two axes"
+            )
             continue
-        result[target + 1] = np.moveaxis(labels, target, 0).reshape(after[target + 1], -1)[
-            :, 0
-        ]
+        result[target + 1] = np.moveaxis(labels, target, 0).reshape(
+            after[target + 1], -1
+        )[:, 0]
     return [result]
 
 

@@ -120,7 +120,7 @@ class Filter(keras.layers.Layer):
         return self.switch * self.pending()[2]
 
     def penalty(self, switch):
-        """strength * sum |scale|, the first term of draft eq. 10, as a scalar."""
+        """Strength * sum |scale|, the first term of draft eq. 10, as a scalar."""
         if self.form == "relu":
             return self.strength * ops.sum(ops.relu(switch))
         return self.strength * ops.sum(ops.abs(switch * self.alive))

@@ -95,7 +95,9 @@ def graft(model, configure, after):
 
     inputs = keras.tree.map_structure(placeholder, model.input)
     switched = {
-        id(x): after(x.name, 0, x) for x in keras.tree.flatten(inputs) if len(x.shape) == 2
+        id(x): after(x.name, 0, x)
+        for x in keras.tree.flatten(inputs)
+        if len(x.shape) == 2
     }
 
     def call(layer, *args, **kwargs):

@@ -10,7 +10,12 @@ from tfsparse.methods import base
 
 SUFFIX = "_switch"
 
-_DECAYS = ("kernel_regularizer", "wise_regularizer", "gamma_regularizer", "beta_regularizer")
+_DECAYS = (
+    "kernel_regularizer",
+    "wise_regularizer",
+    "gamma_regularizer",
+    "beta_regularizer",
+)
 """What decays beside switches. BatchNorm's two as well: else they grow for nothing."""
 
 
@@ -110,7 +115,9 @@ class ShrinkNets(base.Method):
             for site in group.sites:
                 placed.setdefault((site.layer, site.call), []).append((switch, site))
         if not placed:
-            reasons = "; ".join(f"{g.name}: {g.frozen}" for g in groups) or "it has none"
+            reasons = (
+                "; ".join(f"{g.name}: {g.frozen}" for g in groups) or "it has none"
+            )
             raise ValueError(
                 f"`model` must have a group of units that can be removed. Received: "
                 f"{model.name!r} without one ({reasons})."

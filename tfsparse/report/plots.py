@@ -49,7 +49,9 @@ def _axes(title: str, x: str, y: str, size=SIZE):
 def accuracy_bytes(document: dict) -> Figure:
     """Accuracy of every stage against its bytes."""
     figure, axes = _axes(
-        CAPTIONS["accuracy_bytes"], "bytes (int8 weights, or the .tflite file)", "test accuracy"
+        CAPTIONS["accuracy_bytes"],
+        "bytes (int8 weights, or the .tflite file)",
+        "test accuracy",
     )
     places: dict[tuple, list[str]] = {}
     for row in document["stages"]:
@@ -61,7 +63,9 @@ def accuracy_bytes(document: dict) -> Figure:
     axes.set_xlim(min(sizes) / 2.2, max(sizes) * 2.6)
     for number, ((size, accuracy), names) in enumerate(places.items()):
         last = names[-1] in ("mcu", "tflite_int8")
-        axes.scatter(size, accuracy, s=60 if last else 34, color=ORANGE if last else BLUE)
+        axes.scatter(
+            size, accuracy, s=60 if last else 34, color=ORANGE if last else BLUE
+        )
         up = number % 2 == 0
         axes.annotate(
             ", ".join(names).replace("tflite_", ""),
@@ -127,14 +131,21 @@ def training(document: dict) -> Figure:
     axes.set_yscale("log")
     other = axes.twinx()
     other.plot(
-        epochs, [e["val_accuracy"] for e in history], color=ORANGE, label="validation accuracy"
+        epochs,
+        [e["val_accuracy"] for e in history],
+        color=ORANGE,
+        label="validation accuracy",
     )
     other.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     other.spines["top"].set_visible(False)
     _mark_settled(axes, document)
     lines = [*axes.get_lines()[:2], *other.get_lines()]
     other.legend(
-        lines, [line.get_label() for line in lines], frameon=False, fontsize=8, loc="center right"
+        lines,
+        [line.get_label() for line in lines],
+        frameon=False,
+        fontsize=8,
+        loc="center right",
     )
     return figure
 
@@ -151,10 +162,16 @@ def step_time(document: dict) -> Figure | None:
     removals = method_removals(document)
     for number, removal in enumerate(removals):
         label = "removal from the running model" if not number else None
-        axes.axvline(removal["epoch"] + 0.5, color=GREEN, alpha=0.5, linewidth=1, label=label)
+        axes.axvline(
+            removal["epoch"] + 0.5, color=GREEN, alpha=0.5, linewidth=1, label=label
+        )
     other = axes.twinx()
     other.plot(
-        epochs, [e["macs"] for e in history], color=ORANGE, linestyle="--", label="MACs alive"
+        epochs,
+        [e["macs"] for e in history],
+        color=ORANGE,
+        linestyle="--",
+        label="MACs alive",
     )
     other.set_yscale("log")
     other.set_ylabel("MACs alive")
@@ -186,7 +203,11 @@ def layers(document: dict) -> Figure:
     axes.set_xlim(left=max(1, min([n for n in left if n] or [1]) / 4))
     for place, count in zip(places, left, strict=True):
         axes.annotate(
-            f" {count:,}", (max(count, 1), place), fontsize=8, va="center", color="#16324f"
+            f" {count:,}",
+            (max(count, 1), place),
+            fontsize=8,
+            va="center",
+            color="#16324f",
         )
     axes.legend(frameon=False, fontsize=8, loc="best")
     return figure

@@ -52,7 +52,9 @@ def render(document: dict, images: dict[str, str]) -> str:
     )
     environment.filters["thousands"] = lambda n: "–" if n is None else f"{n:,}"
     environment.filters["percent"] = lambda x: f"{100 * x:.2f} %"
-    source = resources.files("tfsparse.report").joinpath("report.html").read_text("utf-8")
+    source = (
+        resources.files("tfsparse.report").joinpath("report.html").read_text("utf-8")
+    )
     return environment.from_string(source).render(
         document=document,
         images=images,

@@ -79,7 +79,9 @@ def _from_zoo(name, input_shape, classes, width, hidden):
     builder = MODELS[name]
     if hidden is not None:
         if name != "mlp":
-            raise ValueError(f"`hidden` is for the model 'mlp'. Received: model={name!r}.")
+            raise ValueError(
+                f"`hidden` is for the model 'mlp'. Received: model={name!r}."
+            )
         builder = functools.partial(builder, hidden=hidden)
     if name not in ("mlp", "lenet_300_100") and len(input_shape) != 3:
         raise ValueError(
@@ -104,7 +106,9 @@ def load(path: str):
         ValueError: The file is missing, damaged, or holds custom or Lambda layers.
     """
     if not os.path.isfile(path):
-        raise ValueError(f"`model` must be a .keras file that exists. Received: {path!r}.")
+        raise ValueError(
+            f"`model` must be a .keras file that exists. Received: {path!r}."
+        )
     if not zipfile.is_zipfile(path):
         raise ValueError(
             f"`model` must be a whole .keras file. Received: {path!r}, empty or damaged."

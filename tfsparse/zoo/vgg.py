@@ -18,7 +18,9 @@ def vgg16(inputs, outputs: int, width):
     for stage, filters in enumerate(STAGES, 1):
         for number, units in enumerate(filters, 1):
             name = f"conv{stage}_{number}"
-            x = layers.Conv2D(width(units), 3, padding="same", use_bias=False, name=name)(x)
+            x = layers.Conv2D(
+                width(units), 3, padding="same", use_bias=False, name=name
+            )(x)
             x = layers.BatchNormalization(name=f"{name}_bn")(x)
             x = layers.ReLU(name=f"{name}_relu")(x)
         if min(x.shape[1:3]) >= 2:
