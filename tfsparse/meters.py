@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import time
 from collections.abc import Iterator
 
@@ -23,6 +25,13 @@ def metered() -> Iterator[dict[str, float]]:
     measured["cpu_seconds"] = time.process_time() - cpu
     if resets:
         measured["peak_memory_bytes"] = _peak_bytes()
+
+
+def release_memory() -> None:
+    """Gives memory of dropped models back to the system, so far as it takes it."""
+    gc.collect()  # models and their traced functions hang in reference cycles
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc only
 
 
 def _reset_peak() -> bool:

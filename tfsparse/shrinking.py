@@ -219,6 +219,7 @@ def run(
                 if not alive.all()
             }
             if removed:
+                meters.release_memory()
                 now = measure(state.model)
                 elapsed = time.perf_counter() - started
                 state.removals.append(

@@ -38,6 +38,7 @@ with files.quiet():  # TensorFlow's native start-up chatter would hide our one l
     from tfsparse.graph import cost, find_groups, measure
 
     tf.config.list_logical_devices()
+    tf.get_logger().setLevel("ERROR")  # a removal retraces; that is no news
 
 STEPS_PER_CALL = 20
 """Steps that run in the graph between two looks of Python."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -19,6 +21,12 @@ ROWS = list(models.TABLE)
 
 def filters(model) -> dict[str, Filter]:
     return {layer.name: layer for layer in model.layers if isinstance(layer, Filter)}
+
+
+@functools.cache
+def randomised(name: str):
+    """A model of the table with random weights; nobody changes it."""
+    return models.randomise(models.TABLE[name].build(), seed=6)
 
 
 def prepared(model, **arguments):
@@ -46,7 +54,7 @@ def throw_switches(model, seed: int) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ROWS)
 def test_lower_and_then_strip_equal_the_sparse_model(name, form):
-    model = models.randomise(models.TABLE[name].build(), seed=6)
+    model = randomised(name)
     sparse = prepared(model, form=form)
     assert filters(sparse)
     throw_switches(sparse, seed=8)
@@ -57,9 +65,7 @@ def test_lower_and_then_strip_equal_the_sparse_model(name, form):
     received = models.outputs(lowered, inputs)
     assert models.difference(expected, received) <= EXACT
     assert models.difference(models.outputs(model, inputs), expected) > 10 * EXACT
-    assert not any(
-        type(op).__module__.startswith("tfsparse") for op in lowered.operations
-    )
+    assert not any(type(op).__module__.startswith("tfsparse") for op in lowered.operations)
     named = {layer.name for layer in model.layers if layer.weights}
     assert {layer.name for layer in lowered.layers if layer.weights} == named
     after = models.weights_of(sparse)
@@ -72,7 +78,7 @@ def test_lower_and_then_strip_equal_the_sparse_model(name, form):
 
 @pytest.mark.parametrize("name", ROWS)
 def test_switches_that_are_one_change_nothing(name):
-    model = models.randomise(models.TABLE[name].build(), seed=6)
+    model = randomised(name)
     sparse = prepared(model, form="signed", initial="ones", strength=0.0, decay=0.0)
     inputs = models.inputs_for(model)
     expected = models.outputs(model, inputs)
@@ -96,7 +102,7 @@ def test_switches_that_are_one_change_nothing(name):
 )
 @pytest.mark.parametrize("form", FORMS)
 def test_switches_on_features_lower_too(name, form):
-    model = models.randomise(models.TABLE[name].build(), seed=6)
+    model = randomised(name)
     sparse = prepared(model, form=form, features=True)
     assert any("features" in key for key in filters(sparse))
     throw_switches(sparse, seed=8)
@@ -104,9 +110,7 @@ def test_switches_on_features_lower_too(name, form):
     expected = models.outputs(sparse, inputs)
     lowered = lower(sparse)
     assert models.difference(expected, models.outputs(lowered, inputs)) <= EXACT
-    assert not any(
-        type(op).__module__.startswith("tfsparse") for op in lowered.operations
-    )
+    assert not any(type(op).__module__.startswith("tfsparse") for op in lowered.operations)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def test_switches_on_features_lower_too(name, form):
 )
 def test_dead_switches_leave_zero_slices_behind(name):
     """What lowering a dead switch leaves is dead for dead_units, whatever wrote it."""
-    model = models.randomise(models.TABLE[name].build(), seed=6)
+    model = randomised(name)
     sparse = prepared(model, form="relu")
     for layer in filters(sparse).values():
         layer.switch.assign(np.where(np.arange(layer.units) % 2 == 1, -0.5, 1.0))
@@ -159,9 +163,7 @@ def test_lower_takes_the_penalties_off_and_leaves_the_users():
     sparse = prepared(model, strength=0.5, decay=0.1)
     ours = sparse.get_layer("ours")
     assert isinstance(ours.pointwise_regularizer, SwitchDecay)
-    assert isinstance(
-        sparse.get_layer("mine").kernel_regularizer, keras.regularizers.L2
-    )
+    assert isinstance(sparse.get_layer("mine").kernel_regularizer, keras.regularizers.L2)
     lowered = lower(sparse)
     kernel = lowered.get_layer("mine").kernel.numpy()
     expected = 0.25 * (kernel**2).sum()
@@ -199,7 +201,5 @@ def test_the_switch_stands_before_the_activation():
 def test_a_model_without_a_group_is_refused_with_its_reasons():
     vector = keras.Input((3,), name="vector")
     model = keras.Model(vector, keras.layers.Dense(2, name="out")(vector), name="flat")
-    with pytest.raises(
-        ValueError, match="'flat' without one .out: its units are the mod"
-    ):
+    with pytest.raises(ValueError, match="'flat' without one .out: its units are the mod"):
         prepared(model)

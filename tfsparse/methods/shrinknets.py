@@ -32,7 +32,8 @@ class ShrinkNets(base.Method):
             dead when the sign's variance passes 0.5).
         gamma: Inertia of the sign-variance rule, in [0, 1]; 0 kills at the first
             change of sign. Signed form only.
-        decay: lambda_2, on kernels and BatchNorm scales; keeps them from growing as switches shrink.
+        decay: lambda_2, on kernels and BatchNorm scales; without it they would
+            grow as switches shrink.
         power: p of the decay, 1 or 2.
         initial: `uniform`, or `ones` for a model that is trained already.
         features: Whether the rows of a Dense behind the input or a Flatten get
