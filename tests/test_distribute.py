@@ -40,7 +40,9 @@ def run(tmp_path, replicas, form):
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize("form", ["relu", "signed"])
+@pytest.mark.parametrize(
+    "form", ["signed", pytest.param("relu", marks=pytest.mark.slow)]
+)
 def test_two_replicas_follow_the_run_of_one(tmp_path, form):
     one, two = run(tmp_path, 1, form), run(tmp_path, 2, form)
     a, b = one["method"]["history"], two["method"]["history"]

@@ -125,7 +125,9 @@ OPTIMIZERS = {
     "lion": lambda: keras.optimizers.Lion(0.01),
     "accumulation": lambda: keras.optimizers.Adam(0.02, gradient_accumulation_steps=2),
     "ema": lambda: keras.optimizers.Adam(0.02, use_ema=True, ema_momentum=0.8),
-    "loss-scale": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.02)),
+    "loss-scale": lambda: keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.Adam(0.02)
+    ),
 }
 
 
@@ -167,7 +169,9 @@ def test_the_schedule_stands_where_it_stood():
     method, big = running(keras.optimizers.Adam(COSINE), steps=7)
     small = collected(method, big)
     expected = 0.05 * 0.5 * (1 + np.cos(np.pi * 7 / 12))
-    np.testing.assert_allclose(float(small.optimizer.learning_rate), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        float(small.optimizer.learning_rate), expected, rtol=1e-5
+    )
     assert int(small.optimizer.iterations) == 7
 
 

@@ -62,7 +62,9 @@ def test_it_ends_smaller_and_still_reads_digits(both_ways):
     results, (x, y) = both_ways
     for result in results.values():
         assert models.params_of(result.model) < 0.6 * models.params_of(digits_net())
-        assert result.model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"] > 0.85
+        assert (
+            result.model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"] > 0.85
+        )
         kept = result.history[-1]["live"]
         assert result.model.get_layer("dense").units == kept["dense"] < 24
         assert result.model.get_layer("conv").filters == kept["conv"]
@@ -216,7 +218,9 @@ def test_metric_objects_begin_every_epoch_anew(eager_removal):
     x, y = vectors()
     histories = []
     for remove in (True, False):
-        entropy = keras.metrics.SparseCategoricalCrossentropy("entropy", from_logits=True)
+        entropy = keras.metrics.SparseCategoricalCrossentropy(
+            "entropy", from_logits=True
+        )
         result = shrinking.fit_shrinking(
             small_net(metrics=[entropy], optimizer=keras.optimizers.Adam(0.2)),
             Executioner(0.0, decay=0.0),
@@ -248,7 +252,9 @@ def test_a_learning_rate_callback_survives_removals(eager_removal):
 def test_everything_dead_is_an_error_that_says_what_to_do():
     x, y = vectors()
     net = small_net(optimizer=keras.optimizers.SGD(0.2))
-    sentence = "The network must stay alive.*no longer depends on its input.*Lower --stre"
+    sentence = (
+        "The network must stay alive.*no longer depends on its input.*Lower --stre"
+    )
     with pytest.raises(records.TrainingError, match=sentence):
         shrinking.fit_shrinking(net, tfsparse.ShrinkNets(50.0), x, y, epochs=3)
 
@@ -256,7 +262,9 @@ def test_everything_dead_is_an_error_that_says_what_to_do():
 def test_a_loss_that_is_not_finite_is_an_error():
     x, y = vectors()
     x[3, 2] = np.nan
-    with pytest.raises(records.TrainingError, match="must stay finite. Received: loss=nan"):
+    with pytest.raises(
+        records.TrainingError, match="must stay finite. Received: loss=nan"
+    ):
         shrinking.fit_shrinking(small_net(), tfsparse.ShrinkNets(), x, y, epochs=2)
 
 
@@ -286,7 +294,9 @@ def test_an_uncompiled_model_is_refused():
 
 
 @pytest.mark.parametrize(("target", "epochs_on"), [(0.75, 2), (70, 2), (0.01, 3)])
-def test_a_target_ends_the_penalty_as_soon_as_it_is_met(target, epochs_on, eager_removal):
+def test_a_target_ends_the_penalty_as_soon_as_it_is_met(
+    target, epochs_on, eager_removal
+):
     """91 weights with 6 hidden units, 15 fewer with each that dies."""
     net = small_net()
     x, y = vectors()
@@ -377,7 +387,9 @@ def test_a_sequential_shrinks_while_it_trains(eager_removal):
 
 def test_a_feature_that_dies_in_the_last_step_of_an_epoch(eager_removal):
     model = small_net()
-    method = tfsparse.ShrinkNets(form="signed", gamma=0.0, initial="ones", features=True)
+    method = tfsparse.ShrinkNets(
+        form="signed", gamma=0.0, initial="ones", features=True
+    )
     sparse = prepared(model, method)
     shrinking.optimizers.recompile(sparse, model, keras.optimizers.Adam(0.01))
     sparse.get_layer("hidden_features_switch").switch.assign([1.0] * 6 + [-1.0])

@@ -172,13 +172,18 @@ def _fit_dense(job: Run, dense) -> checkpoints.Checkpoint:
 
 
 def _fine_tune(job: Run, stripped) -> checkpoints.Checkpoint:
+    """Fine-tunes; what ships is the better of before and after, by validation."""
     config = job.config
     with job.scope():
         model = keras.models.clone_model(stripped)  # the stripped row stays as it is
     model.set_weights(stripped.get_weights())
-    return _fit_plain(
+    tuned = _fit_plain(
         job, "finetuned", model, config.fine_tune_epochs, config.fine_tune_learning_rate
     )
+    x, y = as_floats(job.dataset.x_validation), job.dataset.y_validation
+    kept = _accuracy(tuned.model, x, y) >= _accuracy(stripped, x, y)
+    shipped = tuned.model if kept else stripped
+    return checkpoints.Checkpoint(shipped, tuned.history, {"fine_tune_kept": kept})
 
 
 def _fit_plain(job: Run, stage: str, model, epochs: int, rate: float):
@@ -439,6 +444,7 @@ def _report(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) ->
             "fine_tune_history": tuned.history,
             "dense_history": trained["dense"].history if "dense" in trained else [],
             **sparse.state,
+            **tuned.state,
         },
         "dense_cost": dataclasses.asdict(measure(dense)),
         "stages": stages,
@@ -455,9 +461,13 @@ def _report(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) ->
     return document
 
 
+def _accuracy(model, x, y) -> float:
+    return float((interpreters.predict(model, x).argmax(-1) == y).mean())
+
+
 def _model_stage(name, model, x, y, trained=None) -> dict:
     started = time.perf_counter()
-    accuracy = float((interpreters.predict(model, x).argmax(-1) == y).mean())
+    accuracy = _accuracy(model, x, y)
     seconds = sum(entry["seconds"] for entry in trained.history) if trained else 0.0
     counted = measure(model)
     return {

@@ -639,7 +639,9 @@ def half(group, seed: int = 0) -> np.ndarray:
     """A keep mask that drops a seeded half of a group, never all of it."""
     drop = group.size // 2
     keep = np.ones(group.size, dtype=bool)
-    keep[np.random.default_rng([seed, group.size]).permutation(group.size)[:drop]] = False
+    keep[np.random.default_rng([seed, group.size]).permutation(group.size)[:drop]] = (
+        False
+    )
     return keep
 
 

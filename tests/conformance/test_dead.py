@@ -83,7 +83,9 @@ def test_strip_without_keep_equals_the_model(name):
     stays, _ = STUBBORN.get(name, (set(), ""))
     for key, alive in keep.items():
         assert left[key] == (len(alive) if key in stays else alive.sum()), key
-    assert all(np.array_equal(v, before[p]) for p, v in models.weights_of(model).items())
+    assert all(
+        np.array_equal(v, before[p]) for p, v in models.weights_of(model).items()
+    )
 
 
 @pytest.mark.parametrize("name", STUBBORN)
@@ -179,7 +181,9 @@ def test_norms_are_joint_and_tolerance_bounds_them():
     x = keras.layers.Dense(4, activation="relu", name="hidden")(vector)
     model = keras.Model(vector, keras.layers.Dense(2, name="out")(x))
     hidden = model.get_layer("hidden")
-    hidden.kernel.assign([[3.0, 0.3, 0.03, 0.0], [4.0, 0.4, 0.04, 0.0]])  # 5, .5, .05, 0
+    hidden.kernel.assign(
+        [[3.0, 0.3, 0.03, 0.0], [4.0, 0.4, 0.04, 0.0]]
+    )  # 5, .5, .05, 0
     model.get_layer("out").kernel.assign(np.ones((4, 2)))
     alive = [
         tfsparse.dead_units(model, tolerance)["hidden"].tolist()

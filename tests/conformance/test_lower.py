@@ -65,7 +65,9 @@ def test_lower_and_then_strip_equal_the_sparse_model(name, form):
     received = models.outputs(lowered, inputs)
     assert models.difference(expected, received) <= EXACT
     assert models.difference(models.outputs(model, inputs), expected) > 10 * EXACT
-    assert not any(type(op).__module__.startswith("tfsparse") for op in lowered.operations)
+    assert not any(
+        type(op).__module__.startswith("tfsparse") for op in lowered.operations
+    )
     named = {layer.name for layer in model.layers if layer.weights}
     assert {layer.name for layer in lowered.layers if layer.weights} == named
     after = models.weights_of(sparse)
@@ -110,7 +112,9 @@ def test_switches_on_features_lower_too(name, form):
     expected = models.outputs(sparse, inputs)
     lowered = lower(sparse)
     assert models.difference(expected, models.outputs(lowered, inputs)) <= EXACT
-    assert not any(type(op).__module__.startswith("tfsparse") for op in lowered.operations)
+    assert not any(
+        type(op).__module__.startswith("tfsparse") for op in lowered.operations
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,7 +167,9 @@ def test_lower_takes_the_penalties_off_and_leaves_the_users():
     sparse = prepared(model, strength=0.5, decay=0.1)
     ours = sparse.get_layer("ours")
     assert isinstance(ours.pointwise_regularizer, SwitchDecay)
-    assert isinstance(sparse.get_layer("mine").kernel_regularizer, keras.regularizers.L2)
+    assert isinstance(
+        sparse.get_layer("mine").kernel_regularizer, keras.regularizers.L2
+    )
     lowered = lower(sparse)
     kernel = lowered.get_layer("mine").kernel.numpy()
     expected = 0.25 * (kernel**2).sum()
@@ -201,5 +207,7 @@ def test_the_switch_stands_before_the_activation():
 def test_a_model_without_a_group_is_refused_with_its_reasons():
     vector = keras.Input((3,), name="vector")
     model = keras.Model(vector, keras.layers.Dense(2, name="out")(vector), name="flat")
-    with pytest.raises(ValueError, match="'flat' without one .out: its units are the mod"):
+    with pytest.raises(
+        ValueError, match="'flat' without one .out: its units are the mod"
+    ):
         prepared(model)

@@ -102,7 +102,9 @@ def test_cost_of_a_removal_is_the_cost_of_the_small_model(name):
     expected = models.params_of(done.small)
     assert tfsparse.measure(done.model, shapes).params == expected
     assert tfsparse.measure(done.small).params == expected
-    assert expected < tfsparse.measure(done.model).params == models.params_of(done.model)
+    assert (
+        expected < tfsparse.measure(done.model).params == models.params_of(done.model)
+    )
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -145,7 +147,9 @@ def test_members_cover_their_variables(name):
             assert len(member.indices) == len(member.units) > 0
             assert set(member.units) == set(range(group.size)), member.path
             key = (member.path, member.axis, member.role)
-            owners = owner.setdefault(key, np.full(shapes[member.path][member.axis], -1))
+            owners = owner.setdefault(
+                key, np.full(shapes[member.path][member.axis], -1)
+            )
             assert (owners[member.indices] == -1).all(), f"{key} is owned twice"
             owners[member.indices] = number
     for (path, axis, role), owners in owner.items():
@@ -201,8 +205,12 @@ def test_features_strip_like_units(name, units, tmp_path):
     assert models.difference(models.outputs(model, inputs), expected) > 10 * EXACT
     shapes = removal.kept_shapes(model, keep)
     cost = tfsparse.measure(small)
-    assert cost.params == models.params_of(small) == tfsparse.measure(model, shapes).params
-    assert all(np.array_equal(v, before[p]) for p, v in models.weights_of(model).items())
+    assert (
+        cost.params == models.params_of(small) == tfsparse.measure(model, shapes).params
+    )
+    assert all(
+        np.array_equal(v, before[p]) for p, v in models.weights_of(model).items()
+    )
     if units:  # features only are saved just the same
         small.save(tmp_path / "small.keras")
         loaded = keras.saving.load_model(tmp_path / "small.keras")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 SIZE = (5.2, 3.5)
 BLUE, ORANGE, GREY, GREEN = "#1f6feb", "#d9730d", "#8a94a0", "#2a9d5c"
@@ -76,9 +76,23 @@ def accuracy_bytes(document: dict) -> Figure:
             ha="center",
         )
     axes.margins(y=0.25)
-    axes.xaxis.set_major_formatter(FuncFormatter(_bytes))
+    _log_ticks(axes.xaxis, FuncFormatter(_bytes))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=2))
     return figure
+
+
+def _log_ticks(axis, words=None) -> None:
+    """Few, readable ticks on a logarithmic axis: 1, 2, 5, 10, ..."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axis.set_major_formatter(words or FuncFormatter(_short))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _short(value, _position=None) -> str:
+    for factor, unit in ((1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:g}{unit}"
+    return f"{value:g}"
 
 
 def _bytes(value, _position=None) -> str:
@@ -102,7 +116,7 @@ def live_units(document: dict) -> Figure | None:
         color = PALETTE[number % len(PALETTE)]
         axes.plot(epochs, values, color=color, label=name, linewidth=1.8)
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:g}"))
+    _log_ticks(axes.yaxis)
     _mark_settled(axes, document)
     if len(names) <= MANY:
         axes.legend(frameon=False, fontsize=8)
@@ -129,6 +143,7 @@ def training(document: dict) -> Figure:
     validation = [e["val_loss"] for e in history]
     axes.plot(epochs, validation, color=BLUE, linestyle="--", label="validation loss")
     axes.set_yscale("log")
+    _log_ticks(axes.yaxis)
     other = axes.twinx()
     other.plot(
         epochs,
@@ -174,6 +189,7 @@ def step_time(document: dict) -> Figure | None:
         label="MACs alive",
     )
     other.set_yscale("log")
+    _log_ticks(other.yaxis)
     other.set_ylabel("MACs alive")
     other.spines["top"].set_visible(False)
     lines = [axes.get_lines()[0], *other.get_lines(), *axes.get_lines()[1:2]]
@@ -200,6 +216,8 @@ def layers(document: dict) -> Figure:
     axes.set_yticks(places, [r["layer"] for r in before], fontsize=8)
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(_short))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(left=max(1, min([n for n in left if n] or [1]) / 4))
     for place, count in zip(places, left, strict=True):
         axes.annotate(

@@ -15,7 +15,7 @@ STAGE_WORDS = {
     "dense": "the untouched network, trained for comparison",
     "sparse": "with switches, at the end of shrinking",
     "stripped": "dead units removed, stock layers only",
-    "finetuned": "fine-tuned: what is exported",
+    "finetuned": "what is exported: fine-tuned, if validation gained by it",
     "tflite_float": "float .tflite on LiteRT",
     "tflite_int8": "full-int8 .tflite on LiteRT",
     "mcu": "the int8 file on TensorFlow Lite Micro",
