@@ -15,7 +15,7 @@ $(STAMP): setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
 	  || { echo "error: Python 3.10 to 3.13 is needed. Received: $$($(PYTHON) --version). Say PYTHON=python3.12 or the like." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --pre --editable '.[test,mcu]'
+	$(RUN) -m pip install --quiet --editable '.[test,mcu]'
 	touch $@
 
 # The main job; ARGS adds or overrides flags: make train ARGS="--epochs=5 --workdir=runs/short"
