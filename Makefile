@@ -15,6 +15,7 @@ $(STAMP): setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
 	  || { echo "error: Python 3.10 to 3.13 is needed. Received: $$($(PYTHON) --version). Say PYTHON=python3.12 or the like." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip  # older ones search for minutes
 	$(RUN) -m pip install --quiet --editable '.[test,mcu]'
 	touch $@
 
