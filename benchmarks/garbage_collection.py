@@ -77,7 +77,7 @@ model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=Tru
               steps_per_execution=10, jit_compile=False)
 for layer in model.layers:
     name = layer.name.removesuffix("_switch")
-    if name in live:
+    if name in live and name != layer.name:
         layer.switch.assign(np.where(np.arange(layer.units) < live[name], 1.0, -1.0))
 keep = method.keep(model, find_groups(model))
 model, _, _ = shrinking.collect(model, keep)

@@ -31,6 +31,7 @@ LARGEST = (300, 100)
 EPOCHS = 12
 BATCH = 128
 STRENGTHS = (4e-4, 1e-3, 2e-3, 4e-3)
+DECAY = 1e-5
 SEARCHES = ("RandomSearch", "BayesianOptimization", "Hyperband")
 
 
@@ -72,7 +73,7 @@ def shrink(images: Data, strength: float) -> dict:
 
     result = shrinking.fit_shrinking(
         network(LARGEST),
-        ShrinkNets(strength),
+        ShrinkNets(strength, decay=DECAY),
         *images.train,
         epochs=EPOCHS,
         batch_size=BATCH,

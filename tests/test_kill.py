@@ -18,7 +18,7 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
-def start(folder):
+def start(folder, errors=subprocess.DEVNULL):
     command = [
         sys.executable,
         "-m",
@@ -27,7 +27,7 @@ def start(folder):
         f"--workdir={folder}",
     ]
     return subprocess.Popen(
-        [*command, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [*command, "--resume"], stdout=subprocess.DEVNULL, stderr=errors
     )
 
 
@@ -53,7 +53,7 @@ def kill_when(process, folder, wanted, limit=60.0):
 
 
 def finish(folder):
-    process = start(folder)
+    process = start(folder, subprocess.PIPE)
     _, errors = process.communicate(timeout=180)
     assert process.returncode == 0, errors.decode()
 
@@ -112,7 +112,6 @@ def test_killed_while_writing_a_checkpoint(tmp_path):
     folder = str(tmp_path / "run")
     process = start(folder)
     assert kill_when(process, folder, in_checkpoint)
-    process.stderr.close()
     latest = os.path.join(folder, "checkpoints", "sparse")
     before = set(os.listdir(latest)) if os.path.isdir(latest) else set()
     assert all(
