@@ -43,7 +43,8 @@ def benchmark_lines() -> list[str]:
         lines.append(
             f"- Removing dead units while LeNet-5 trains takes {s['cpu_ratio']:.2f} x the CPU "
             f"time of not removing them, same epochs (median over {len(removal['runs']) // 2} "
-            f"interleaved pairs of runs). Its training steps need {memory[0]} MB at first and {memory[-1]} MB at the end. Validation "
+            f"interleaved pairs of runs). Its training steps need {memory[0]} MB at first "
+            f"and {memory[-1]} MB at the end. Validation "
             f"accuracy with and without differs by {s['mean_val_accuracy_gap']:.2%} on average "
             f"over the epochs ([plot]({RESULTS}/garbage_collection.png))."
         )
