@@ -150,7 +150,7 @@ def test_the_loss_scale_optimizer_wraps_another():
 
 
 def test_calls_count_the_calls_of_a_shared_layer():
-    found = trace.calls(models.shared_dense())
+    found = trace.read(models.shared_dense()).calls
     shared = [
         (c.operation.name, c.index) for c in found if c.operation.name == "shared"
     ]

@@ -18,7 +18,10 @@ class Member:
 
     Attributes:
         path: The variable's path, such as `conv/kernel`.
-        axis: The axis of that variable that counts units.
+        axis: The axis of that variable that counts units; or two axes (outer, inner)
+            read as one, position = outer * inner size + inner, where units sit at
+            other inner places for each outer one (grouped convolutions, the key
+            width of attention heads).
         role: `producer` (writes the unit), `carrier` (per-channel weights on the
             way) or `consumer` (reads the unit).
         indices: Positions on that axis. `(n,)` integers.
@@ -26,7 +29,7 @@ class Member:
     """
 
     path: str
-    axis: int
+    axis: int | tuple[int, int]
     role: str
     indices: np.ndarray
     units: np.ndarray
@@ -52,19 +55,43 @@ class Site:
     units: tuple[int, ...] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """Where units end without weights: a normaliser, a contraction, a sum, an Add.
+
+    A mask cannot zero what reads them, so it multiplies them by zero here.
+
+    Attributes:
+        layer: Name of the operation that reads them.
+        call: Which call of it, counted from 0.
+        input: Which of the call's inputs.
+        axis: Axis of that input; None for a branch, which is the whole input.
+        units: For each index on that axis the unit, -1 for another group's.
+    """
+
+    layer: str
+    call: int
+    input: int
+    axis: int | None
+    units: tuple[int, ...]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class UnitGroup:
     """Units that share one signature: the same members in the same roles.
 
     Attributes:
-        name: The first producer's layer name (`:k` added where one layer writes
-            several groups); `<layer>:features` for a feature group.
-        kind: `unit` or `feature`.
+        name: The first producer's layer name (`:key` and the like for units inside a
+            layer, `_part2` where one layer writes several groups);
+            `<layer>:features` for a feature group, `<layer>:branches` for the inputs
+            of an Add or Average.
+        kind: `unit`, `branch` or `feature`.
         size: Number of units.
         frozen: None, or the sentence that says why the group cannot be pruned.
         members: The weights that go with each unit.
         sites: Where a switch can stand. For a feature group, the call whose output
             the features are.
+        gates: Where units end without weights.
     """
 
     name: str
@@ -73,6 +100,7 @@ class UnitGroup:
     frozen: str | None
     members: tuple[Member, ...]
     sites: tuple[Site, ...] = ()
+    gates: tuple[Gate, ...] = ()
 
     @property
     def paths(self) -> frozenset[str]:

@@ -13,11 +13,11 @@ import keras
 import numpy as np
 
 from tfsparse import meters, optimizers, records
-from tfsparse.deploy import dead, probe, removal
+from tfsparse.deploy import dead, probe, removal, shrink
 from tfsparse.deploy.lower import lower
 from tfsparse.deploy.strip import add_biases
 from tfsparse.deploy.strip import remove as remove_units
-from tfsparse.graph import find_groups, measure
+from tfsparse.graph import find_groups, measure, trace
 
 RETRACE_MACS = 5e10
 """What a removal costs (rebuild and retrace, about a second on two cores), in MACs.
@@ -113,8 +113,9 @@ def fit_shrinking(
         raise ValueError(
             f"`epochs` must be a positive int. Received: epochs={epochs!r}."
         )
-    groups = find_groups(model, method.kinds)
-    sparse = method.prepare(model, groups)
+    plain = trace.flat(model)
+    groups = find_groups(plain, method.kinds)
+    sparse = method.prepare(plain, groups)
     fresh = model.optimizer.__class__.from_config(model.optimizer.get_config())
     optimizers.recompile(sparse, model, fresh)
     fit_arguments.setdefault("verbose", 0)
@@ -189,7 +190,7 @@ def run(
         _check(state.model, logs, epoch)
         groups = find_groups(state.model, method.kinds)
         keep = spare_one(method.keep(state.model, groups))
-        cost = measure(state.model, removal.kept_shapes(state.model, keep))
+        cost = measure(state.model, removal.plan(state.model, keep))
         state.history.append(
             {
                 **{key: float(value) for key, value in logs.items()},
@@ -254,9 +255,10 @@ def collect(model, keep):
     if all(alive.all() for alive in keep.values()):
         return model, keep, reasons
     planned = removal.plan(model, keep)
-    small, operations = removal.build(model, planned, frozenset(biases))
-    removal.load(operations, model, removal.values_of(model), planned)
-    add_biases(operations, model, planned, biases)
+    small, operations = shrink.build(model, planned, frozenset(biases))
+    values = removal.masked(removal.values_of(planned.graph), planned, surplus=True)
+    removal.load(operations, planned.graph, values, planned)
+    add_biases(operations, planned, biases)
     _compare(model, small)
     pairs, cuts = {}, planned.cut
     for layer in model.layers:

@@ -565,17 +565,13 @@ CASES = [
         {"before": "'opaque' of class Opaque, for which no rule", **OUT},
     ),
     Case(custom_layers_with_rules, {"a": 6, "b": 5}),
-    Case(
-        grouped_conv,
-        {"free": 5},
-        {"before": "grouped convolution 'grouped'", "grouped": "'grouped'", **OUT},
-    ),
+    Case(grouped_conv, {"before": 4, "grouped": 6, "free": 5}),
     Case(
         broadcast_and_layer_norm,
         {"wide": 6},
-        {"one": "broadcast by 'scaled'", "normed": "class LayerNormalization", **OUT},
+        {"one": "broadcast by 'scaled'", "normed": "a mean and a variance", **OUT},
     ),
-    Case(nested_model, {"free": 5}, {"before": "class Functional", **OUT}),
+    Case(nested_model, {"before": 6, "deep": 4, "free": 5}),
 ]
 
 TABLE = {case.build.__name__: case for case in CASES}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 from keras import ops
@@ -35,25 +37,55 @@ def dead_units(model, tolerance: float = 0.0) -> dict[str, np.ndarray]:
     """
     if not tolerance >= 0:
         raise ValueError(f"`tolerance` must be >= 0. Received: tolerance={tolerance}.")
-    values = removal.values_of(model)
+    graph = trace.read(model)
+    values = removal.values_of(graph)
     keep = {}
-    for group in groups.find_groups(model):
+    for group in groups.find_groups(graph):
         if group.frozen:
             continue
         alive = np.ones(group.size, dtype=bool)
         for role in (records.PRODUCER, records.CONSUMER):
             if any(member.role == role for member in group.members):
                 alive &= _norms(group, role, values) > tolerance
+                if role == records.PRODUCER:
+                    alive |= _norms(group, _INNER_BIAS, values) > tolerance
         alive[0] |= not alive.any()
         keep[group.name] = alive
     return keep
 
 
+_INNER_BIAS = "inner bias"
+"""Biases between two kernels of one attention layer: a unit of it that has one is no
+constant that could be folded, as nothing outside the layer sees it."""
+
+
+def _is_inner(group, member) -> bool:
+    *layer, part, name = member.path.split("/")
+    if name != "bias" or part not in ("query", "value", "gate") or not layer:
+        return False
+    inside = "/".join(layer) + "/"
+    return any(
+        m.role == records.CONSUMER and m.path.startswith(inside) for m in group.members
+    )
+
+
+def _rows(value: np.ndarray, axis) -> np.ndarray:
+    """A value with the positions of a member's axis, or of its two, in front."""
+    if not isinstance(axis, tuple):
+        return np.moveaxis(value, axis, 0)
+    front = np.moveaxis(value, axis, (0, 1))
+    return front.reshape(-1, *front.shape[2:])
+
+
 def _norms(group, role: str, values) -> np.ndarray:
     squares = np.zeros(group.size)
     for member in group.members:
-        if member.role == role:
-            rows = np.moveaxis(values[member.path], member.axis, 0)[member.indices]
+        if role == _INNER_BIAS:
+            counts = member.role == records.CARRIER and _is_inner(group, member)
+        else:
+            counts = member.role == role
+        if counts:
+            rows = _rows(values[member.path], member.axis)[member.indices]
             sums = np.square(rows.astype("float64")).reshape(len(rows), -1).sum(1)
             np.add.at(squares, member.units, sums)
     return np.sqrt(squares)
@@ -78,28 +110,38 @@ def fold(model, keep: removal.Keep):
     reasons: dict[str, str] = {}
     if all(values.all() for values in keep.values()):
         return keep, {}, reasons
-    reads = _consumer_inputs(model)
+    analysis = groups.analyse(model, removal.kinds_in(keep))
+    reads = _reads(analysis)
     while True:
-        planned = removal.plan(model, keep)
+        planned = removal.plan(model, keep, analysis)
         biases: dict[str, np.ndarray] = {}
         faults = []
-        for call, values in reads:
-            gone = ~planned.stays(call.inputs[0], -1)
+        for read in reads:
+            gone = ~_alive(planned, read)
             if not gone.any():
                 continue
-            bias, reason = _response(call, values, gone)
-            name = call.operation.name
+            bias, reason = read.response(gone)
+            name = read.call.name
             if reason is None and name in biases and not _same(biases[name], bias):
                 reason = f"{name!r} is shared, and a dead unit sends its calls unlike constants"
             if reason is not None:
-                faults.append((call, values, reason))
-            else:
+                faults.append((read, reason))
+            elif bias is not None:
                 biases[name] = bias
         if not faults:
             biases = {name: bias for name, bias in biases.items() if bias.any()}
             return keep, biases, reasons
-        for call, values, reason in faults:
-            _keep_at_fault(planned, keep, reasons, call, values, reason)
+        for read, reason in faults:
+            _keep_at_fault(planned, keep, reasons, read, reason)
+
+
+def _alive(planned, read) -> np.ndarray:
+    stays = np.ones(len(read.labels), bool)
+    for kind, alive in planned.wanted.items():
+        labels = read.labels if kind == read.kind else None
+        if labels is not None:
+            stays &= (labels < 0) | alive[labels]
+    return stays
 
 
 def _same(first: np.ndarray, second: np.ndarray) -> bool:
@@ -107,54 +149,157 @@ def _same(first: np.ndarray, second: np.ndarray) -> bool:
     return bool(np.abs(first - second).max() <= ROUNDING * scale)
 
 
-def _keep_at_fault(planned, keep, reasons, call, values, reason) -> None:
+def _keep_at_fault(planned, keep, reasons, read, reason) -> None:
     """Sets True the units that make a consumer's answer no constant.
 
     Those that do so alone; if none does alone, all that the consumer reads.
     """
-    read, alone = [], []
-    kinds = planned.analysis.axes[id(call.inputs[0])]
-    for group in planned.analysis.groups:
-        labels = kinds.get(group.kind, [None])[-1]
-        if group.name not in keep or labels is None:
+    all_read, alone = [], []
+    walk = planned.analysis.walks[read.kind]
+    for name, roots in walk.units.items():
+        if name not in keep:
             continue
-        for unit in np.flatnonzero(~keep[group.name]):
-            channels = labels == planned.analysis.roots[group.name][unit]
+        for unit in np.flatnonzero(~keep[name]):
+            channels = read.labels == roots[unit]
             if channels.any():
-                read.append((group.name, unit))
-                if _response(call, values, channels)[1] is not None:
-                    alone.append((group.name, unit))
-    for name, unit in alone or read:
+                all_read.append((name, unit))
+                if read.response(channels)[1] is not None:
+                    alone.append((name, unit))
+    for name, unit in alone or all_read:
         keep[name][unit] = True
         reasons[name] = reason
 
 
-def _consumer_inputs(model) -> list[tuple]:
-    """Every call of a consumer with the values that it reads on random input."""
-    found = trace.calls(model)
-    read = {
-        member.path
-        for group in groups.find_groups(model, groups.KINDS)
-        for member in group.members
-        if member.role == records.CONSUMER
-    }
-    reading = [
-        call
-        for call in found
-        if any(v.path in read for v in trace.variables_of(call.operation))
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Read:
+    """One input of one call where units end, with the values that it reads.
+
+    Attributes:
+        call: The call.
+        kind: Which kind of labels.
+        axis: The axis of the input that they are on.
+        labels: Root labels on that axis.
+        values: What the input was on random data.
+        weights: Whether the units end in a kernel here, or in none (a gate).
+        kernels: `(rows of a kernel that reads units, their root labels)`.
+    """
+
+    call: trace.Call
+    kind: str
+    axis: int
+    labels: np.ndarray
+    values: np.ndarray
+    weights: bool
+    kernels: list
+
+    def response(self, channels):
+        """What the call makes of some channels alone: `(bias, None)`, or why none."""
+        shape = [1] * self.values.ndim
+        shape[self.axis] = len(channels)
+        alone = np.where(channels.reshape(shape), self.values, 0)
+        alone = alone.astype(self.values.dtype)
+        layer, name = self.call.operation, self.call.name
+        if not alone.any():  # a zero counts, too, where a shared layer has one bias
+            linear = isinstance(layer, _LINEAR)
+            outputs = self.call.outputs[0].shape[-1]
+            return (np.zeros(outputs, "float32") if linear else None), None
+        if not self.weights:
+            return None, f"a dead unit sends {name!r} a constant that is not zero"
+        if not isinstance(layer, _LINEAR):
+            gone = self.labels[channels]
+            if not any(rows[np.isin(own, gone)].any() for rows, own in self.kernels):
+                return None, None
+            return None, (
+                f"a dead unit sends a constant to {name!r}, a "
+                f"{type(layer).__name__} that has no bias to take it"
+            )
+        return _response(self.call, alone)
+
+
+_LINEAR = (
+    keras.layers.Dense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+"""Layers whose bias can take what a kernel makes of a constant."""
+
+_RECURRENT = (
+    keras.layers.SimpleRNN,
+    keras.layers.LSTM,
+    keras.layers.GRU,
+    keras.layers.Bidirectional,
+    keras.layers.ConvLSTM1D,
+    keras.layers.ConvLSTM2D,
+    keras.layers.ConvLSTM3D,
+)
+
+
+def _reads(analysis) -> list[_Read]:
+    """Every place where units end, with the values that it reads on random input."""
+    graph = analysis.graph
+    weights = removal.values_of(graph)
+    places = []
+    for kind, walk in analysis.walks.items():
+        kernels: dict[str, list] = {}
+        for (path, axis, role), labels in walk.members.items():
+            if role == records.CONSUMER:
+                kernels.setdefault(path, []).append(
+                    (_rows(weights[path], axis), labels)
+                )
+        gates = {(layer, call, number) for layer, call, number, *_ in walk.gates}
+        for call in graph.calls:
+            own = [
+                kernel
+                for v in trace.variables_of(call.operation)
+                for kernel in kernels.get(graph.paths[id(v)], [])
+            ]
+            read = list(call.inputs) if own else []
+            if own and isinstance(call.operation, _RECURRENT):
+                read.append(call.outputs[0])  # its own state, at the next step
+            if not own:
+                read = [
+                    tensor
+                    for number, tensor in enumerate(call.inputs)
+                    if (call.name, call.index, number) in gates
+                ]
+            for tensor in read:
+                for axis, labels in enumerate(analysis.axes[kind][tensor]):
+                    if labels is not None:
+                        places.append((call, kind, axis, labels, tensor, own))
+    values = _values(graph, [place[4] for place in places])
+    return [
+        _Read(call, kind, axis, labels, values[tensor], bool(own), own)
+        for call, kind, axis, labels, tensor, own in places
     ]
-    if not reading:
-        return []
-    model = trace.functional(model)
-    reader = keras.Model(model.input, [call.inputs[0] for call in reading])
-    values = probe.run(reader, probe.random_inputs(model, np.random.default_rng(1)))
-    return list(zip(reading, values, strict=True))
 
 
-def _response(call, values, channels):
-    """What a consumer makes of some channels alone: `(bias, None)`, or why none."""
+def _values(graph: trace.Graph, tensors) -> dict:
+    """What these tensors are on random input."""
+    wanted = list(dict.fromkeys(tensors))
+    if not wanted:
+        return {}
+    caught: dict[trace.Tensor, object] = {}
+
+    def after(old, new):
+        caught[old] = new
+        return new
+
+    twin, operations = trace.rebuild(graph, after=after)
+    removal.load(operations, graph, removal.values_of(graph), None)
+    reader = keras.Model(twin.inputs, [caught[tensor] for tensor in wanted])
+    inputs = probe.random_inputs(graph, np.random.default_rng(1))
+    return dict(zip(wanted, probe.run(reader, inputs), strict=True))
+
+
+def _response(call, alone):
+    """The bias that a linear layer needs for these values, or why there is none."""
     linear = linear_twin(call.operation)
-    alone = np.where(channels, values, 0).astype(values.dtype)
     answer = linear(ops.convert_to_tensor(alone)) - linear(ops.zeros_like(alone))
     answer = ops.convert_to_numpy(answer)
     answer = answer.reshape(
@@ -163,13 +308,10 @@ def _response(call, values, channels):
     bias = answer[0, 0]
     rounding = ROUNDING * max(1.0, float(np.abs(answer).max()))
     if np.abs(answer - answer[:1]).max() > rounding:
-        return (
-            bias,
-            f"a unit still sends {call.operation.name!r} what the input decides",
-        )
+        return bias, f"a unit still sends {call.name!r} what the input decides"
     if np.abs(answer - bias).max() > rounding:
         return bias, (
-            f"a dead unit sends a constant to {call.operation.name!r}, which sees it "
+            f"a dead unit sends a constant to {call.name!r}, which sees it "
             "unevenly (zero padding), so no bias can replace it"
         )
     return bias, None

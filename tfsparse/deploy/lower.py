@@ -62,8 +62,8 @@ def lower(model):
     Example:
         >>> stock = lower(sparse_model)      # same outputs, no Filter left
     """
-    found = trace.calls(model)
-    scalings = _place(found)
+    graph = trace.read(model)
+    scalings = _place(graph)
     activations = {
         id(s.writer): s.activation
         for s in scalings.values()
@@ -75,10 +75,11 @@ def lower(model):
         if isinstance(s.writer, keras.layers.BatchNormalization)
     }
 
-    def make(operation):
+    def make(operation, name):
         if hasattr(operation, "lowered"):
             return None
         config = _without_house_regularizers(operation.get_config())
+        config["name"] = name
         if id(operation) in activations:
             config["activation"] = activations[id(operation)]
         if id(operation) in scaled_norms:
@@ -86,23 +87,23 @@ def lower(model):
         return operation.__class__.from_config(config)
 
     def call(item, operation, args, kwargs):
-        scaling = scalings.get(id(item.outputs[0]))
+        scaling = scalings.get(item.outputs[0])
         if scaling is None:
             return operation(*args, **kwargs)
         outputs = args[0]
         if scaling.writer is None and not scaling.readers:
-            name = f"{item.operation.name}_{item.index}_scale"
+            name = f"{item.name}_{item.index}_scale"
             factor = scaling.scale.tolist()
             outputs = keras.layers.Rescaling(factor, name=name)(outputs)
         fused = scaling.writer is not None and isinstance(scaling.writer, _FUSES)
         if scaling.activation and not fused:
-            name = f"{item.operation.name}_{item.index}_activation"
+            name = f"{item.name}_{item.index}_activation"
             outputs = keras.layers.Activation(scaling.activation, name=name)(outputs)
         return outputs
 
-    stock, operations = trace.rebuild(model, make, call)
+    stock, operations = trace.rebuild(graph, make, call)
     stays = {key: new for key, new in operations.items() if new is not None}
-    removal.load(stays, model, removal.values_of(model), None)
+    removal.load(stays, graph, removal.values_of(graph), None)
     for scaling in scalings.values():
         if scaling.front is not None:  # off behind BatchNorm: then dead in front, too
             _scale_writer(
@@ -115,15 +116,15 @@ def lower(model):
     return stock
 
 
-def _place(found) -> dict[int, _Scaling]:
+def _place(graph) -> dict[trace.Tensor, _Scaling]:
     """Decides, for every call of a house layer, where its factor goes."""
-    readers, writers = trace.consumers(found), trace.writers(found)
+    found, readers, writers = graph.calls, graph.readers, graph.writers
     calls_of: dict[int, list] = {}
     for call in found:
         calls_of.setdefault(id(call.operation), []).append(call)
 
     def only_reader(tensor):
-        reading = readers.get(id(tensor), [])
+        reading = readers.get(tensor, [])
         return reading[0] if len(reading) == 1 else None
 
     def alike(call, operation):
@@ -134,31 +135,29 @@ def _place(found) -> dict[int, _Scaling]:
             for f in following
         )
 
-    scalings: dict[int, _Scaling] = {}
+    scalings: dict[trace.Tensor, _Scaling] = {}
     taken: set[int] = set()
     for call in found:
         if not hasattr(call.operation, "lowered"):
             continue
         scale, activation = call.operation.lowered(call.kwargs)
         scaling = _Scaling(scale, activation)
-        scalings[id(call.outputs[0])] = scaling
+        scalings[call.outputs[0]] = scaling
         source = call.inputs[0]
-        before = scalings.get(id(source))  # a chain: several switches on one output
+        before = scalings.get(source)  # a chain: several switches on one output
         if before is not None:
             alone = only_reader(source) is not None
             if alone and before.writer is not None and not before.activation:
                 scaling.writer, scaling.front = before.writer, before.front
-        elif id(source) in writers:
-            operation = writers[id(source)].operation
+        elif source in writers:
+            operation = writers[source].operation
             if _linear(operation) and alike(call, operation):
                 scaling.writer = operation
                 scaling.done = id(operation) in taken
                 taken.add(id(operation))
-                scaling.front = _front(
-                    writers[id(source)], writers, only_reader, calls_of
-                )
+                scaling.front = _front(writers[source], writers, only_reader, calls_of)
         if scaling.writer is None and not activation:
-            reading = [c.operation for c in readers.get(id(call.outputs[0]), [])]
+            reading = [c.operation for c in readers.get(call.outputs[0], [])]
             if reading and all(
                 _can_read(op) and len(calls_of[id(op)]) == 1 for op in reading
             ):
@@ -171,9 +170,9 @@ def _front(call, writers, only_reader, calls_of):
     if not isinstance(call.operation, keras.layers.BatchNormalization):
         return None
     source = call.inputs[0]
-    if id(source) not in writers or only_reader(source) is None:
+    if source not in writers or only_reader(source) is None:
         return None
-    layer = writers[id(source)].operation
+    layer = writers[source].operation
     once = len(calls_of[id(layer)]) == len(calls_of[id(call.operation)]) == 1
     return layer if once and isinstance(layer, _FUSES) else None
 

@@ -1,11 +1,11 @@
-"""Plans a removal: which indices of which variables stay, and builds what is left."""
+"""Plans a removal: which indices of which variables stay."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -15,43 +15,117 @@ from tfsparse.graph import groups, rules, trace
 Keep = Mapping[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
     """What stays of a model.
 
     Attributes:
-        variables: Variable path -> {axis: kept indices}; whole variables left out.
-        members: The members of dropped units, with the positions they own.
         analysis: Groups and labels of the model that the plan is for.
-        dropped: Kind -> root labels of the dropped units.
+        wanted: Kind -> bool for each root label: the units that `keep` keeps.
+        alive: The same with the surplus: units that stay, zero, because a layer
+            stores equally many in each of its rows.
+        variables: Path -> {axis or (outer, inner): kept indices}; whole ones left out.
+        lost: Call -> numbers of its inputs that were dropped with their branch.
+        surplus: Group name -> sentence about its surplus.
     """
 
-    variables: dict[str, dict[int, np.ndarray]]
-    members: tuple[tuple[records.Member, np.ndarray], ...]
     analysis: groups.Analysis
-    dropped: dict[str, np.ndarray]
+    wanted: dict[str, np.ndarray]
+    alive: dict[str, np.ndarray]
+    variables: dict[str, dict]
+    lost: dict[trace.Call, set[int]]
+    surplus: dict[str, str]
+
+    @property
+    def graph(self) -> trace.Graph:
+        """The graph that the plan is for."""
+        return self.analysis.graph
+
+    @functools.cached_property
+    def factors(self) -> dict[str, float]:
+        """Path -> factor on weights that make up for a changed size."""
+        found = {}
+        for call in self.graph.calls:
+            rule = rules.factors_of(call.operation)
+            if rule is not None and call.index == 0:
+                for variable, factor in rule(call, self).items():
+                    if factor != 1.0:
+                        found[self.graph.paths[variable]] = factor
+        return found
 
     def cut(self, path: str, value: np.ndarray) -> np.ndarray:
         """The part of a variable's value that stays."""
         for axis, indices in self.variables.get(path, {}).items():
-            value = np.take(value, indices, axis=axis)
-        return value
+            if isinstance(axis, tuple):
+                value = _take_rows(value, axis, indices)
+            else:
+                value = np.take(value, indices, axis=axis)
+        factor = self.factors.get(path)
+        return value if factor is None else value * np.asarray(factor, value.dtype)
 
     def shape(self, variable) -> tuple[int, ...]:
         """The shape that a variable will have."""
         shape = list(variable.shape)
-        for axis, indices in self.variables.get(variable.path, {}).items():
-            shape[axis] = len(indices)
+        path = self.graph.paths[id(variable)]
+        for axis, indices in self.variables.get(path, {}).items():
+            if isinstance(axis, tuple):
+                outer = len(np.unique(indices // variable.shape[axis[1]]))
+                shape[axis[0]], shape[axis[1]] = outer, len(indices) // outer
+            else:
+                shape[axis] = len(indices)
         return tuple(shape)
 
-    def stays(self, tensor, axis: int, kinds=groups.KINDS) -> np.ndarray:
+    def positions(self, variable, axis: int) -> np.ndarray:
+        """The indices that stay on one axis of a variable."""
+        whole = np.arange(variable.shape[axis])
+        return self.variables.get(self.graph.paths[id(variable)], {}).get(axis, whole)
+
+    def kept(self, tensor, axis: int, kinds=groups.LABELLED) -> np.ndarray:
         """For one axis of a tensor, True where its index stays. `(n,)` bool."""
         axis %= len(tensor.shape)
         stays = np.ones(tensor.shape[axis] or 0, dtype=bool)
-        for kind, axes in self.analysis.axes.get(id(tensor), {}).items():
-            if kind in kinds and axes[axis] is not None:
-                stays &= ~np.isin(axes[axis], self.dropped[kind])
+        for kind, alive in self.alive.items():
+            labels = self.analysis.axes[kind][tensor][axis]
+            if kind in kinds and labels is not None:
+                stays = stays & _alive(alive, labels)
         return stays
+
+    def size(self, tensor) -> int:
+        """Elements that a tensor will have for one sample; unknown sizes count 1."""
+        count = 1
+        for axis, n in enumerate(tensor.shape[1:], 1):
+            count *= int(self.kept(tensor, axis).sum()) if n else 1
+        return count
+
+    def extent(self, tensor, axis: int) -> int:
+        """Length that one axis of a tensor will have; 1 where it is unknown."""
+        return int(self.kept(tensor, axis).sum()) if tensor.shape[axis] else 1
+
+    def closed(self, only_surplus: bool):
+        """Gates to close: `(layer, call, input)` -> [(axis, bool that stays open)]."""
+        gates: dict[tuple, list] = {}
+        if "unit" in self.wanted:
+            wanted, alive = self.wanted["unit"], self.alive["unit"]
+            for layer, call, number, axis, labels in self.analysis.walks["unit"].gates:
+                stays = _alive(wanted, labels)
+                if only_surplus:
+                    stays = stays[_alive(alive, labels)]
+                if not stays.all():
+                    gates.setdefault((layer, call, number), []).append((axis, stays))
+        return gates
+
+
+def _alive(alive: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return (labels < 0) | alive[labels]
+
+
+def _take_rows(value: np.ndarray, axes: tuple[int, int], indices) -> np.ndarray:
+    """Other places of the inner axis for each place of the outer one."""
+    front = np.moveaxis(value, axes, (0, 1))
+    outer, inner, *rest = front.shape
+    rows = len(np.unique(indices // inner))
+    taken = front.reshape(outer * inner, *rest)[indices].reshape(rows, -1, *rest)
+    return np.moveaxis(taken, (0, 1), axes)
 
 
 def check_keep(
@@ -93,35 +167,126 @@ def check_keep(
     return checked
 
 
-def plan(model, keep: Keep) -> Plan:
-    """Works out what stays of `model` under `keep`. See `Plan`."""
-    kinds = groups.KINDS if any(":features" in name for name in keep) else ("unit",)
-    analysis = groups.analyse(model, kinds)
+def kinds_in(keep: Keep) -> tuple[str, ...]:
+    """The kinds of groups that a keep needs to be known."""
+    kinds = ["unit"]
+    if any(name.endswith(":branches") for name in keep):
+        kinds.append("branch")
+    if any(":features" in name for name in keep):
+        kinds.append("feature")
+    return tuple(kinds)
+
+
+def plan(model, keep: Keep, analysis: groups.Analysis | None = None) -> Plan:
+    """Works out what stays of `model` under `keep`. See `Plan`.
+
+    Args:
+        model: A built Functional or Sequential model.
+        keep: Group name -> bool array `(units,)`, True = stays.
+        analysis: What `groups.analyse` found, where many plans are made of one model.
+
+    Raises:
+        ValueError: `keep` does not fit the model's groups.
+    """
+    if analysis is None:
+        analysis = groups.analyse(model, kinds_in(keep))
     keep = check_keep(keep, analysis.groups)
-    gone: dict[tuple[str, int], list[np.ndarray]] = {}
-    dropped = {kind: [] for kind in kinds}
-    members = []
+    wanted = {
+        kind: np.ones(len(walk.roots), bool) for kind, walk in analysis.walks.items()
+    }
+    lost: dict[trace.Call, set[int]] = {}
+    calls = {(call.name, call.index): call for call in analysis.graph.calls}
     for group in analysis.groups:
         if group.name not in keep:
             continue
-        stays = keep[group.name]
-        dropped[group.kind].append(analysis.roots[group.name][~stays])
-        for member in group.members:
-            positions = member.indices[~stays[member.units]]
-            gone.setdefault((member.path, member.axis), []).append(positions)
-            members.append((member, positions))
-    sizes = {v.path: v.shape for v in model.variables}
-    variables: dict[str, dict[int, np.ndarray]] = {}
-    for (path, axis), positions in gone.items():
-        left = np.setdiff1d(np.arange(sizes[path][axis]), np.concatenate(positions))
-        if not len(left):
+        gone = ~keep[group.name]
+        if group.kind == "branch":
+            call = calls[group.gates[0].layer, group.gates[0].call]
+            lost[call] = set(np.flatnonzero(gone).tolist())
+        else:
+            wanted[group.kind][analysis.walks[group.kind].units[group.name][gone]] = (
+                False
+            )
+    alive = {kind: values.copy() for kind, values in wanted.items()}
+    layers: dict[str, str] = {}
+    if "unit" in alive:
+        layers = _settle(analysis.walks["unit"].lanes, wanted["unit"], alive["unit"])
+    surplus = {
+        name: f"{layers['']} stores equally many units in each of its rows: "
+        f"{int(more)} stay with weights of zero"
+        for name, units in (analysis.walks["unit"].units if layers else {}).items()
+        if (more := (alive["unit"] & ~wanted["unit"])[units].sum())
+    }
+    return Plan(analysis, wanted, alive, _cuts(analysis, alive), lost, surplus)
+
+
+def _settle(lanes, wanted: np.ndarray, alive: np.ndarray) -> dict[str, str]:
+    """Drops what a dropped owner takes along, then evens the rows out, upwards."""
+    for lane in lanes:
+        if lane.owner >= 0 and not alive[lane.owner]:
+            for part in lane.parts:
+                wanted[part[part >= 0]] = alive[part[part >= 0]] = False
+    sets: dict[int, list] = {}
+    for lane in lanes:
+        sets.setdefault(lane.number, []).append(lane)
+    raised: dict[str, str] = {}
+    changed = True
+    while changed:
+        changed = False
+        for rows in sets.values():
+            live = [row for row in rows if _is_live(row, alive)]
+            for k in range(len(rows[0].parts)):
+                counts = [int(_alive(alive, row.parts[k]).sum()) for row in live]
+                most = max([*counts, 1])
+                for row, count in zip(live, counts, strict=True):
+                    if count < most:
+                        dead = row.parts[k][~_alive(alive, row.parts[k])]
+                        alive[dead[: most - count]] = True
+                        raised[""] = repr(row.layer)
+                        changed = True
+    return raised
+
+
+def _is_live(lane, alive) -> bool:
+    if lane.owner >= 0:
+        return bool(alive[lane.owner])
+    return any(_alive(alive, part).any() for part in lane.parts)
+
+
+def _cuts(analysis, alive) -> dict[str, dict]:
+    """Path -> axis -> indices that stay, where some go."""
+    stays: dict[tuple, np.ndarray] = {}
+    for kind, walk in analysis.walks.items():
+        for (path, axis, _), labels in walk.members.items():
+            mask = _alive(alive[kind], labels)
+            if not mask.all():
+                stays[path, axis] = stays.get((path, axis), True) & mask
+    cuts: dict[str, dict] = {}
+    variables = analysis.graph.variables
+    for (path, axis), mask in stays.items():
+        if not mask.any():
             raise ValueError(
                 f"`keep` must leave something of {path}. Received: masks that together "
-                f"drop all {sizes[path][axis]} indices of its axis {axis}."
+                f"drop all {len(mask)} indices of its axis {axis}."
             )
-        variables.setdefault(path, {})[axis] = left
-    roots = {k: np.concatenate([np.zeros(0, int), *v]) for k, v in dropped.items()}
-    return Plan(variables, tuple(members), analysis, roots)
+        cuts.setdefault(path, {})[axis] = mask
+    for path, axes in cuts.items():
+        for axis in [a for a in axes if isinstance(a, tuple)]:
+            rows = axes[axis].reshape([variables[path].shape[a] for a in axis])
+            for place, one in enumerate(axis):  # these two are cut together
+                if one in axes:
+                    rows = rows & np.expand_dims(axes.pop(one), 1 - place)
+            counts = rows.sum(axis=1)
+            if len(set(counts[counts > 0].tolist())) != 1:
+                raise records.StripError(
+                    f"The rows of {path} must keep equally many units. "
+                    f"Received: {sorted(set(counts.tolist()))} on axes {axis}."
+                )
+            axes[axis] = rows.reshape(-1)
+    return {
+        path: {axis: np.flatnonzero(mask) for axis, mask in axes.items()}
+        for path, axes in cuts.items()
+    }
 
 
 def slices(model, keep: Keep) -> dict[str, dict[int, np.ndarray]]:
@@ -144,125 +309,49 @@ def slices(model, keep: Keep) -> dict[str, dict[int, np.ndarray]]:
     return plan(model, keep).variables
 
 
-def kept_shapes(model, keep: Keep) -> dict[str, tuple[int, ...]]:
-    """The shapes that variables will have under `keep`, for `graph.measure`."""
-    planned = plan(model, keep)
-    return {
-        v.path: planned.shape(v) for v in model.variables if v.path in planned.variables
-    }
-
-
-def build(model, planned: Plan, bias_on: frozenset[str] = frozenset()):
-    """Builds the model that `planned` leaves, with fresh weights.
+def masked(values, planned: Plan, surplus: bool = False) -> dict[str, np.ndarray]:
+    """Values with the weights zeroed that read dropped units.
 
     Args:
-        model: The model that the plan was made for.
-        planned: What stays.
-        bias_on: Names of layers that get a bias, if they have none.
-
-    Returns:
-        The smaller model and the dict `id(old operation) -> new operation`.
+        values: Path -> value of every variable.
+        planned: What is dropped.
+        surplus: Zero what writes and carries a surplus unit, too.
     """
-    found = trace.calls(model)
-    readers = trace.consumers(found)
-    first_call = {id(c.operation): c for c in reversed(found)}
-    present: dict[int, np.ndarray] = {}  # old positions on the last axis, now there
-
-    def make(operation):
-        config = operation.get_config()
-        _resize(operation, config, planned, first_call[id(operation)])
-        if operation.name in bias_on and "use_bias" in config:
-            config["use_bias"] = True
-        return operation.__class__.from_config(config)
-
-    def call(item, operation, args, kwargs):
-        if type(item.operation) is rules.TAKE:
-            wanted = rules.constant_indices(item)[planned.stays(item.outputs[0], -1)]
-            return _take(args[0], wanted, present.get(id(item.inputs[0])))
-        if hasattr(item.operation, "resized_call"):
-            stays = planned.stays(item.outputs[0], -1)
-            kwargs = item.operation.resized_call(kwargs, stays, planned.variables)
-        return operation(*args, **kwargs)
-
-    def after(old, new):
-        stays = planned.stays(old, -1)
-        if "feature" in planned.dropped and _is_source(old, planned, readers):
-            units = np.flatnonzero(planned.stays(old, -1, ("unit",)))
-            wanted = np.flatnonzero(stays)
-            if len(wanted) < len(units):
-                new = _take(new, wanted, units)
-        elif _gathered(old, readers):
-            stays = planned.stays(old, -1, ("unit",))
-        present[id(old)] = np.flatnonzero(stays)
-        return new
-
-    return trace.rebuild(model, make, call, after)
+    values, copied = dict(values), set()
+    for kind, walk in planned.analysis.walks.items():
+        wanted, alive = planned.wanted[kind], planned.alive[kind]
+        for (path, axis, role), labels in walk.members.items():
+            gone = ~_alive(wanted, labels)
+            if role != records.CONSUMER:
+                if not surplus or path.split("/")[-1].startswith("moving_"):
+                    continue
+                gone &= _alive(alive, labels)
+            if gone.any():
+                if path not in copied:
+                    copied.add(path)
+                    values[path] = values[path].copy()
+                _zero(values[path], axis, gone)
+    return values
 
 
-def _gathered(tensor, readers) -> bool:
-    reading = readers.get(id(tensor), [])
-    return len(reading) == 1 and type(reading[0].operation) is rules.TAKE
-
-
-def _is_source(tensor, planned, readers) -> bool:
-    """Whether features are dropped here: a Flatten or an input, not gathered yet."""
-    if _gathered(tensor, readers) or len(tensor.shape) != 2:
-        return False
-    sources = {
-        site.layer
-        for group in planned.analysis.groups
-        if group.kind == "feature"
-        for site in group.sites
-    }
-    origin = trace.origin(tensor)
-    return origin in sources
-
-
-def _take(tensor, wanted, present):
-    """Gathers old positions `wanted` from a tensor that holds `present` of them."""
-    indices = np.searchsorted(present, wanted)
-    if len(indices) == len(present):
-        return tensor
-    return ops.take(tensor, indices.tolist(), axis=-1)
-
-
-def _resize(operation, config: dict, planned: Plan, call) -> None:
-    """Writes the new sizes into a layer's config."""
-    if hasattr(operation, "resized"):
-        shapes = {v.name: planned.shape(v) for v in operation.variables}
-        config.update(operation.resized(shapes))
-    elif isinstance(operation, keras.layers.Dense):
-        config["units"] = planned.shape(operation.kernel)[-1]
-    elif "filters" in config:
-        kernel = getattr(operation, "pointwise_kernel", None)
-        config["filters"] = planned.shape(
-            operation.kernel if kernel is None else kernel
-        )[-1]
-    elif isinstance(operation, keras.layers.Rescaling):
-        stays = planned.stays(call.outputs[0], -1)
-        for name in ("scale", "offset"):
-            if np.ndim(getattr(operation, name)):
-                config[name] = np.asarray(getattr(operation, name))[stays].tolist()
-    elif isinstance(operation, keras.layers.Reshape | rules.RESHAPE):
-        shape = [
-            int(planned.stays(call.outputs[0], axis).sum())
-            for axis in range(1, len(call.outputs[0].shape))
-        ]
-        if "target_shape" in config:
-            config["target_shape"] = shape
-        else:
-            config["newshape"] = [-1, *shape]
+def _zero(value: np.ndarray, axis, gone: np.ndarray) -> None:
+    if isinstance(axis, tuple):
+        front = np.moveaxis(value, axis, (0, 1))
+        front[gone.reshape(front.shape[:2])] = 0
+    else:
+        np.moveaxis(value, axis, 0)[gone] = 0
 
 
 def load(operations: dict[int, object], model, values, planned: Plan | None) -> None:
     """Writes `values` (path -> array), cut by the plan, into rebuilt operations."""
-    for old in model.layers:
-        if id(old) not in operations:
+    graph = trace.read(model)
+    for old in graph.operations:
+        if operations.get(id(old)) is None:
             continue
-        new = operations[id(old)]
-        for source, target in pair(old, new):
-            value = values[source.path]
-            target.assign(value if planned is None else planned.cut(source.path, value))
+        for source, target in pair(old, operations[id(old)]):
+            path = graph.paths[id(source)]
+            value = values[path]
+            target.assign(value if planned is None else planned.cut(path, value))
 
 
 def pair(old, new) -> list[tuple]:
@@ -276,4 +365,5 @@ def pair(old, new) -> list[tuple]:
 
 def values_of(model) -> dict[str, np.ndarray]:
     """Path -> value of every variable of a model."""
-    return {v.path: ops.convert_to_numpy(v) for v in model.variables}
+    variables = trace.read(model).variables
+    return {path: ops.convert_to_numpy(v) for path, v in variables.items()}

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tfsparse import records
-from tfsparse.deploy import dead, probe, removal
+from tfsparse.deploy import dead, probe, removal, shrink
 from tfsparse.graph import trace
 
 TOLERANCE = 1e-5
@@ -16,7 +16,9 @@ TOLERANCE = 1e-5
 def mask(model, keep: removal.Keep):
     """A copy of the model in which dropped units contribute exactly nothing.
 
-    Zeroes the slices of every consumer that read a dropped unit.
+    Zeroes the slices of every consumer that read a dropped unit. Where units end
+    without weights (a normaliser, a product that is summed, a branch at its Add), the
+    copy multiplies them by zero.
 
     Args:
         model: A built Functional or Sequential Keras model; it is not changed.
@@ -32,18 +34,20 @@ def mask(model, keep: removal.Keep):
         >>> masked = mask(net, {"conv": np.arange(8) < 4})
     """
     planned = removal.plan(model, keep)
-    masked, operations = trace.rebuild(model)
-    removal.load(operations, model, _masked(removal.values_of(model), planned), None)
+    values = removal.masked(removal.values_of(planned.graph), planned)
+    masked, operations = shrink.gated(model, planned)
+    removal.load(operations, planned.graph, values, None)
     return masked
 
 
 def strip(model, keep: removal.Keep | None = None):
     """A smaller model of stock layers, computing what the masked model computes.
 
-    With `keep`, equals `mask(model, keep)`. Without, removes the units that are
-    dead already (`dead_units`) and equals `model`: the constants that dead units
-    still send on are added to the biases of their consumers. A unit whose constant
-    cannot be folded exactly (zero padding sees it) stays.
+    With `keep`, equals `mask(model, keep)`. Without, removes the units and branches
+    that are dead already (`dead_units`) and equals `model`: the constants that dead
+    units still send on are added to the biases of their consumers. A unit whose
+    constant cannot be folded exactly (zero padding sees it) stays. Nested models are
+    opened: their layers stand in the result, under their own names.
 
     Args:
         model: A built Functional or Sequential Keras model; it is not changed.
@@ -53,7 +57,7 @@ def strip(model, keep: removal.Keep | None = None):
         The stripped model; layer names stay as they were.
 
     Raises:
-        ValueError: `keep` does not fit the model's groups.
+        ValueError: `keep` does not fit the model's groups, or weights are nan.
         StripError: The result differs from the masked model by more than rounding.
 
     Example:
@@ -69,49 +73,42 @@ def strip(model, keep: removal.Keep | None = None):
 def remove(model, keep: removal.Keep, biases: dict[str, np.ndarray]):
     """Strips `keep`, adds `biases` to the layers named, and proves the result."""
     planned = removal.plan(model, keep)
-    small, operations = removal.build(model, planned, frozenset(biases))
-    values = removal.values_of(model)
-    if planned.variables:
-        _prove(model, planned, small, operations, values)
-    removal.load(operations, model, values, planned)
-    add_biases(operations, model, planned, biases)
+    graph = planned.graph
+    values = removal.values_of(graph)
+    for path, value in values.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise ValueError(
+                f"`model` must have finite weights. Received: nan or inf in {path}."
+            )
+    small, operations = shrink.build(model, planned, frozenset(biases))
+    if planned.variables or planned.lost:
+        _prove(planned, small, operations, values)
+    values = removal.masked(values, planned, surplus=True)
+    removal.load(operations, graph, values, planned)
+    add_biases(operations, planned, biases)
     return small
 
 
-def add_biases(operations, model, planned, biases: dict[str, np.ndarray]) -> None:
+def add_biases(operations, planned, biases: dict[str, np.ndarray]) -> None:
     """Adds constants, cut by the plan, to the biases of rebuilt layers."""
-    for layer in model.layers:
-        if layer.name in biases:
-            new = operations[id(layer)]
-            kernel = trace.variables_of(layer)[0]
-            last = len(kernel.shape) - 1
-            if hasattr(layer, "pointwise_kernel"):
-                kernel = layer.pointwise_kernel
-            stays = planned.variables.get(kernel.path, {}).get(last)
-            constant = biases[layer.name]
-            new.bias.assign_add(constant if stays is None else constant[stays])
+    graph = planned.graph
+    for layer in graph.operations:
+        constant = biases.get(graph.names[id(layer)])
+        if constant is not None:
+            call = next(c for c in graph.calls if c.operation is layer)
+            stays = planned.kept(call.outputs[0], -1)
+            operations[id(layer)].bias.assign_add(constant[stays])
 
 
-def _masked(
-    values: dict[str, np.ndarray], planned: removal.Plan
-) -> dict[str, np.ndarray]:
-    values = dict(values)
-    for member, positions in planned.members:
-        if member.role == records.CONSUMER and len(positions):
-            value = values[member.path].copy()
-            np.moveaxis(value, member.axis, 0)[positions] = 0
-            values[member.path] = value
-    return values
-
-
-def _prove(model, planned, small, operations, values) -> None:
+def _prove(planned, small, operations, values) -> None:
     """Compares masked and stripped on random input, BatchNorm randomised."""
     rng = np.random.default_rng(0)
-    values = _randomised(model, values, rng)
-    masked, twins = trace.rebuild(model)
-    removal.load(twins, model, _masked(values, planned), None)
-    removal.load(operations, model, values, planned)
-    inputs = probe.random_inputs(model, rng)
+    graph = planned.graph
+    values = _randomised(graph, values, rng)
+    masked, twins = shrink.gated(graph, planned)
+    removal.load(twins, graph, removal.masked(values, planned), None)
+    removal.load(operations, graph, removal.masked(values, planned, True), planned)
+    inputs = probe.random_inputs(graph, rng)
     expected, received = probe.run(masked, inputs), probe.run(small, inputs)
     for number, (a, b) in enumerate(zip(expected, received, strict=True)):
         scale = np.abs(a).max() or 1.0
@@ -124,14 +121,14 @@ def _prove(model, planned, small, operations, values) -> None:
             )
 
 
-def _randomised(model, values, rng) -> dict[str, np.ndarray]:
+def _randomised(graph: trace.Graph, values, rng) -> dict[str, np.ndarray]:
     """Fresh BatchNorm statistics: on an untrained one a wrong strip looks exact."""
     values = dict(values)
-    for layer in model.layers:
+    for layer in graph.operations:
         if isinstance(layer, keras.layers.BatchNormalization):
             for variable in layer.variables:
                 positive = variable.name in ("gamma", "moving_variance")
                 low, high = (0.5, 1.5) if positive else (-0.5, 0.5)
-                shape = variable.shape
-                values[variable.path] = rng.uniform(low, high, shape).astype("float32")
+                fresh = rng.uniform(low, high, variable.shape).astype("float32")
+                values[graph.paths[id(variable)]] = fresh
     return values

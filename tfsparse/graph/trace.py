@@ -1,12 +1,16 @@
 """Reads a Keras model as a list of calls and builds new models from such a list.
 
-The only file, with those of `optimizers/`, that touches private names of Keras;
-`tests/test_trace.py` fails when Keras moves them.
+Nested models are read as if their layers stood in the outer model: every call has
+its own tensors, also where one inner model is called twice. The only file, with those
+of `optimizers/`, that touches private names of Keras; `tests/test_trace.py` fails
+when Keras moves them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,27 +18,131 @@ import keras
 
 
 @dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor of the graph. Two are equal if they are the same edge.
+
+    Attributes:
+        key: The nested calls that lead to it, and Keras's tensor.
+        shape: With None for unknown sizes; the batch comes first.
+        dtype: Such as `float32`.
+        origin: Name of the operation or input that wrote it.
+    """
+
+    key: tuple
+    shape: tuple = dataclasses.field(compare=False)
+    dtype: str = dataclasses.field(compare=False)
+    origin: str = dataclasses.field(compare=False)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Call:
-    """One call of one operation inside a functional model.
+    """One call of one operation inside a model.
 
     Attributes:
         operation: The layer or op that was called.
-        index: Which call of this operation within the model, counted from 0.
-        inputs: Symbolic tensors that went in.
-        outputs: Symbolic tensors that came out.
-        arguments: Keras's record of the call, for `rebuild`.
+        name: Its name, unique in the graph.
+        index: Which call of this operation within the graph, counted from 0.
+        inputs: Tensors that went in.
+        outputs: Tensors that came out.
+        arguments: Keras's record of the call.
+        training: What an enclosing nested model was told, None if nothing.
     """
 
     operation: Any
+    name: str
     index: int
-    inputs: tuple
-    outputs: tuple
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
     arguments: Any
+    training: bool | None = None
 
     @property
     def kwargs(self) -> dict:
         """Keyword arguments of the call."""
         return self.arguments.kwargs
+
+    def fill(self, values) -> tuple[tuple, dict]:
+        """The call's args and kwargs with `values` for its inputs, one by one."""
+        values = iter(values)
+        return keras.tree.map_structure(
+            lambda x: next(values) if isinstance(x, keras.KerasTensor) else x,
+            (self.arguments.args, self.arguments.kwargs),
+        )
+
+    def numbers(self, name: str) -> list[int]:
+        """Which inputs were passed as the argument `name` of the operation's call."""
+        bound = inspect.signature(self.operation.call).bind_partial(
+            *self.arguments.args, **self.arguments.kwargs
+        )
+        wanted = [
+            id(x)
+            for x in keras.tree.flatten(bound.arguments.get(name))
+            if isinstance(x, keras.KerasTensor)
+        ]
+        keys = [
+            id(x)
+            for x in keras.tree.flatten((self.arguments.args, self.arguments.kwargs))
+            if isinstance(x, keras.KerasTensor)
+        ]
+        return [keys.index(key) for key in wanted]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Graph:
+    """All calls of a model, nested models opened, in execution order.
+
+    Attributes:
+        model: The functional model that was read.
+        calls: Its calls.
+        inputs: Tensors that come in.
+        outputs: Tensors that go out.
+        names: `id(operation)` -> unique name.
+        paths: `id(variable)` -> path, unique in the graph: Keras's own, behind the
+            nested model's name where two models use one path.
+    """
+
+    model: Any
+    calls: list[Call]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    names: dict[int, str]
+    paths: dict[int, str]
+
+    @functools.cached_property
+    def readers(self) -> dict[Tensor, list[Call]]:
+        """Tensor -> the calls that read it."""
+        readers: dict[Tensor, list[Call]] = {}
+        for call in self.calls:
+            for tensor in dict.fromkeys(call.inputs):
+                readers.setdefault(tensor, []).append(call)
+        return readers
+
+    @functools.cached_property
+    def writers(self) -> dict[Tensor, Call]:
+        """Tensor -> the call that wrote it; inputs have none."""
+        return {tensor: call for call in self.calls for tensor in call.outputs}
+
+    @functools.cached_property
+    def operations(self) -> list:
+        """Every operation once, in the order of its first call."""
+        return list(
+            {id(call.operation): call.operation for call in self.calls}.values()
+        )
+
+    @functools.cached_property
+    def variables(self) -> dict[str, Any]:
+        """Path -> variable, in order."""
+        return {
+            self.paths[id(variable)]: variable
+            for operation in self.operations
+            for variable in variables_of(operation)
+        }
+
+    def only_reader(self, call: Call) -> Call | None:
+        """The one call that reads a call's outputs; None if several do, or the user."""
+        reading = [r for t in call.outputs for r in self.readers.get(t, [])]
+        exposed = any(t in self.outputs for t in call.outputs)
+        return reading[0] if len(reading) == 1 and not exposed else None
 
 
 def functional(model) -> keras.Model:
@@ -55,7 +163,7 @@ def functional(model) -> keras.Model:
                 "an input shape. Begin it with keras.Input(shape) or call it once."
             )
         return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    if not hasattr(model, "_nodes_by_depth"):
+    if not _is_functional(model):
         raise ValueError(
             "`model` must be Functional or Sequential. "
             f"Received: {type(model).__name__}, a subclass whose call() is Python code "
@@ -64,42 +172,153 @@ def functional(model) -> keras.Model:
     return model
 
 
-def calls(model) -> list[Call]:
-    """All calls of `model` in execution order, the input placeholders left out."""
+def _is_functional(model) -> bool:
+    """Whether a model's graph says all that its call does."""
+    if isinstance(model, keras.Sequential):
+        return model.built and bool(model.inputs)
+    if not isinstance(model, keras.Model) or not hasattr(model, "_nodes_by_depth"):
+        return False
+    return type(model).call is _functional_class().call
+
+
+@functools.cache
+def _functional_class() -> type:
+    """The class behind `keras.Model(inputs, outputs)`, which has no public name."""
+    x = keras.Input((1,))
+    return type(keras.Model(x, x))
+
+
+def read(model) -> Graph:
+    """Reads a model, its nested models included.
+
+    Args:
+        model: A built Functional or Sequential model, or a Graph (returned as it is).
+
+    Raises:
+        ValueError: `model` is not built or is a subclass.
+    """
+    if isinstance(model, Graph):
+        return model
     model = functional(model)
-    seen: dict[int, int] = {}
-    found = []
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            if not node.operation or node.is_input:
-                continue
-            key = id(node.operation)
-            index = seen.get(key, 0)
-            seen[key] = index + 1
-            found.append(
-                Call(
-                    node.operation,
-                    index,
-                    tuple(node.input_tensors),
-                    tuple(node.output_tensors),
-                    node.arguments,
-                )
+    reader = _Reader()
+    tensors = {id(t): _tensor(t, (), origin(t)) for t in model.inputs}
+    inputs = tuple(tensors[id(t)] for t in model.inputs)
+    reader.names |= {f"input:{t.origin}": None for t in inputs}
+    reader.visit(model, (), tensors, None, False)
+    outputs = tuple(tensors[id(t)] for t in keras.tree.flatten(model.outputs))
+    return Graph(model, reader.calls, inputs, outputs, reader.name_of, reader.path_of)
+
+
+def _tensor(tensor, scope: tuple, name: str, shape=None) -> Tensor:
+    shape = tuple(tensor.shape) if shape is None else tuple(shape)
+    return Tensor((*scope, id(tensor)), shape, tensor.dtype, name)
+
+
+class _Reader:
+    """Collects the calls of a model and of the models inside it."""
+
+    def __init__(self):
+        self.calls: list[Call] = []
+        self.names: dict[str, int | None] = {}
+        self.name_of: dict[int, str] = {}
+        self.paths: dict[str, int] = {}
+        self.path_of: dict[int, str] = {}
+        self._called: dict[int, int] = {}
+
+    def visit(self, model, scope, tensors, training, reshaped, where="") -> None:
+        """Adds the calls of `model`; `tensors` maps its Keras tensors, and grows."""
+        for depth in sorted(model._nodes_by_depth, reverse=True):
+            for node in model._nodes_by_depth[depth]:
+                if not node.operation or node.is_input:
+                    continue
+                if isinstance(node.operation, keras.Model) and _is_functional(
+                    node.operation
+                ):
+                    self._enter(node, scope, tensors, training, reshaped, where)
+                else:
+                    self._add(node, scope, tensors, training, reshaped, where)
+
+    def _enter(self, node, scope, tensors, training, reshaped, where) -> None:
+        inner = functional(node.operation)
+        given = _given(node.arguments, inner)
+        inside = {
+            id(own): tensors[id(outer)]
+            for own, outer in zip(inner.inputs, given, strict=True)
+        }
+        reshaped = reshaped or any(
+            tuple(own.shape[1:]) != inside[id(own)].shape[1:] for own in inner.inputs
+        )
+        told = node.arguments.kwargs.get("training")
+        told = training if told is None else bool(told)
+        place = f"{where}{node.operation.name}/"
+        self.visit(inner, (*scope, id(node)), inside, told, reshaped, place)
+        outs = keras.tree.flatten(inner.outputs)
+        for outer, own in zip(node.output_tensors, outs, strict=True):
+            tensors[id(outer)] = inside[id(own)]
+
+    def _add(self, node, scope, tensors, training, reshaped, where) -> None:
+        operation = node.operation
+        index = self._called.get(id(operation), 0)
+        self._called[id(operation)] = index + 1
+        if index == 0:
+            self._register(operation, where)
+        name = self.name_of[id(operation)]
+        shapes = [t.shape for t in node.output_tensors]
+        if reshaped:  # an inner model was called with other sizes than its Input's
+            args, kwargs = node.arguments.fill_in(
+                {
+                    id(t): keras.KerasTensor(tensors[id(t)].shape, t.dtype)
+                    for t in node.input_tensors
+                }
             )
-    return found
+            outs = operation.compute_output_spec(*args, **kwargs)
+            shapes = [t.shape for t in keras.tree.flatten(outs)]
+        for tensor, shape in zip(node.output_tensors, shapes, strict=True):
+            tensors[id(tensor)] = _tensor(tensor, scope, name, shape)
+        self.calls.append(
+            Call(
+                operation,
+                name,
+                index,
+                tuple(tensors[id(t)] for t in node.input_tensors),
+                tuple(tensors[id(t)] for t in node.output_tensors),
+                node.arguments,
+                training,
+            )
+        )
+
+    def _register(self, operation, where: str) -> None:
+        name = _unused(operation.name, where.replace("/", "_"), self.names)
+        self.names[name] = id(operation)
+        self.name_of[id(operation)] = name
+        for variable in variables_of(operation):
+            if id(variable) not in self.path_of:
+                path = _unused(variable.path, where, self.paths)
+                self.paths[path] = id(variable)
+                self.path_of[id(variable)] = path
 
 
-def consumers(found: list[Call]) -> dict[int, list[Call]]:
-    """Maps `id(tensor)` to the calls that read it."""
-    readers: dict[int, list[Call]] = {}
-    for call in found:
-        for tensor in call.inputs:
-            readers.setdefault(id(tensor), []).append(call)
-    return readers
+def _unused(name: str, prefix: str, taken) -> str:
+    """`name`, or behind `prefix`, or with a number: the first that is not taken."""
+    wanted = name
+    if wanted in taken and prefix:
+        name = wanted = f"{prefix}{name}"
+    number = 1
+    while wanted in taken:
+        wanted = f"{name}_{number}"
+        number += 1
+    return wanted
 
 
-def writers(found: list[Call]) -> dict[int, Call]:
-    """Maps `id(tensor)` to the call that wrote it; model inputs have none."""
-    return {id(tensor): call for call in found for tensor in call.outputs}
+def _given(arguments, inner) -> list:
+    """The tensors that a nested model was called with, in the order of its inputs."""
+    given = (
+        arguments.args[0] if arguments.args else next(iter(arguments.kwargs.values()))
+    )
+    wanted = inner._inputs_struct
+    if isinstance(given, dict) and isinstance(wanted, dict):
+        return [given[name] for name in wanted]
+    return keras.tree.flatten(given)
 
 
 def operation_class(build: Callable, inputs: int = 1) -> type:
@@ -112,58 +331,94 @@ def operation_class(build: Callable, inputs: int = 1) -> type:
     Returns:
         The Operation subclass, to key a rule by.
     """
-    tensors = [keras.Input((4, 4)) for _ in range(inputs)]
-    return type(build(*tensors)._keras_history.operation)
+    outputs = build(*(keras.Input((4, 4)) for _ in range(inputs)))
+    return type(keras.tree.flatten(outputs)[0]._keras_history.operation)
 
 
-def clone(operation):
+def clone(operation, name: str):
     """A new layer or op of the same configuration, without weights."""
-    return operation.__class__.from_config(operation.get_config())
+    return operation.__class__.from_config({**operation.get_config(), "name": name})
 
 
 def rebuild(
     model,
-    make: Callable[[Any], Any] = clone,
+    make: Callable[[Any, str], Any] = clone,
     call: Callable | None = None,
     after: Callable | None = None,
+    needed: Callable[[Call], bool] | None = None,
 ) -> tuple[keras.Model, dict[int, Any]]:
-    """Builds a new model by replaying the calls of `model` on new operations.
+    """Builds a new, flat model by replaying the calls of `model` on new operations.
 
     Args:
-        model: A functional or sequential model.
-        make: Operation -> new operation; asked once for each.
+        model: A functional or sequential model, or its Graph.
+        make: `(operation, name) -> new operation`; asked once for each.
         call: `(Call, new operation, args, kwargs) -> outputs`, where something else
             than `operation(*args, **kwargs)` is wanted.
         after: `(old tensor, new tensor) -> tensor` that later calls read instead.
+        needed: Call -> False if it is to be left out, as nothing reads it any more.
 
     Returns:
         The new model, and a dict from `id(old operation)` to the new operation.
     """
-    model = functional(model)
-    tensors: dict[int, Any] = {}
-
-    def placeholder(tensor):
+    graph = read(model)
+    tensors: dict[Tensor, Any] = {}
+    for tensor in graph.inputs:
         new = keras.Input(
-            batch_shape=tensor.shape, dtype=tensor.dtype, name=origin(tensor)
+            batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.origin
         )
-        tensors[id(tensor)] = new if after is None else after(tensor, new)
-        return new
-
-    inputs = keras.tree.map_structure(placeholder, model._inputs_struct)
+        tensors[tensor] = (new, new if after is None else after(tensor, new))
+    placeholders = iter([tensors[t][0] for t in graph.inputs])
+    inputs = keras.tree.map_structure(
+        lambda _: next(placeholders), graph.model._inputs_struct
+    )
+    tensors = {old: new for old, (_, new) in tensors.items()}
     operations: dict[int, Any] = {}
-    for item in calls(model):
+    for item in graph.calls:
+        if needed is not None and not needed(item):
+            for tensor in item.outputs:
+                tensors[tensor] = None
+            continue
         key = id(item.operation)
         if key not in operations:
-            operations[key] = make(item.operation)
-        args, kwargs = item.arguments.fill_in(tensors)
+            operations[key] = make(item.operation, item.name)
+        args, kwargs = item.fill([tensors[t] for t in item.inputs])
+        if item.training is not None and _takes_training(item.operation):
+            kwargs = {"training": item.training, **kwargs}
         if call is None:
             outputs = operations[key](*args, **kwargs)
         else:
             outputs = call(item, operations[key], args, kwargs)
         for old, new in zip(item.outputs, keras.tree.flatten(outputs), strict=True):
-            tensors[id(old)] = new if after is None else after(old, new)
-    outputs = keras.tree.map_structure(lambda t: tensors[id(t)], model._outputs_struct)
-    return keras.Model(inputs, outputs, name=model.name), operations
+            tensors[old] = new if after is None else after(old, new)
+    ends = iter([tensors[t] for t in graph.outputs])
+    outputs = keras.tree.map_structure(
+        lambda _: next(ends), graph.model._outputs_struct
+    )
+    return keras.Model(inputs, outputs, name=graph.model.name), operations
+
+
+def flat(model):
+    """The model itself; or, where models are nested in it, a copy without nesting.
+
+    Args:
+        model: A built Functional or Sequential model; it is not changed.
+
+    Returns:
+        A model of the same function, layers and weights.
+    """
+    graph = read(model)
+    own = {id(operation) for operation in graph.model.operations}
+    if all(id(operation) in own for operation in graph.operations):
+        return model
+    copy, operations = rebuild(graph)
+    for operation in graph.operations:
+        if variables_of(operation):
+            operations[id(operation)].set_weights(operation.get_weights())
+    return copy
+
+
+def _takes_training(operation) -> bool:
+    return "training" in inspect.signature(operation.call).parameters
 
 
 def variables_of(operation) -> list:

@@ -200,17 +200,17 @@ class Filter(keras.layers.Layer):
                     walk.carry(variable, 0, own)
         return [list(x)]
 
-    def resized(self, shapes) -> dict:
-        """Config entries after a removal; `shapes` maps variable names to shapes."""
-        return {"units": shapes["switch"][0]}
+    def resized(self, left) -> dict:
+        """Config entries after a removal; `left` tells what will be left."""
+        return {"units": left.shape(self.switch)[0]}
 
-    def resized_call(self, kwargs, stays, variables) -> dict:
+    def resized_call(self, kwargs, stays, left) -> dict:
         """Call arguments after a removal: the channels left, units renumbered."""
         if kwargs.get("units") is None:
             return kwargs
-        kept = variables.get(self.switch.path, {}).get(0, np.arange(self.units))
-        left = np.asarray(kwargs["units"])[stays]
-        units = np.where(left >= 0, np.searchsorted(kept, left), -1)
+        kept = left.positions(self.switch, 0)
+        own = np.asarray(kwargs["units"])[stays]
+        units = np.where(own >= 0, np.searchsorted(kept, own), -1)
         return {**kwargs, "units": tuple(units.tolist())}
 
     def lowered(self, kwargs) -> tuple[np.ndarray, str | None]:

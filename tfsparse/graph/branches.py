@@ -1,0 +1,99 @@
+"""Groups of kind `branch`: the inputs of one Add or Average."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from tfsparse import records
+from tfsparse.graph import trace
+
+SUMS = (layers.Add, layers.Average, trace.operation_class(ops.add, inputs=2))
+"""Operations whose inputs can go one by one; at least one stays."""
+
+
+def find(graph: trace.Graph) -> list[records.UnitGroup]:
+    """One group for each call of an Add or Average with two inputs or more."""
+    found = []
+    for call in graph.calls:
+        if type(call.operation) not in SUMS or len(call.inputs) < 2:
+            continue
+        shapes = {tensor.shape[1:] for tensor in call.inputs}
+        shapes.add(call.outputs[0].shape[1:])
+        frozen = None
+        if len(shapes) > 1:
+            frozen = f"{call.name!r} broadcasts inputs of unlike shapes"
+        if len(set(call.inputs)) < len(call.inputs):
+            frozen = f"{call.name!r} reads one tensor more than once"
+        name = call.name if call.index == 0 else f"{call.name}_{call.index}"
+        count = len(call.inputs)
+        gates = tuple(
+            records.Gate(call.name, call.index, number, None, (number,))
+            for number in range(count)
+        )
+        members = tuple(
+            records.Member(path, 0, records.PRODUCER, *_whole(variable, number))
+            for number, path, variable in _own(graph, call)
+        )
+        group = records.UnitGroup(
+            f"{name}:branches", "branch", count, frozen, members, (), gates
+        )
+        found.append(group)
+    return found
+
+
+def _whole(variable, number: int):
+    size = variable.shape[0]
+    return np.arange(size), np.full(size, number)
+
+
+def _own(graph: trace.Graph, call) -> list[tuple]:
+    """`(input number, path, variable)` of all weights that only one input needs."""
+    own = []
+    for number in range(len(call.inputs)):
+        calls = only_for(graph, {call: {number}})
+        lost = {id(c.operation) for c in calls}
+        lost -= {id(c.operation) for c in graph.calls if c not in calls}
+        own += [
+            (number, graph.paths[id(variable)], variable)
+            for c in calls
+            if id(c.operation) in lost and c.index == 0
+            for variable in trace.variables_of(c.operation)
+            if len(variable.shape)
+        ]
+    return own
+
+
+def only_for(graph: trace.Graph, dropped) -> set:
+    """The calls that nothing needs once these inputs are dropped.
+
+    Args:
+        graph: The graph.
+        dropped: Call -> set of input numbers that it no longer reads.
+    """
+    starts = [call.inputs[n] for call, numbers in dropped.items() for n in numbers]
+    needless: set = set()
+    waiting = [graph.writers[t] for t in starts if t in graph.writers]
+    while waiting:
+        call = waiting.pop()
+        if call in needless or any(t in graph.outputs for t in call.outputs):
+            continue
+        if all(
+            _reads_not(reader, tensor, dropped) or reader in needless
+            for tensor in call.outputs
+            for reader in graph.readers.get(tensor, [])
+        ):
+            needless.add(call)
+            waiting += [graph.writers[t] for t in call.inputs if t in graph.writers]
+    return needless
+
+
+def _reads_not(reader, tensor, dropped) -> bool:
+    gone = dropped.get(reader, ())
+    return all(n in gone for n, t in enumerate(reader.inputs) if t == tensor)
+
+
+def is_average(operation) -> bool:
+    """Whether an operation divides by the number of its inputs."""
+    return isinstance(operation, keras.layers.Average)

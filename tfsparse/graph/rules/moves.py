@@ -1,0 +1,178 @@
+"""Rules of what only moves values: reshapes, transposes, slices, splits, paddings.
+
+Where a value goes is not written down for each operation but seen: the operation runs
+on an array that holds, instead of values, the label of each index.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from tfsparse.graph import trace
+from tfsparse.graph.rules.registry import nothing, register_rule, unknown
+
+UNKNOWN_SIZE = 12
+"""Stands for a size that is not known yet; divisible, as reshapes often ask."""
+
+BATCH = 2
+
+
+def size(tensor) -> tuple[int, ...]:
+    """A tensor's shape with numbers for unknown sizes."""
+    batch, *rest = tensor.shape
+    return (batch or BATCH, *(n or UNKNOWN_SIZE for n in rest))
+
+
+def run(call, arrays, operation=None) -> list[np.ndarray]:
+    """What the call makes of integer arrays."""
+    operation = operation or call.operation
+    args, kwargs = call.fill([ops.convert_to_tensor(a, "int32") for a in arrays])
+    outputs = operation.call(*args, **kwargs)
+    return [ops.convert_to_numpy(x) for x in keras.tree.flatten(outputs)]
+
+
+def moved(walk, call, axes):
+    """Follows labels through any move that leaves one axis to tell the unit."""
+    results = nothing(call)
+    for number, x in enumerate(axes):
+        for axis, labels in enumerate(x):
+            if labels is None:
+                continue
+            arrays = [np.zeros(size(t), np.int32) for t in call.inputs]
+            shape = np.ones(len(x), int)
+            shape[axis] = len(labels)
+            arrays[number] = arrays[number] + (labels + 1).reshape(shape)
+            try:
+                outputs = run(call, arrays)
+            except Exception as error:  # any backend's own class: sizes do not fit
+                walk.freeze(labels, f"{call.name!r} moves them where sizes are unknown")
+                del error
+                continue
+            for result, array in zip(results, outputs, strict=True):
+                _place(walk, call, labels, result, array - 1)
+    return results
+
+
+def _place(walk, call, labels, result, array) -> None:
+    if (array < 0).all():
+        return
+    known = len(np.unique(labels[labels >= 0]))
+    if known > 1 and len(np.unique(array[array >= 0])) == 1:
+        walk.freeze(labels, f"{call.name!r} picks one of them")
+        return
+    target = _deciding(array)
+    if target is None:
+        target = _split(walk, array)
+        if target is None:
+            walk.freeze(labels, f"{call.name!r} spreads a unit over two axes")
+            return
+    if result[target] is not None:
+        walk.freeze(labels, f"{call.name!r} joins two axes that have units")
+        return
+    rows = np.moveaxis(array, target, 0).reshape(array.shape[target], -1)
+    result[target] = rows[:, 0].astype(int)
+
+
+def _deciding(array: np.ndarray) -> int | None:
+    """The axis whose index alone tells the label, the last such axis."""
+    for axis in reversed(range(1, array.ndim)):
+        rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+        if (rows == rows[:, :1]).all():
+            return axis
+    return None
+
+
+def _split(walk, array: np.ndarray) -> int | None:
+    """An axis was split in two: the units of one of them become one, its whole slices.
+
+    Chooses the axis that leaves most units; the first one of equals (whole heads).
+    """
+    best, most = None, 1
+    for axis in range(1, array.ndim):
+        rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+        if (rows < 0).any():
+            return None
+        distinct = [np.unique(row) for row in rows]
+        apart = sum(len(d) for d in distinct) == len(np.unique(array))
+        if apart and len(rows) > most and max(len(d) for d in distinct) > 1:
+            best, most = axis, len(rows)
+    if best is not None:
+        for row in np.moveaxis(array, best, 0).reshape(array.shape[best], -1):
+            walk.join(np.unique(row).astype(int))
+    return best
+
+
+def _shape(call, left) -> dict:
+    tensor = call.outputs[0]
+    shape = [
+        -1 if n is None else int(left.kept(tensor, axis + 1).sum())
+        for axis, n in enumerate(tensor.shape[1:])
+    ]
+    config = call.operation.get_config()
+    if "target_shape" in config:
+        return {"target_shape": shape}
+    old = list(config["newshape"])
+    return {"newshape": [old[0], *shape]}
+
+
+RESHAPE = trace.operation_class(lambda x: ops.reshape(x, (-1, 16)))
+TAKE = trace.operation_class(lambda x: ops.take(x, [0, 1], axis=-1))
+
+register_rule(layers.Reshape, RESHAPE, sizes=_shape)(moved)
+
+
+@register_rule(layers.Flatten)
+def _flatten(walk, call, axes):
+    (labels,) = moved(walk, call, axes)
+    source = walk.source(call.name, call.index, call.outputs[0].shape[-1])
+    return [labels if source is None else [None, source]]
+
+
+@register_rule(layers.InputLayer)
+def _input(walk, call, axes):
+    return nothing(call)
+
+
+def _take(walk, call, axes):
+    """`ops.take` with constant indices along one axis (feature gathers)."""
+    if constant_indices(call) is None:
+        return unknown(walk, call, axes)
+    return moved(walk, call, axes)
+
+
+def constant_indices(call) -> np.ndarray | None:
+    """The constant positions that an `ops.take` call picks; None if it has none."""
+    values = call.arguments.args[1:2] or (call.kwargs.get("indices"),)
+    if values[0] is None or len(call.inputs) != 1:
+        return None
+    return np.asarray(values[0], dtype=int).reshape(-1)
+
+
+register_rule(TAKE)(_take)
+
+_MOVES = {
+    "squeeze": lambda x: ops.squeeze(ops.expand_dims(x, 1), 1),
+    "expand_dims": lambda x: ops.expand_dims(x, 1),
+    "transpose": lambda x: ops.transpose(x, (0, 2, 1)),
+    "moveaxis": lambda x: ops.moveaxis(x, 1, 2),
+    "swapaxes": lambda x: ops.swapaxes(x, 1, 2),
+    "get_item": lambda x: x[:, 1:],
+    "split": lambda x: ops.split(x, 2, axis=1),
+    "flip": lambda x: ops.flip(x, axis=1),
+    "roll": lambda x: ops.roll(x, 1, axis=1),
+    "repeat": lambda x: ops.repeat(x, 2, axis=1),
+    "tile": lambda x: ops.tile(x, (1, 2, 1)),
+    "stack": lambda x: ops.stack([x, x], axis=1),
+    "unstack": lambda x: ops.unstack(x, axis=1),
+    "pad": lambda x: ops.pad(x, ((0, 0), (1, 0), (0, 0))),
+    "ravel": lambda x: ops.ravel(x),
+    "broadcast_to": lambda x: ops.broadcast_to(x, (2, 4, 4)),
+    "slice": lambda x: ops.slice(x, (0, 0, 0), (1, 2, 2)),
+}
+MOVES = tuple({trace.operation_class(f) for f in _MOVES.values()})
+"""Ops that only move values; their arguments may name indices of a shrunk axis."""
+
+register_rule(*MOVES)(moved)
+register_rule(layers.Permute, layers.RepeatVector)(moved)

@@ -1,0 +1,111 @@
+"""Rules of normalisers: exact ones pass units, the others freeze them."""
+
+from __future__ import annotations
+
+import numpy as np
+from keras import layers
+
+from tfsparse.graph.rules.registry import ends_chain, nothing, register_rule, unknown
+
+
+@register_rule(layers.BatchNormalization)
+def _batch_norm(walk, call, axes):
+    layer, x = call.operation, axes[0]
+    labels = x[layer.axis]
+    if labels is not None:
+        for variable in (
+            layer.gamma,
+            layer.beta,
+            layer.moving_mean,
+            layer.moving_variance,
+        ):
+            walk.carry(variable, 0, labels)
+        if layer.axis in (-1, len(x) - 1) and ends_chain(walk, call):
+            walk.site(call, labels)
+    return [list(x)]
+
+
+@register_rule(layers.LayerNormalization)
+def _layer_norm(walk, call, axes):
+    (x,), layer = axes, call.operation
+    reason = (
+        f"{call.name!r} divides by a mean and a variance over all units: "
+        "without some of them the others would change"
+    )
+    one = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
+    for axis in one:
+        walk.freeze(x[axis], reason)
+    return [list(x)]
+
+
+def _group_count(call, left) -> dict:
+    layer, tensor = call.operation, call.inputs[0]
+    kept = left.kept(tensor, layer.axis).reshape(layer.groups, -1)
+    return {"groups": int(kept.any(axis=1).sum())}
+
+
+@register_rule(layers.GroupNormalization, sizes=_group_count)
+def _group_norm(walk, call, axes):
+    """Channels that are normalised together leave together."""
+    (x,), layer = axes, call.operation
+    labels = x[layer.axis]
+    for axis, own in enumerate(x):
+        if axis != layer.axis % len(x):
+            walk.freeze(own, f"{call.name!r} normalises over this axis")
+    result = [None] * len(x)
+    if labels is None:
+        return [result]
+    if layer.groups == 1:
+        walk.freeze(labels, f"{call.name!r} normalises over all units")
+    elif layer.groups < len(labels):
+        for row in labels.reshape(layer.groups, -1):
+            if (row >= 0).any() and (row < 0).any():
+                walk.freeze(row, f"{call.name!r} normalises them with what stays")
+            walk.join(row)
+    for variable in (layer.gamma, layer.beta):
+        walk.carry(variable, 0, labels)
+    result[layer.axis % len(x)] = labels
+    return [result]
+
+
+def _epsilon(call, left) -> dict:
+    """X / sqrt(sum / n + e) = sqrt(n / m) x / sqrt(sum / m + e n / m) for m of n."""
+    layer, tensor = call.operation, call.inputs[0]
+    (axis,) = layer.axis
+    kept = left.kept(tensor, axis)
+    return {"epsilon": layer.epsilon * len(kept) / kept.sum()}
+
+
+def _scale(call, left) -> dict:
+    layer = call.operation
+    (axis,) = layer.axis
+    kept = left.kept(call.inputs[0], axis)
+    return {id(layer.scale): float(np.sqrt(len(kept) / kept.sum()))}
+
+
+@register_rule(layers.RMSNormalization, sizes=_epsilon, factors=_scale)
+def _rms_norm(walk, call, axes):
+    """Exact once the dropped units are zero: `scale` and `epsilon` take the factor."""
+    (x,), layer = axes, call.operation
+    if len(layer.axis) > 1:
+        return unknown(walk, call, axes)
+    (axis,) = layer.axis
+    walk.carry(layer.scale, 0, x[axis])
+    walk.gate(call, 0, axis, x[axis])
+    return [list(x)]
+
+
+@register_rule(layers.UnitNormalization)
+def _unit_norm(walk, call, axes):
+    """A unit of zeros adds nothing to the norm that the others are divided by."""
+    (x,), axis = axes, call.operation.axis
+    for one in (axis,) if isinstance(axis, int) else axis:
+        walk.gate(call, 0, one, x[one])
+    return [list(x)]
+
+
+@register_rule(layers.Normalization)
+def _normalization(walk, call, axes):
+    for labels in axes[0]:
+        walk.freeze(labels, f"{call.name!r} holds a mean for each of them")
+    return nothing(call)
