@@ -78,8 +78,7 @@ def lower(model):
     def make(operation, name):
         if hasattr(operation, "lowered"):
             return None
-        config = _without_house_regularizers(operation.get_config())
-        config["name"] = name
+        config = _without_house_regularizers(trace.config_of(operation, name))
         if id(operation) in activations:
             config["activation"] = activations[id(operation)]
         if id(operation) in scaled_norms:

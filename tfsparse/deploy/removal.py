@@ -11,6 +11,7 @@ from keras import ops
 
 from tfsparse import records
 from tfsparse.graph import groups, rules, trace
+from tfsparse.graph.walk import MUST_LIVE
 
 Keep = Mapping[str, np.ndarray]
 
@@ -212,7 +213,7 @@ def plan(model, keep: Keep, analysis: groups.Analysis | None = None) -> Plan:
     if "unit" in alive:
         layers = _settle(analysis.walks["unit"].lanes, wanted["unit"], alive["unit"])
     surplus = {
-        name: f"{layers['']} stores equally many units in each of its rows: "
+        name: f"{layers['']} needs as many units in each of its parts: "
         f"{int(more)} stay with weights of zero"
         for name, units in (analysis.walks["unit"].units if layers else {}).items()
         if (more := (alive["unit"] & ~wanted["unit"])[units].sum())
@@ -248,6 +249,8 @@ def _settle(lanes, wanted: np.ndarray, alive: np.ndarray) -> dict[str, str]:
 
 
 def _is_live(lane, alive) -> bool:
+    if lane.owner == MUST_LIVE:
+        return True
     if lane.owner >= 0:
         return bool(alive[lane.owner])
     return any(_alive(alive, part).any() for part in lane.parts)

@@ -77,7 +77,7 @@ def build(model, planned: Plan, bias_on: frozenset[str] = frozenset()):
 
     def sized(item, name):
         operation = item.operation
-        config = {**operation.get_config(), "name": name}
+        config = trace.config_of(operation, name)
         sizes = rules.sizes_of(operation)
         if sizes is not None:
             config.update(sizes(item, planned))

@@ -335,9 +335,18 @@ def operation_class(build: Callable, inputs: int = 1) -> type:
     return type(keras.tree.flatten(outputs)[0]._keras_history.operation)
 
 
+def config_of(operation, name: str) -> dict:
+    """What a new layer or op is made from; a wrapped layer is not built in advance."""
+    config = {**operation.get_config(), "name": name}
+    for key, value in config.items():
+        if isinstance(value, dict) and "build_config" in value:
+            config[key] = {k: v for k, v in value.items() if k != "build_config"}
+    return config
+
+
 def clone(operation, name: str):
     """A new layer or op of the same configuration, without weights."""
-    return operation.__class__.from_config({**operation.get_config(), "name": name})
+    return operation.__class__.from_config(config_of(operation, name))
 
 
 def rebuild(

@@ -9,6 +9,8 @@ import numpy as np
 from tfsparse import records
 from tfsparse.graph import trace
 
+MUST_LIVE = -2
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Lane:
@@ -18,7 +20,8 @@ class Lane:
         layer: Name of the layer.
         number: Rows with one number are compared with each other.
         owner: Label whose unit takes the whole row with it (an attention head); -1
-            where the row leaves when all its parts are empty (a convolution's group).
+            where the row leaves when all its parts are empty (a convolution's group);
+            `MUST_LIVE` where it has to keep something.
         parts: Label arrays; the k-th parts of all rows must keep equal counts.
     """
 
@@ -190,6 +193,12 @@ class Walk:
             for owner, parts in rows:
                 self._lanes.append(Lane(call.name, number, int(owner), tuple(parts)))
 
+    def least(self, call, labels) -> None:
+        """Notes that of a tensor's units one has to stay, as no axis can be empty."""
+        if self.kind == "unit" and (labels >= 0).all():
+            number = len(self._lanes)
+            self._lanes.append(Lane(call.name, number, MUST_LIVE, (labels,)))
+
     # Result -------------------------------------------------------------------
 
     def result(self) -> Result:
@@ -255,7 +264,7 @@ class Walk:
         lanes = [
             dataclasses.replace(
                 lane,
-                owner=-1 if lane.owner < 0 else int(roots[lane.owner]),
+                owner=lane.owner if lane.owner < 0 else int(roots[lane.owner]),
                 parts=tuple(rooted(part) for part in lane.parts),
             )
             for lane in self._lanes

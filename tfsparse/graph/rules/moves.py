@@ -18,6 +18,9 @@ UNKNOWN_SIZE = 12
 
 BATCH = 2
 
+_FILL, _OTHER = 0, 1
+"""What a padding puts in, and what is no unit; a label is itself + 2."""
+
 
 def size(tensor) -> tuple[int, ...]:
     """A tensor's shape with numbers for unknown sizes."""
@@ -36,30 +39,36 @@ def run(call, arrays, operation=None) -> list[np.ndarray]:
 def moved(walk, call, axes):
     """Follows labels through any move that leaves one axis to tell the unit."""
     results = nothing(call)
-    for number, x in enumerate(axes):
-        for axis, labels in enumerate(x):
-            if labels is None:
-                continue
-            arrays = [np.zeros(size(t), np.int32) for t in call.inputs]
-            shape = np.ones(len(x), int)
-            shape[axis] = len(labels)
-            arrays[number] = arrays[number] + (labels + 1).reshape(shape)
-            try:
-                outputs = run(call, arrays)
-            except Exception as error:  # any backend's own class: sizes do not fit
-                walk.freeze(labels, f"{call.name!r} moves them where sizes are unknown")
-                del error
-                continue
-            for result, array in zip(results, outputs, strict=True):
-                _place(walk, call, labels, result, array - 1)
+    if getattr(call.operation, "constant_values", None):  # a padding of no zeros
+        return unknown(walk, call, axes)
+    for axis in range(max(map(len, axes), default=0)):
+        held = [x[axis] if axis < len(x) else None for x in axes]
+        if all(labels is None for labels in held):
+            continue
+        arrays = [np.full(size(t), _OTHER, np.int32) for t in call.inputs]
+        for number, labels in enumerate(held):
+            if labels is not None:
+                shape = np.ones(arrays[number].ndim, int)
+                shape[axis] = len(labels)
+                arrays[number] = arrays[number] + (labels + 1).reshape(shape)
+        together = np.concatenate([x for x in held if x is not None])
+        try:
+            outputs = run(call, arrays)
+        except Exception:  # any backend's own class: sizes do not fit
+            walk.freeze(together, f"{call.name!r} moves them where sizes are unknown")
+            continue
+        for result, array in zip(results, outputs, strict=True):
+            _place(walk, call, together, result, array)
     return results
 
 
 def _place(walk, call, labels, result, array) -> None:
-    if (array < 0).all():
+    """Finds the output axis that tells the unit; `array` holds label + 2."""
+    units = np.unique(array[array > _OTHER])
+    if not len(units):
         return
     known = len(np.unique(labels[labels >= 0]))
-    if known > 1 and len(np.unique(array[array >= 0])) == 1:
+    if known > 1 and len(units) == 1:
         walk.freeze(labels, f"{call.name!r} picks one of them")
         return
     target = _deciding(array)
@@ -72,14 +81,18 @@ def _place(walk, call, labels, result, array) -> None:
         walk.freeze(labels, f"{call.name!r} joins two axes that have units")
         return
     rows = np.moveaxis(array, target, 0).reshape(array.shape[target], -1)
-    result[target] = rows[:, 0].astype(int)
+    own = np.maximum(rows.max(axis=1) - 1 - _OTHER, -1)
+    result[target] = own.astype(int)
+    if len(units) < known:  # a slice: something of it has to stay
+        walk.least(call, own)
 
 
 def _deciding(array: np.ndarray) -> int | None:
-    """The axis whose index alone tells the label, the last such axis."""
+    """The axis whose index alone tells the label, the last such axis; zeros fill up."""
     for axis in reversed(range(1, array.ndim)):
         rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
-        if (rows == rows[:, :1]).all():
+        highest = rows.max(axis=1, keepdims=True)
+        if ((rows == highest) | (rows == _FILL)).all():
             return axis
     return None
 
@@ -92,7 +105,7 @@ def _split(walk, array: np.ndarray) -> int | None:
     best, most = None, 1
     for axis in range(1, array.ndim):
         rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
-        if (rows < 0).any():
+        if (rows <= _OTHER).any():
             return None
         distinct = [np.unique(row) for row in rows]
         apart = sum(len(d) for d in distinct) == len(np.unique(array))
@@ -100,7 +113,7 @@ def _split(walk, array: np.ndarray) -> int | None:
             best, most = axis, len(rows)
     if best is not None:
         for row in np.moveaxis(array, best, 0).reshape(array.shape[best], -1):
-            walk.join(np.unique(row).astype(int))
+            walk.join(np.unique(row).astype(int) - 1 - _OTHER)
     return best
 
 

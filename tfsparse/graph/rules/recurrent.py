@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from keras import layers
 
+from tfsparse.graph import trace
 from tfsparse.graph.rules.registry import activate, nothing, register_rule, unknown
 
 GATES = {
@@ -71,7 +72,7 @@ def _cells(walk, call, layer, cell, x, suffix: str = ""):
 
 def _both(call, left) -> dict:
     wrapper = call.operation
-    config = wrapper.get_config()
+    config = trace.config_of(wrapper, call.name)
     sides = {"layer": wrapper.forward_layer, "backward_layer": wrapper.backward_layer}
     result = {}
     for key, layer in sides.items():
@@ -96,6 +97,8 @@ def _bidirectional(walk, call, axes):
     two = _cells(walk, call, backward, backward.cell, x, ":backward")
     if one is None:
         return nothing(call)
+    if wrapper.merge_mode in ("concat", None):  # Keras infers twice the forward width
+        walk.lanes(call, [(-1, (one,)), (-1, (two,))])
     if wrapper.merge_mode == "concat":
         outs = [np.concatenate([one, two])]
     elif wrapper.merge_mode is None:

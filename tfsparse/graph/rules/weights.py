@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from keras import layers
 
+from tfsparse.graph import trace
 from tfsparse.graph.rules.registry import (
     activate,
     channel_axis,
@@ -242,7 +243,7 @@ class _Without:
 def _wrapped_sizes(squeeze: bool):
     def sizes(call, left):
         layer = call.operation.layer
-        config = call.operation.get_config()
+        config = trace.config_of(call.operation, call.name)
         inner = sizes_of(layer)
         if inner is not None:
             new = inner(_inside(call, layer, squeeze), _Without(left, squeeze))
