@@ -10,7 +10,7 @@ from keras import ops
 
 from tfsparse import records
 from tfsparse.deploy import probe, removal
-from tfsparse.graph import groups, trace
+from tfsparse.graph import branches, groups, trace
 
 ROUNDING = 1e-6
 
@@ -51,7 +51,112 @@ def dead_units(model, tolerance: float = 0.0) -> dict[str, np.ndarray]:
                     alive |= _norms(group, _INNER_BIAS, values) > tolerance
         alive[0] |= not alive.any()
         keep[group.name] = alive
-    return keep
+    return keep | _dead_branches(graph, values, tolerance)
+
+
+def _dead_branches(graph: trace.Graph, values, tolerance: float) -> dict:
+    """Masks of the branch groups that have an input which no longer tells anything."""
+    constant: set[trace.Tensor] = set()
+    for call in graph.calls:
+        inputs = [tensor in constant for tensor in call.inputs]
+        if (inputs and all(inputs)) or _is_shut(graph, call, values, tolerance):
+            constant.update(call.outputs)
+    if not constant:
+        return {}
+    calls = {branches.name_of(call): call for call in graph.calls}
+    masks = {}
+    for group in branches.find(graph):
+        alive = np.array([t not in constant for t in calls[group.name].inputs])
+        alive[0] |= not alive.any()
+        if not group.frozen and not alive.all():
+            masks[group.name] = alive
+    return masks
+
+
+def _is_shut(graph, call, values, tolerance: float) -> bool:
+    """Whether nothing of its input gets through a layer: kernels, or gamma, are zero."""
+    layer = call.operation
+    if isinstance(layer, keras.layers.BatchNormalization):
+        own = [] if layer.gamma is None else [layer.gamma]
+    elif isinstance(layer, keras.layers.PReLU):
+        own = []
+    else:
+        own = [v for v in trace.variables_of(layer) if len(v.shape) > 1]
+    arrays = [values[graph.paths[id(variable)]] for variable in own]
+    return bool(arrays) and all(np.linalg.norm(x) <= tolerance for x in arrays)
+
+
+def whole_branches(model, keep: removal.Keep):
+    """Turns masks that leave nothing of a layer into the loss of its whole branch.
+
+    Args:
+        model: The model.
+        keep: Group name -> bool array `(units,)`, True = stays.
+
+    Returns:
+        Masks without such groups, but with the branches that go; and, by branch
+        group, what the masked branches still send on, `(channels,)`.
+
+    Raises:
+        ValueError: The layer stands in no branch that could go.
+    """
+    emptied = [k for k, v in keep.items() if np.size(v) and not np.any(v)]
+    if not emptied:
+        return keep, {}
+    graph = trace.read(model)
+    planned = removal.plan(graph, keep, empty=True)
+    values = removal.masked(removal.values_of(graph), planned)
+    masks = _dead_branches(graph, values, 0.0)
+    calls = {branches.name_of(call): call for call in graph.calls}
+    lost = {calls[k]: set(np.flatnonzero(~v).tolist()) for k, v in masks.items()}
+    gone = {c.name for c in branches.only_for(graph, lost)} if lost else set()
+    layer_of = {
+        graph.paths[id(v)]: call.name
+        for call in graph.calls
+        for v in trace.variables_of(call.operation)
+    }
+    for group in planned.analysis.groups:
+        if group.name in emptied and not {layer_of[p] for p in group.paths} <= gone:
+            raise ValueError(
+                f"`keep[{group.name!r}]` must leave at least one unit, as no branch can "
+                f"go with it. Received: all {group.size} dropped."
+            )
+    sent = _values(graph, [c.inputs[n] for c, ns in lost.items() for n in ns], values)
+    constants = {}
+    for name, mask in masks.items():
+        constant, reason = _sent(calls[name], np.flatnonzero(~mask), sent)
+        if reason is not None:
+            raise ValueError(
+                f"`keep` must leave at least one unit of {emptied}: {reason}."
+            )
+        constants[name] = constant
+    kept = {
+        k: v
+        for k, v in keep.items()
+        if k not in emptied and not {layer_of[p] for p in _paths(planned, k)} <= gone
+    }
+    return {**kept, **masks}, {k: c for k, c in constants.items() if c.any()}
+
+
+def _paths(planned, name: str):
+    return next(g.paths for g in planned.analysis.groups if g.name == name)
+
+
+def _sent(call, numbers, values):
+    """What inputs that are constants add up to per channel, or why they do not."""
+    total = 0.0
+    for number in numbers:
+        value = values[call.inputs[number]]
+        constant = value.reshape(-1, value.shape[-1])[0]
+        if np.abs(value - constant).max() > ROUNDING * max(1.0, np.abs(value).max()):
+            return None, (
+                f"a dead branch sends {call.name!r} a constant that differs from place "
+                "to place (zero padding)"
+            )
+        total = total + constant
+    if branches.is_average(call.operation):
+        total = total / len(call.inputs)
+    return total, None
 
 
 _INNER_BIAS = "inner bias"
@@ -111,6 +216,7 @@ def fold(model, keep: removal.Keep):
     if all(values.all() for values in keep.values()):
         return keep, {}, reasons
     analysis = groups.analyse(model, removal.kinds_in(keep))
+    constants = _fold_branches(analysis.graph, keep, reasons)
     reads = _reads(analysis)
     while True:
         planned = removal.plan(model, keep, analysis)
@@ -129,10 +235,28 @@ def fold(model, keep: removal.Keep):
             elif bias is not None:
                 biases[name] = bias
         if not faults:
+            biases |= constants
             biases = {name: bias for name, bias in biases.items() if bias.any()}
             return keep, biases, reasons
         for read, reason in faults:
             _keep_at_fault(planned, keep, reasons, read, reason)
+
+
+def _fold_branches(graph, keep, reasons) -> dict[str, np.ndarray]:
+    """The constants of dropped branches; a branch whose constant is uneven stays."""
+    calls = {branches.name_of(call): call for call in graph.calls}
+    dropped = {k: np.flatnonzero(~v) for k, v in keep.items() if k in calls}
+    tensors = [calls[k].inputs[n] for k, numbers in dropped.items() for n in numbers]
+    values = _values(graph, tensors)
+    constants = {}
+    for name, numbers in dropped.items():
+        constant, reason = _sent(calls[name], numbers, values)
+        if reason is None:
+            constants[name] = np.asarray(constant)
+        else:
+            keep[name][:] = True
+            reasons[name] = reason
+    return constants
 
 
 def _alive(planned, read) -> np.ndarray:
@@ -279,8 +403,8 @@ def _reads(analysis) -> list[_Read]:
     ]
 
 
-def _values(graph: trace.Graph, tensors) -> dict:
-    """What these tensors are on random input."""
+def _values(graph: trace.Graph, tensors, weights=None) -> dict:
+    """What these tensors are on random input, with these weights."""
     wanted = list(dict.fromkeys(tensors))
     if not wanted:
         return {}
@@ -291,7 +415,7 @@ def _values(graph: trace.Graph, tensors) -> dict:
         return new
 
     twin, operations = trace.rebuild(graph, after=after)
-    removal.load(operations, graph, removal.values_of(graph), None)
+    removal.load(operations, graph, weights or removal.values_of(graph), None)
     reader = keras.Model(twin.inputs, [caught[tensor] for tensor in wanted])
     inputs = probe.random_inputs(graph, np.random.default_rng(1))
     return dict(zip(wanted, probe.run(reader, inputs), strict=True))

@@ -28,6 +28,7 @@ class Plan:
         variables: Path -> {axis or (outer, inner): kept indices}; whole ones left out.
         lost: Call -> numbers of its inputs that were dropped with their branch.
         surplus: Group name -> sentence about its surplus.
+        constants: Branch group -> what its dropped inputs still send on, per channel.
     """
 
     analysis: groups.Analysis
@@ -36,6 +37,7 @@ class Plan:
     variables: dict[str, dict]
     lost: dict[trace.Call, set[int]]
     surplus: dict[str, str]
+    constants: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def graph(self) -> trace.Graph:
@@ -130,7 +132,7 @@ def _take_rows(value: np.ndarray, axes: tuple[int, int], indices) -> np.ndarray:
 
 
 def check_keep(
-    keep: Keep, found: tuple[records.UnitGroup, ...]
+    keep: Keep, found: tuple[records.UnitGroup, ...], empty: bool = False
 ) -> dict[str, np.ndarray]:
     """Validates keep masks against the groups of a model.
 
@@ -159,7 +161,7 @@ def check_keep(
                 f"`keep` must not name frozen groups. Received: {name!r}, frozen "
                 f"because {group.frozen}."
             )
-        if not values.any():
+        if not values.any() and (group.kind == "branch" or not empty):
             raise ValueError(
                 f"`keep[{name!r}]` must leave at least one unit. "
                 f"Received: all {group.size} dropped."
@@ -178,20 +180,23 @@ def kinds_in(keep: Keep) -> tuple[str, ...]:
     return tuple(kinds)
 
 
-def plan(model, keep: Keep, analysis: groups.Analysis | None = None) -> Plan:
+def plan(
+    model, keep: Keep, analysis: groups.Analysis | None = None, empty: bool = False
+) -> Plan:
     """Works out what stays of `model` under `keep`. See `Plan`.
 
     Args:
         model: A built Functional or Sequential model.
         keep: Group name -> bool array `(units,)`, True = stays.
         analysis: What `groups.analyse` found, where many plans are made of one model.
+        empty: Whether groups may lose all units: good for a mask, not for a strip.
 
     Raises:
         ValueError: `keep` does not fit the model's groups.
     """
     if analysis is None:
         analysis = groups.analyse(model, kinds_in(keep))
-    keep = check_keep(keep, analysis.groups)
+    keep = check_keep(keep, analysis.groups, empty)
     wanted = {
         kind: np.ones(len(walk.roots), bool) for kind, walk in analysis.walks.items()
     }
@@ -218,7 +223,8 @@ def plan(model, keep: Keep, analysis: groups.Analysis | None = None) -> Plan:
         for name, units in (analysis.walks["unit"].units if layers else {}).items()
         if (more := (alive["unit"] & ~wanted["unit"])[units].sum())
     }
-    return Plan(analysis, wanted, alive, _cuts(analysis, alive), lost, surplus)
+    cuts = {} if empty else _cuts(analysis, alive)
+    return Plan(analysis, wanted, alive, cuts, lost, surplus)
 
 
 def _settle(lanes, wanted: np.ndarray, alive: np.ndarray) -> dict[str, str]:

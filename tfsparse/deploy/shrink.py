@@ -25,7 +25,7 @@ def gated(model, planned: Plan):
 
     def call(item, operation, args, kwargs):
         args, kwargs = _close(item, closed, args, kwargs)
-        return operation(*args, **kwargs)
+        return _with_constant(item, planned, operation(*args, **kwargs))
 
     return trace.rebuild(planned.graph, call=call)
 
@@ -92,7 +92,8 @@ def build(model, planned: Plan, bias_on: frozenset[str] = frozenset()):
 
     def call(item, operation, args, kwargs):
         if item in planned.lost:
-            return _fewer(item, operation, planned.lost[item], args, kwargs)
+            outputs = _fewer(item, operation, planned.lost[item], args, kwargs)
+            return _with_constant(item, planned, outputs)
         args, kwargs = _close(item, closed, args, kwargs)
         if type(item.operation) is moves.TAKE and _gathers(item):
             stays = planned.kept(item.outputs[0], -1)
@@ -130,11 +131,13 @@ def build(model, planned: Plan, bias_on: frozenset[str] = frozenset()):
 
 def _fewer(item, operation, lost, args, kwargs):
     """What an Add or Average makes of the inputs that stay."""
-    tensors = [x for x in keras.tree.flatten((args, kwargs)) if x is not None]
-    tensors = [x for x in tensors if isinstance(x, keras.KerasTensor)]
-    count = len(item.inputs)
-    if len(tensors) == count:  # a dropped input that something else still needs
-        tensors = [x for n, x in enumerate(tensors) if n not in lost]
+    tensors = [
+        x
+        for x in keras.tree.flatten((args, kwargs))
+        if isinstance(x, keras.KerasTensor) or x is trace.LOST
+    ]
+    count = len(tensors)
+    tensors = [x for number, x in enumerate(tensors) if number not in lost]
     left = len(tensors)
     if left == 1:
         outputs = tensors[0]
@@ -146,6 +149,17 @@ def _fewer(item, operation, lost, args, kwargs):
         name = f"{item.name}_{item.index}_share"
         outputs = keras.layers.Rescaling(left / count, name=name)(outputs)
     return outputs
+
+
+def _with_constant(item, planned: Plan, outputs):
+    """Adds what dropped branches still send on, one number for each channel."""
+    constant = planned.constants.get(branches.name_of(item))
+    if constant is None:
+        return outputs
+    if outputs.shape[-1] != len(constant):
+        constant = constant[planned.kept(item.outputs[0], -1)]
+    name = f"{item.name}_{item.index}_constant"
+    return keras.layers.Rescaling(1.0, constant.tolist(), name=name)(outputs)
 
 
 def _gathers(item) -> bool:

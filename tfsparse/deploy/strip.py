@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 
@@ -33,7 +35,7 @@ def mask(model, keep: removal.Keep):
     Example:
         >>> masked = mask(net, {"conv": np.arange(8) < 4})
     """
-    planned = removal.plan(model, keep)
+    planned = removal.plan(model, keep, empty=True)
     values = removal.masked(removal.values_of(planned.graph), planned)
     masked, operations = shrink.gated(model, planned)
     removal.load(operations, planned.graph, values, None)
@@ -43,7 +45,8 @@ def mask(model, keep: removal.Keep):
 def strip(model, keep: removal.Keep | None = None):
     """A smaller model of stock layers, computing what the masked model computes.
 
-    With `keep`, equals `mask(model, keep)`. Without, removes the units and branches
+    With `keep`, equals `mask(model, keep)`; where `keep` leaves a layer of a branch
+    nothing, the branch goes, and what it still sends on is added. Without `keep`, removes the units and branches
     that are dead already (`dead_units`) and equals `model`: the constants that dead
     units still send on are added to the biases of their consumers. A unit whose
     constant cannot be folded exactly (zero padding sees it) stays. Nested models are
@@ -66,13 +69,14 @@ def strip(model, keep: removal.Keep | None = None):
     if keep is None:
         keep, biases, _ = dead.fold(model, dead.dead_units(model))
     else:
-        biases = {}
+        keep, biases = dead.whole_branches(model, keep)
     return remove(model, keep, biases)
 
 
 def remove(model, keep: removal.Keep, biases: dict[str, np.ndarray]):
     """Strips `keep`, adds `biases` to the layers named, and proves the result."""
     planned = removal.plan(model, keep)
+    planned = dataclasses.replace(planned, constants=biases)
     graph = planned.graph
     values = removal.values_of(graph)
     for path, value in values.items():
@@ -94,7 +98,7 @@ def add_biases(operations, planned, biases: dict[str, np.ndarray]) -> None:
     graph = planned.graph
     for layer in graph.operations:
         constant = biases.get(graph.names[id(layer)])
-        if constant is not None:
+        if constant is not None and id(layer) in operations:
             call = next(c for c in graph.calls if c.operation is layer)
             stays = planned.kept(call.outputs[0], -1)
             operations[id(layer)].bias.assign_add(constant[stays])

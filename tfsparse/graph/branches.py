@@ -26,7 +26,6 @@ def find(graph: trace.Graph) -> list[records.UnitGroup]:
             frozen = f"{call.name!r} broadcasts inputs of unlike shapes"
         if len(set(call.inputs)) < len(call.inputs):
             frozen = f"{call.name!r} reads one tensor more than once"
-        name = call.name if call.index == 0 else f"{call.name}_{call.index}"
         count = len(call.inputs)
         gates = tuple(
             records.Gate(call.name, call.index, number, None, (number,))
@@ -37,10 +36,15 @@ def find(graph: trace.Graph) -> list[records.UnitGroup]:
             for number, path, variable in _own(graph, call)
         )
         group = records.UnitGroup(
-            f"{name}:branches", "branch", count, frozen, members, (), gates
+            name_of(call), "branch", count, frozen, members, (), gates
         )
         found.append(group)
     return found
+
+
+def name_of(call) -> str:
+    """The name of the group of a call's inputs."""
+    return f"{call.name}{f'_{call.index}' if call.index else ''}:branches"
 
 
 def _whole(variable, number: int):

@@ -17,6 +17,10 @@ from typing import Any
 import keras
 
 
+LOST = "lost"
+"""Stands, while a model is rebuilt, for a tensor that nothing writes any more."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Tensor:
     """A tensor of the graph. Two are equal if they are the same edge.
@@ -385,7 +389,7 @@ def rebuild(
     for item in graph.calls:
         if needed is not None and not needed(item):
             for tensor in item.outputs:
-                tensors[tensor] = None
+                tensors[tensor] = LOST
             continue
         key = id(item.operation)
         if key not in operations:
