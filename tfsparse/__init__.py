@@ -16,7 +16,9 @@ _HOMES = {
     "fit_shrinking": "tfsparse.shrinking",
     "mask": "tfsparse.deploy",
     "measure": "tfsparse.graph",
+    "prune": "tfsparse.deploy",
     "register_rule": "tfsparse.graph",
+    "sensitivity": "tfsparse.deploy",
     "strip": "tfsparse.deploy",
     "verify": "tfsparse.deploy",
 }
@@ -29,7 +31,9 @@ __all__ = [
     "fit_shrinking",
     "mask",
     "measure",
+    "prune",
     "register_rule",
+    "sensitivity",
     "strip",
     "verify",
 ]

@@ -137,6 +137,27 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True)
+class GroupReport:
+    """What became of a group: `kept` of `size` units, and why it stayed, if it did."""
+
+    name: str
+    kind: str
+    size: int
+    kept: int
+    reason: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class PruneReport:
+    """What `prune` did: costs before and after, and every group."""
+
+    criterion: str
+    before: Cost
+    after: Cost
+    groups: tuple[GroupReport, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Artifact:
     """One exported file or folder. `format` is one of `deploy.export.FORMATS`."""
 

@@ -30,13 +30,18 @@ def test_strip_equals_mask(kind, stays):
     model = models.randomise(residual(kind(name="sum")))
     (group,) = tfsparse.find_groups(model, ("branch",))
     assert (group.name, group.kind, group.size) == ("sum:branches", "branch", 3)
-    units = {g.name: models.half(g) for g in tfsparse.find_groups(model) if not g.frozen}
+    units = {
+        g.name: models.half(g) for g in tfsparse.find_groups(model) if not g.frozen
+    }
     keep = {"sum:branches": np.array(stays, bool), **units}
     inputs = probe.random_inputs(model, np.random.default_rng(1))
     expected = probe.run(tfsparse.mask(model, keep), inputs)
     small = tfsparse.strip(model, keep)
     assert models.difference(expected, probe.run(small, inputs)) <= EXACT
-    assert models.difference(expected, probe.run(tfsparse.mask(model, units), inputs)) > 0.01
+    assert (
+        models.difference(expected, probe.run(tfsparse.mask(model, units), inputs))
+        > 0.01
+    )
     names = {layer.name for layer in small.layers}
     assert ("inner" in names) == ("back" in names) == bool(stays[1])
     assert ("other" in names) == bool(stays[2])

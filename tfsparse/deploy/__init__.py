@@ -3,8 +3,19 @@
 from tfsparse.deploy.dead import dead_units
 from tfsparse.deploy.export import export
 from tfsparse.deploy.lower import lower
+from tfsparse.deploy.prune import prune, sensitivity
 from tfsparse.deploy.removal import slices
 from tfsparse.deploy.strip import mask, strip
 from tfsparse.deploy.verify import verify
 
-__all__ = ["dead_units", "export", "lower", "mask", "slices", "strip", "verify"]
+__all__ = [
+    "dead_units",
+    "export",
+    "lower",
+    "mask",
+    "prune",
+    "sensitivity",
+    "slices",
+    "strip",
+    "verify",
+]

@@ -16,7 +16,6 @@ from typing import Any
 
 import keras
 
-
 LOST = "lost"
 """Stands, while a model is rebuilt, for a tensor that nothing writes any more."""
 

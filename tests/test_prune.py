@@ -1,0 +1,208 @@
+"""Pruning to a target: criteria against NumPy, targets met, bad input answered."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from conformance import models
+from keras import layers
+
+import tfsparse
+from tfsparse.deploy import criteria
+from tfsparse.graph import groups
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def net():
+    image = keras.Input((6, 5, 2))
+    x = layers.Conv2D(4, 2, use_bias=False, name="a")(image)
+    x = layers.BatchNormalization(name="bn")(x)
+    x = layers.Conv2D(5, 2, name="b")(layers.ReLU()(x))
+    x = layers.Flatten()(layers.ReLU()(x))
+    x = layers.Dense(7, activation="relu", name="c")(x)
+    return models.randomise(keras.Model(image, layers.Dense(3, name="out")(x)), seed=2)
+
+
+def data(samples=20):
+    rng = np.random.default_rng(5)
+    return rng.uniform(size=(samples, 6, 5, 2)).astype("float32"), rng.integers(
+        0, 3, samples
+    )
+
+
+def scores(model, name, **arguments):
+    job = criteria.Job(groups.analyse(model), **arguments)
+    return {
+        g.name: criteria.CRITERIA[name](g, job)
+        for g in job.analysis.groups
+        if not g.frozen
+    }
+
+
+def value(model, layer, name="kernel"):
+    return np.asarray(getattr(model.get_layer(layer), name)).astype("float64")
+
+
+def test_magnitudes_are_numpys():
+    model = net()
+    w = value(model, "b").reshape(-1, 5)
+    np.testing.assert_allclose(scores(model, "l1")["b"], np.abs(w).sum(0))
+    np.testing.assert_allclose(scores(model, "l2")["b"], np.sqrt((w**2).sum(0)))
+    gamma = np.abs(value(model, "bn", "gamma"))
+    found = scores(model, "bn_scale")
+    np.testing.assert_allclose(found["a"], gamma)
+    assert found["b"] is None and found["c"] is None
+
+
+def test_the_geometric_median_is_numpys():
+    model = net()
+    w = value(model, "c")
+    gaps = np.linalg.norm(w[:, :, None] - w[:, None, :], axis=0).sum(1)
+    np.testing.assert_allclose(scores(model, "fpgm")["c"], gaps, rtol=1e-6)
+
+
+def test_taylor_is_the_slope_of_a_scaled_unit():
+    """sum w dL/dw is the derivative of the loss by a factor on the unit."""
+    model, (x, y) = net(), data()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    found = scores(model, "taylor", data=(x, y), loss=loss)["c"]
+    layer, step = model.get_layer("c"), 1e-2
+    kernel, bias = value(model, "c"), value(model, "c", "bias")
+    for unit in range(7):
+        losses = []
+        for factor in (1 + step, 1 - step):
+            scaled, shifted = kernel.copy(), bias.copy()
+            scaled[:, unit] *= factor
+            shifted[unit] *= factor
+            layer.kernel.assign(scaled)
+            layer.bias.assign(shifted)
+            losses.append(float(loss(y, model(x))))
+        slope = (losses[0] - losses[1]) / (2 * step)
+        assert abs(abs(slope) - found[unit]) < 2e-2 * max(found)
+
+
+def test_activation_is_what_the_consumers_read():
+    model, (x, y) = net(), data()
+    reader = keras.Model(model.inputs[0], model.get_layer("c").output)
+    expected = np.abs(np.asarray(reader(x))).mean(0)
+    found = scores(model, "activation", data=(x, y))["c"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_random_repeats_itself():
+    model = net()
+    first, again = scores(model, "random"), scores(model, "random")
+    other = scores(model, "random", seed=1)
+    assert all(np.array_equal(first[k], again[k]) for k in first)
+    assert not any(np.array_equal(first[k], other[k]) for k in first)
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("measure", ["macs", "params", "weight_bytes"])
+@pytest.mark.parametrize("criterion", ["l1", "fpgm", "random"])
+def test_the_target_is_met_and_the_best_units_stay(criterion, measure, scope):
+    model = net()
+    before = tfsparse.measure(model)
+    small, report = tfsparse.prune(
+        model, {measure: 0.6}, criterion=criterion, scope=scope
+    )
+    assert report.before == before and report.after == tfsparse.measure(small)
+    share = getattr(report.after, measure) / getattr(before, measure)
+    assert 0.3 < share <= 0.6
+    own = scores(model, criterion)
+    for entry in report.groups:
+        if entry.reason is None:
+            worst = np.sort(own[entry.name])[::-1][: entry.kept]
+            weights = small.get_layer(entry.name).get_weights()[0]
+            assert weights.shape[-1] == entry.kept == len(worst) <= entry.size
+        else:
+            assert entry.kept == entry.size
+    x, _ = data()
+    assert any(entry.kept < entry.size for entry in report.groups)
+    keep = {
+        e.name: np.isin(np.arange(e.size), np.argsort(-own[e.name])[: e.kept])
+        for e in report.groups
+        if e.reason is None
+    }
+    expected = tfsparse.mask(model, keep)(x)
+    np.testing.assert_allclose(small(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rounding_minimum_ignore_and_steps():
+    model, trained = net(), []
+    small, report = tfsparse.prune(
+        model, {"macs": 0.7}, None, trained.append,
+        criterion="l2", round_to=2, minimum=2, ignore=["c*"], steps=3,
+    )  # fmt: skip
+    kept = {e.name: (e.kept, e.reason) for e in report.groups}
+    assert kept["c"] == (7, "named in `ignore`")
+    assert kept["a"][0] in (2, 4) and kept["b"][0] in (2, 4)
+    assert len(trained) == 3 and trained[-1] is small
+    sizes = [tfsparse.measure(m).params for m in trained]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_sensitivity_prunes_what_prune_would():
+    model, (x, _) = net(), data()
+    whole = np.asarray(model(x))
+
+    def change(small):
+        return float(np.abs(np.asarray(small(x)) - whole).max())
+
+    rows = tfsparse.sensitivity(model, change, fractions=(0.75, 0.5))
+    assert rows[0] == {"group": None, "size": None, "kept": None, "value": 0.0}
+    assert {r["group"] for r in rows[1:]} == {"a", "b", "c"}
+    own = scores(model, "l2")["b"]
+    (row,) = [r for r in rows if r["group"] == "b" and r["kept"] == 2]
+    keep = {"b": np.isin(np.arange(5), np.argsort(-own)[:2])}
+    assert row["value"] == pytest.approx(change(tfsparse.strip(model, keep)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"target": {"speed": 0.5}}, "`target` must map measures among"),
+        ({"target": {}}, "`target` must map measures among"),
+        ({"target": {"macs": 0.0}}, "to positive numbers"),
+        ({"target": {"macs": 1e-6}}, "`target` must be within reach"),
+        ({"criterion": "beauty"}, "`criterion` must be among .* Received: 'beauty'"),
+        ({"scope": "world"}, "`scope` must be among"),
+        ({"steps": 0}, "`steps` must be a positive int. Received: 0"),
+        ({"round_to": 2.5}, "`round_to` must be a positive int"),
+        ({"criterion": "taylor"}, r"`data` must be \(x, y\) arrays"),
+        ({"criterion": "taylor", "data": data()}, "`loss` must be given"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        tfsparse.prune(net(), **{"target": {"macs": 0.5}, **arguments})
+
+
+def test_weights_that_are_nan_are_refused():
+    model = net()
+    model.get_layer("b").kernel.assign(np.full((2, 2, 4, 5), np.nan))
+    with pytest.raises(ValueError, match="Scores must be finite. Received: nan"):
+        tfsparse.prune(model, {"macs": 0.5})
+    with pytest.raises(ValueError, match="finite weights. Received: nan or inf in b/"):
+        tfsparse.strip(model, {"a": np.arange(4) < 2})
+
+
+def test_the_tool(tmp_path):
+    net().save(tmp_path / "model.keras")
+    command = [sys.executable, ROOT / "tools" / "prune.py", tmp_path / "model.keras"]
+    target = [tmp_path / "small.keras", "--target", "macs=0.5"]
+    done = subprocess.run([*command, *target], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "units" in done.stdout and "MACs" in done.stdout
+    small = keras.saving.load_model(tmp_path / "small.keras")
+    assert tfsparse.measure(small).macs <= tfsparse.measure(net()).macs / 2
+    wrong = [tmp_path / "none.keras", "--target", "macs=half"]
+    done = subprocess.run([*command, *wrong], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.endswith("Received: 'macs=half'.\n")
+    assert not (tmp_path / "none.keras").exists()

@@ -1,0 +1,178 @@
+"""How much each unit matters: scores of the units of a trained model.
+
+Every criterion is `(group, job) -> scores (units,)`, higher is better; `None` says
+that it cannot judge this group, and the group stays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfsparse import gradients, records
+from tfsparse.deploy import removal
+from tfsparse.graph import groups, trace
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """What the criteria look at.
+
+    Attributes:
+        analysis: The model's groups and labels.
+        data: `(x, y)` arrays, or None.
+        loss: `(targets, outputs) -> losses`, for `taylor`.
+        seed: For `random`.
+    """
+
+    analysis: groups.Analysis
+    data: tuple | None = None
+    loss: Any = None
+    seed: int = 0
+
+    @functools.cached_property
+    def values(self) -> dict[str, np.ndarray]:
+        """Path -> value of every variable."""
+        return removal.values_of(self.analysis.graph)
+
+    @functools.cached_property
+    def slopes(self) -> dict[str, np.ndarray]:
+        """Path -> gradient of the mean loss."""
+        graph = self.analysis.graph
+        found = gradients.of_loss(graph.model, self.loss, *self.data)
+        return {graph.paths[key]: slope for key, slope in found.items()}
+
+    @functools.cached_property
+    def activations(self) -> dict[trace.Tensor, np.ndarray]:
+        """Tensor that ends units -> mean magnitude over samples, by its last axis."""
+        graph = self.analysis.graph
+        walk = self.analysis.walks["unit"]
+        read = {path for path, _, role in walk.members if role == records.CONSUMER}
+        wanted: dict[trace.Tensor, None] = {}
+        for call in graph.calls:
+            if any(
+                graph.paths[id(v)] in read for v in trace.variables_of(call.operation)
+            ):
+                for tensor in call.inputs:
+                    if self.analysis.axes["unit"][tensor][-1] is not None:
+                        wanted[tensor] = None
+        caught: dict[trace.Tensor, Any] = {}
+
+        def after(old, new):
+            caught[old] = new
+            return new
+
+        twin, operations = trace.rebuild(graph, after=after)
+        removal.load(operations, graph, self.values, None)
+        means = [
+            keras.ops.mean(keras.ops.abs(caught[t]), tuple(range(1, len(t.shape) - 1)))
+            if len(t.shape) > 2
+            else keras.ops.abs(caught[t])
+            for t in wanted
+        ]
+        if not means:
+            return {}
+        reader = keras.Model(twin.inputs, means)
+        inputs = keras.tree.flatten(self.data[0])
+        answers = keras.tree.flatten(reader.predict(inputs, verbose=0))
+        return {t: a.mean(axis=0) for t, a in zip(wanted, answers, strict=True)}
+
+
+def rows(value: np.ndarray, member: records.Member) -> np.ndarray:
+    """The slices of a variable that a member's positions own, flat. `(n, elements)`."""
+    if isinstance(member.axis, tuple):
+        front = np.moveaxis(value, member.axis, (0, 1))
+        front = front.reshape(-1, *front.shape[2:])
+    else:
+        front = np.moveaxis(value, member.axis, 0)
+    taken = front[member.indices]
+    return taken.reshape(len(taken), -1).astype("float64")
+
+
+def _producers(group):
+    return [m for m in group.members if m.role == records.PRODUCER]
+
+
+def _summed(group, job, of):
+    total = np.zeros(group.size)
+    for member in _producers(group):
+        np.add.at(total, member.units, of(rows(job.values[member.path], member)))
+    return total
+
+
+def l1(group, job):
+    """Sum |w| over all that writes the unit."""
+    return _summed(group, job, lambda w: np.abs(w).sum(axis=1))
+
+
+def l2(group, job):
+    """sqrt(sum w^2) over all that writes the unit."""
+    return np.sqrt(_summed(group, job, lambda w: np.square(w).sum(axis=1)))
+
+
+def bn_scale(group, job):
+    """Mean |gamma| of the BatchNorms on the unit's way (network slimming)."""
+    total, count = np.zeros(group.size), np.zeros(group.size)
+    for member in group.members:
+        if member.role == records.CARRIER and member.path.endswith("/gamma"):
+            gamma = np.abs(job.values[member.path][member.indices])
+            np.add.at(total, member.units, gamma)
+            np.add.at(count, member.units, 1)
+    return total / count if count.all() else None
+
+
+def taylor(group, job):
+    """|sum w dL/dw| over what writes the unit and its bias: the loss without it, to
+    first order (Molchanov et al. 2019, arXiv:1906.10771, eq. 8 without the square).
+    """
+    total = np.zeros(group.size)
+    for member in group.members:
+        bias = member.role == records.CARRIER and member.path.endswith("/bias")
+        if (member.role == records.PRODUCER or bias) and member.path in job.slopes:
+            product = job.values[member.path] * job.slopes[member.path]
+            np.add.at(total, member.units, rows(product, member).sum(axis=1))
+    return np.abs(total)
+
+
+def fpgm(group, job):
+    """Sum of distances to the other units' weights: near the geometric median, others
+    can stand in for it (He et al. 2019, arXiv:1811.00250, eq. 5).
+    """
+    parts = []
+    for member in _producers(group):
+        own = rows(job.values[member.path], member)
+        order = np.argsort(member.units, kind="stable")
+        parts.append(own[order].reshape(group.size, -1))
+    weights = np.concatenate(parts, axis=1)
+    squares = np.square(weights).sum(axis=1)
+    gaps = squares[:, None] + squares[None, :] - 2 * weights @ weights.T
+    return np.sqrt(np.maximum(gaps, 0)).sum(axis=1)
+
+
+def activation(group, job):
+    """Mean magnitude of what the unit's consumers read, over the data."""
+    roots = job.analysis.walks["unit"].units[group.name]
+    total, count = np.zeros(group.size), 0
+    for tensor, means in job.activations.items():
+        labels = job.analysis.axes["unit"][tensor][-1]
+        places = labels[None, :] == roots[:, None]
+        if places.any():
+            total += (places * means).sum(axis=1) / np.maximum(places.sum(axis=1), 1)
+            count += 1
+    return total / count if count else None
+
+
+def random(group, job):
+    """The same numbers for the same seed and group."""
+    return np.random.default_rng([job.seed, zlib.crc32(group.name.encode())]).random(
+        group.size
+    )
+
+
+CRITERIA = {f.__name__: f for f in (l1, l2, bn_scale, taylor, fpgm, activation, random)}
+NEED_DATA = {"taylor", "activation"}

@@ -1,0 +1,253 @@
+"""Makes a trained model smaller to a target, by a criterion."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+
+from tfsparse import records
+from tfsparse.deploy import criteria, removal
+from tfsparse.deploy.strip import strip
+from tfsparse.graph import groups, measure
+
+TARGETS = ("macs", "params", "weight_bytes", "units")
+SCOPES = ("global", "layer")
+
+
+def prune(
+    model,
+    target: Mapping[str, float],
+    data=None,
+    fine_tune: Callable | None = None,
+    *,
+    criterion: str = "l2",
+    scope: str = "global",
+    steps: int = 1,
+    round_to: int = 1,
+    ignore: Sequence[str] = (),
+    minimum: int = 1,
+    loss=None,
+    seed: int = 0,
+):
+    """Removes the units that matter least until the target is met.
+
+    With several steps the target tightens cubically, t of n steps leaving
+    `1 - (1 - target) * (1 - (1 - t / n)^3)` (Zhu & Gupta 2017, arXiv:1710.01878,
+    eq. 1), with a fine-tuning after each.
+
+    Args:
+        model: A trained, built Functional or Sequential model; it is not changed.
+        target: Measure -> what remains: a fraction up to 1, or an absolute number.
+            Measures are `macs`, `params`, `weight_bytes` and `units`.
+        data: `(x, y)` arrays, for the criteria `taylor` and `activation`.
+        fine_tune: `model -> None`, trains a small model; None for no training.
+        criterion: `l1`, `l2`, `bn_scale`, `taylor`, `fpgm`, `activation` or `random`.
+        scope: `global` ranks all units together, scores divided by their group's mean;
+            `layer` keeps the same share of every group.
+        steps: How many removals the way to the target takes.
+        round_to: Kept counts are multiples of it, where a group is that large.
+        ignore: Patterns of group names that stay whole, such as `head*`.
+        minimum: Units that every group keeps at least.
+        loss: `(targets, outputs) -> losses` for `taylor`; the model's own by default.
+        seed: For the criterion `random`.
+
+    Returns:
+        The small model and a `PruneReport`.
+
+    Raises:
+        ValueError: An argument is wrong, or the target is out of reach.
+
+    Example:
+        >>> small, report = prune(model, {"macs": 0.5}, criterion="l1", round_to=4)
+        >>> report.after.macs / report.before.macs                # at most 0.5
+    """
+    _check(target, criterion, scope, steps, round_to, minimum, data)
+    if loss is None and criterion == "taylor":
+        loss = getattr(model, "loss", None)
+        if loss is None:
+            raise ValueError(
+                "`loss` must be given for criterion 'taylor'. Received: None, and a "
+                "model that is not compiled."
+            )
+        loss = keras.losses.get(loss)
+    original = groups.analyse(model)
+    before, sizes = _costs(original, {}), {g.name: g.size for g in original.groups}
+    bounds = {k: v * before[k] if v <= 1 else v for k, v in target.items()}
+    small, reasons = model, {}
+    for step in range(1, steps + 1):
+        share = 1 - (1 - step / steps) ** 3
+        now = {
+            k: before[k] - (before[k] - bound) * share for k, bound in bounds.items()
+        }
+        analysis = groups.analyse(small)
+        job = criteria.Job(analysis, data, loss, seed)
+        scores, reasons = _scores(job, criterion, ignore)
+        keep = _search(analysis, scores, now, scope, round_to, minimum)
+        small = strip(small, keep)
+        if fine_tune is not None:
+            fine_tune(small)
+    left = {g.name: g.size for g in groups.find_groups(small)}
+    report = records.PruneReport(
+        criterion=criterion,
+        before=measure(model),
+        after=measure(small),
+        groups=tuple(
+            records.GroupReport(
+                g.name, g.kind, sizes[g.name], left.get(g.name, 0),
+                g.frozen or reasons.get(g.name),
+            )
+            for g in original.groups
+        ),
+    )  # fmt: skip
+    return small, report
+
+
+def sensitivity(
+    model,
+    evaluate: Callable,
+    fractions: Sequence[float] = (0.75, 0.5, 0.25),
+    *,
+    criterion: str = "l2",
+    data=None,
+    loss=None,
+    ignore: Sequence[str] = (),
+) -> list[dict]:
+    """What each group loses if it alone is pruned, exactly as `prune` would.
+
+    Args:
+        model: A trained, built model.
+        evaluate: `model -> float`, such as the accuracy on validation data.
+        fractions: Shares of units that remain.
+        criterion, data, loss, ignore: As for `prune`.
+
+    Returns:
+        Rows `{"group", "size", "kept", "value"}`, the whole model's first, under the
+        group name `None`.
+    """
+    _check({"units": 1.0}, criterion, "layer", 1, 1, 1, data)
+    analysis = groups.analyse(model)
+    scores, _ = _scores(criteria.Job(analysis, data, loss), criterion, ignore)
+    rows = [
+        {"group": None, "size": None, "kept": None, "value": float(evaluate(model))}
+    ]
+    for name, own in scores.items():
+        for fraction in fractions:
+            kept = max(1, round(fraction * len(own)))
+            if kept < len(own):
+                value = float(evaluate(strip(model, {name: _best(own, kept)})))
+                row = {"group": name, "size": len(own), "kept": kept, "value": value}
+                rows.append(row)
+    return rows
+
+
+def _check(target, criterion, scope, steps, round_to, minimum, data) -> None:
+    if not target or not all(k in TARGETS and v > 0 for k, v in target.items()):
+        raise ValueError(
+            f"`target` must map measures among {TARGETS} to positive numbers, what "
+            f"remains. Received: {dict(target)}."
+        )
+    for name, value, known in (
+        ("criterion", criterion, sorted(criteria.CRITERIA)),
+        ("scope", scope, SCOPES),
+    ):
+        if value not in known:
+            raise ValueError(f"`{name}` must be among {known}. Received: {value!r}.")
+    for name, value in (("steps", steps), ("round_to", round_to), ("minimum", minimum)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"`{name}` must be a positive int. Received: {value!r}.")
+    if criterion in criteria.NEED_DATA and data is None:
+        raise ValueError(
+            f"`data` must be (x, y) arrays for criterion {criterion!r}. Received: None."
+        )
+
+
+def _scores(job, criterion: str, ignore):
+    """Group name -> scores of its units, and why the others stay."""
+    scores, reasons = {}, {}
+    for group in job.analysis.groups:
+        if group.frozen:
+            continue
+        if any(fnmatch.fnmatchcase(group.name, pattern) for pattern in ignore):
+            reasons[group.name] = "named in `ignore`"
+            continue
+        own = criteria.CRITERIA[criterion](group, job)
+        if own is None:
+            reasons[group.name] = (
+                f"criterion {criterion!r} finds nothing to judge it by"
+            )
+        elif not np.isfinite(own).all():
+            raise ValueError(
+                f"Scores must be finite. Received: nan or inf by {criterion!r} in group "
+                f"{group.name!r}; look for nan in the weights or the data."
+            )
+        else:
+            scores[group.name] = own
+    return scores, reasons
+
+
+def _costs(analysis, keep) -> dict[str, float]:
+    planned = removal.plan(analysis.graph, keep, analysis) if keep else None
+    cost = dataclasses.asdict(measure(analysis.graph, planned))
+    free = [g for g in analysis.groups if not g.frozen]
+    alive = {g.name: keep.get(g.name, np.ones(g.size, bool)) for g in free}
+    cost["units"] = sum(int(mask.sum()) for mask in alive.values())
+    return cost
+
+
+def _search(analysis, scores, bounds, scope, round_to, minimum):
+    """The masks that drop least and meet every bound, by bisection."""
+    masks = _ranked(scores, scope, round_to, minimum)
+    low, high = 0, 1 << 12
+
+    def fits(step: int) -> bool:
+        cost = _costs(analysis, masks(step / high))
+        return all(cost[name] <= bound for name, bound in bounds.items())
+
+    if not fits(high):
+        cost = _costs(analysis, masks(1.0))
+        least = {name: cost[name] for name in bounds}
+        raise ValueError(
+            f"`target` must be within reach. Received: {dict(bounds)}; with `minimum` "
+            f"units in every group that may be pruned {least} remain."
+        )
+    top = high
+    while low < top:
+        middle = (low + top) // 2
+        if fits(middle):
+            top = middle
+        else:
+            low = middle + 1
+    return masks(top / high)
+
+
+def _ranked(scores, scope: str, round_to: int, minimum: int) -> Callable:
+    """`share dropped in [0, 1] -> keep masks`."""
+    scaled = {k: own / (own.mean() or 1.0) for k, own in scores.items()}
+    everything = np.sort(np.concatenate([np.zeros(0), *scaled.values()]))
+
+    def masks(share: float):
+        keep = {}
+        dropped = round(share * len(everything))
+        for name, own in scaled.items():
+            if scope == "layer":
+                kept = len(own) - round(share * len(own))
+            elif dropped == len(everything):
+                kept = 0
+            else:
+                kept = int((own >= everything[dropped]).sum())
+            kept = max(kept, minimum)
+            kept = min(len(own), -(-kept // round_to) * round_to)
+            keep[name] = _best(own, kept)
+        return keep
+
+    return masks
+
+
+def _best(scores: np.ndarray, kept: int) -> np.ndarray:
+    mask = np.zeros(len(scores), bool)
+    mask[np.argsort(-scores, kind="stable")[:kept]] = True
+    return mask
