@@ -46,11 +46,12 @@ def strip(model, keep: removal.Keep | None = None):
     """A smaller model of stock layers, computing what the masked model computes.
 
     With `keep`, equals `mask(model, keep)`; where `keep` leaves a layer of a branch
-    nothing, the branch goes, and what it still sends on is added. Without `keep`, removes the units and branches
-    that are dead already (`dead_units`) and equals `model`: the constants that dead
-    units still send on are added to the biases of their consumers. A unit whose
-    constant cannot be folded exactly (zero padding sees it) stays. Nested models are
-    opened: their layers stand in the result, under their own names.
+    nothing, the branch goes, and what it still sends on is added. Without `keep`,
+    removes the units and branches that are dead already (`dead_units`) and equals
+    `model`: the constants that dead units still send on are added to the biases of
+    their consumers. A unit whose constant cannot be folded exactly (zero padding sees
+    it) stays. Nested models are opened: their layers stand in the result, under their
+    own names.
 
     Args:
         model: A built Functional or Sequential Keras model; it is not changed.

@@ -1,0 +1,50 @@
+"""Random models, random masks: strip equals mask, always.
+
+A long run: `TFSPARSE_EXAMPLES=5000 pytest tests/conformance/test_property.py`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import keras
+import numpy as np
+from conformance import models
+from conformance.drawing import draw_model
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import tfsparse
+from tfsparse.deploy import probe, removal
+
+EXAMPLES = int(os.environ.get("TFSPARSE_EXAMPLES", "100"))
+EXACT = 1e-5
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=EXAMPLES == 100,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(data=st.data(), seed=st.integers(0, 2**16))
+def test_strip_equals_mask(data, seed):
+    model = draw_model(data.draw)
+    rng = np.random.default_rng(seed)
+    models.randomise(model, seed)
+    keep = {}
+    for group in tfsparse.find_groups(model):
+        if not group.frozen and rng.random() < 0.8:
+            keep[group.name] = rng.random(group.size) < 0.6
+            keep[group.name][rng.integers(group.size)] = True
+    inputs = probe.random_inputs(model, rng)
+    expected = probe.run(tfsparse.mask(model, keep), inputs)
+    small = tfsparse.strip(model, keep)
+    received = probe.run(small, inputs)
+    scale = max(float(np.abs(expected[0]).max()), 1e-3)
+    assert float(np.abs(expected[0] - received[0]).max()) <= EXACT * scale
+    planned = removal.plan(model, keep)
+    cost, counted = tfsparse.measure(small), tfsparse.measure(model, planned)
+    assert (cost.params, cost.macs) == (counted.params, counted.macs)
+    keras.backend.clear_session()
