@@ -54,7 +54,12 @@ def _norm(draw, x, pick):
 
 
 def _act(draw, x, pick):
-    choices = [layers.ReLU(), layers.ELU(), layers.Activation("sigmoid"), layers.Dropout(0.3)]
+    choices = [
+        layers.ReLU(),
+        layers.ELU(),
+        layers.Activation("sigmoid"),
+        layers.Dropout(0.3),
+    ]
     return draw(st.sampled_from(choices))(x)
 
 
@@ -62,7 +67,9 @@ def _residual(draw, x, pick):
     y = pick(x)
     if y is None:
         return x
-    merge = draw(st.sampled_from([layers.Add, layers.Multiply, layers.Maximum, layers.Average]))
+    merge = draw(
+        st.sampled_from([layers.Add, layers.Multiply, layers.Maximum, layers.Average])
+    )
     return merge()([x, y])
 
 
@@ -88,8 +95,14 @@ def _split(draw, x, pick):
 
 
 def _excite(draw, x, pick):
-    pool = layers.GlobalAveragePooling2D if len(x.shape) == 4 else layers.GlobalMaxPooling1D
-    gate = layers.Dense(draw(st.integers(1, 4)), activation="relu")(pool(keepdims=True)(x))
+    pool = (
+        layers.GlobalAveragePooling2D
+        if len(x.shape) == 4
+        else layers.GlobalMaxPooling1D
+    )
+    gate = layers.Dense(draw(st.integers(1, 4)), activation="relu")(
+        pool(keepdims=True)(x)
+    )
     return layers.Multiply()([x, layers.Dense(x.shape[-1], activation="sigmoid")(gate)])
 
 
@@ -120,11 +133,15 @@ def _recurrent(draw, x, pick):
 
 def _attention(draw, x, pick):
     heads, width = draw(st.integers(1, 3)), draw(st.integers(1, 4))
-    return layers.MultiHeadAttention(heads, width, value_dim=draw(st.integers(1, 3)))(x, x)
+    return layers.MultiHeadAttention(heads, width, value_dim=draw(st.integers(1, 3)))(
+        x, x
+    )
 
 
 def _conv1d(draw, x, pick):
-    return layers.Conv1D(draw(st.integers(2, 6)), 2, padding="same", activation="relu")(x)
+    return layers.Conv1D(draw(st.integers(2, 6)), 2, padding="same", activation="relu")(
+        x
+    )
 
 
 def _nested(draw, x, pick):
@@ -171,5 +188,7 @@ def draw_model(draw):
     if draw(st.booleans()):
         x = layers.Flatten()(x)
     else:
-        x = (layers.GlobalAveragePooling2D if image else layers.GlobalAveragePooling1D)()(x)
+        x = (
+            layers.GlobalAveragePooling2D if image else layers.GlobalAveragePooling1D
+        )()(x)
     return keras.Model(start, layers.Dense(3, name="out")(x))

@@ -57,6 +57,33 @@ def _offset(walk, call, axes):
     return axes
 
 
+@keras.saving.register_keras_serializable("tests")
+class Product(layers.Layer):
+    """A user's layer that is told its size, with a rule registered from outside."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape):
+        self.w = self.add_weight(shape=(input_shape[-1], self.units), name="w")
+
+    def call(self, inputs):
+        return ops.matmul(inputs, self.w)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@tfsparse.register_rule(
+    Product, sizes=lambda call, left: {"units": left.shape(call.operation.w)[1]}
+)
+def _product(walk, call, axes):
+    (x,) = axes
+    walk.consume(call.operation.w, 0, x[-1])
+    return [[*x[:-1], walk.produce(call.operation.w, 1)]]
+
+
 def _out(x, units=3, name="out"):
     return layers.Dense(units, name=name)(x)
 
@@ -460,6 +487,13 @@ def custom_layers_with_rules():
     return keras.Model(vector, _out(x))
 
 
+def custom_layer_told_its_size():
+    vector = keras.Input((7,), name="vector")
+    x = layers.Dense(6, activation="relu", name="a")(vector)
+    x = layers.ReLU()(Product(5, name="b")(x))
+    return keras.Model(vector, _out(x))
+
+
 def grouped_conv():
     image = keras.Input((6, 5, 2))
     x = layers.Conv2D(4, 2, activation="relu", name="before")(image)
@@ -565,6 +599,7 @@ CASES = [
         {"before": "'opaque' of class Opaque, for which no rule", **OUT},
     ),
     Case(custom_layers_with_rules, {"a": 6, "b": 5}),
+    Case(custom_layer_told_its_size, {"a": 6, "b": 5}),
     Case(grouped_conv, {"before": 4, "grouped": 6, "free": 5}),
     Case(
         broadcast_and_layer_norm,

@@ -31,6 +31,7 @@ STUBBORN = {
         {"wide"},
         "still sends 'normed' what the input decides",
     ),
+    "custom_layer_told_its_size": ({"a"}, "a Product that has no bias to take it"),
     "shared_reader": (
         {"b"},
         "'shared' is shared, and a dead unit sends its calls unlike",

@@ -9,12 +9,12 @@ import os
 
 import keras
 import numpy as np
-from conformance import models
-from conformance.drawing import draw_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tfsparse
+from conformance import models
+from conformance.drawing import draw_model
 from tfsparse.deploy import probe, removal
 
 EXAMPLES = int(os.environ.get("TFSPARSE_EXAMPLES", "100"))
