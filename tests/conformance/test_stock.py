@@ -82,3 +82,32 @@ def test_dead_units_leave_and_nothing_changes(name):
     small = tfsparse.strip(model)
     expected = probe.run(model, inputs)
     assert models.difference(expected, probe.run(small, inputs)) <= EXACT
+
+
+def test_a_surplus_is_said_and_holds_zeros(caplog):
+    model = models.randomise(stock.grouped_chain())
+    keep = {"b": np.array([1, 1, 0, 1, 0, 0, 1, 0, 0], bool)}  # 2, 1 and 1 of 3
+    small = tfsparse.strip(model, keep)
+    assert "'b' needs as many units in each of its parts: 2 stay" in caplog.text
+    kernel = keras.ops.convert_to_numpy(small.get_layer("b").kernel)
+    alive = np.abs(kernel).sum((0, 1, 2)) > 0
+    assert alive.tolist() == [True, True, True, False, True, False]
+    small, report = tfsparse.prune(model, {"units": 0.6}, criterion="random", seed=3)
+    entries = {entry.name: entry for entry in report.groups}
+    assert any("weights of zero" in (e.reason or "") for e in entries.values())
+
+
+def test_the_query_takes_the_change_of_the_key_width():
+    model = models.randomise(stock.cross_attention())
+    small = tfsparse.strip(model, {"mha:key": np.arange(12) % 4 == 0})
+    before = keras.ops.convert_to_numpy(model.get_layer("mha").query_dense.kernel)
+    after = keras.ops.convert_to_numpy(small.get_layer("mha").query_dense.kernel)
+    assert small.get_layer("mha").key_dim == 1
+    np.testing.assert_allclose(after, before[:, :, ::4] * np.sqrt(1 / 4), rtol=1e-6)
+
+
+def test_heads_leave_whole():
+    model = models.randomise(stock.attention_block())
+    small = tfsparse.strip(model, {"mha": np.array([True, False, False, True])})
+    layer = small.get_layer("mha")
+    assert (layer.num_heads, layer.key_dim, layer.value_dim) == (2, 3, 2)

@@ -87,6 +87,7 @@ def prune(
         job = criteria.Job(analysis, data, loss, seed)
         scores, reasons = _scores(job, criterion, ignore)
         keep = _search(analysis, scores, now, scope, round_to, minimum)
+        reasons |= removal.plan(analysis.graph, keep, analysis).surplus
         small = strip(small, keep)
         if fine_tune is not None:
             fine_tune(small)

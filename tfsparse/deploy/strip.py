@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import keras
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from tfsparse import records
 from tfsparse.deploy import dead, probe, removal, shrink
 from tfsparse.graph import trace
+
+_LOG = logging.getLogger(__name__)
 
 TOLERANCE = 1e-5
 """Largest difference, relative to the output's largest magnitude, that is rounding."""
@@ -85,6 +88,8 @@ def remove(model, keep: removal.Keep, biases: dict[str, np.ndarray]):
             raise ValueError(
                 f"`model` must have finite weights. Received: nan or inf in {path}."
             )
+    for name, sentence in planned.surplus.items():
+        _LOG.warning("group %r: %s", name, sentence)
     small, operations = shrink.build(model, planned, frozenset(biases))
     if planned.variables or planned.lost:
         _prove(planned, small, operations, values)
