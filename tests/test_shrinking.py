@@ -464,3 +464,25 @@ def test_samples_of_a_stream_are_counted(kind):
     repeated = tf.data.Dataset.from_tensor_slices((x, y)).batch(32).repeat()
     given = {"repeated": repeated, "pydataset": Batches()}[kind]
     assert shrinking._samples(given, {"steps_per_epoch": 2}) == 64
+
+
+def test_a_nested_model_shrinks_like_a_flat_one(digits):
+    (x, y), _ = digits
+    backbone = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(6, 3, activation="relu", name="conv"),
+            layers.GlobalAveragePooling2D(),
+        ],
+        name="backbone",
+    )
+    image = keras.Input((8, 8, 1))
+    model = keras.Model(image, layers.Dense(10, name="out")(backbone(image)))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01), loss)
+    result = shrinking.fit_shrinking(
+        model, tfsparse.ShrinkNets(0.05, seed=1), x[:500], y[:500], epochs=4
+    )
+    assert "conv" in {layer.name for layer in result.model.layers}
+    assert result.model.count_params() <= model.count_params()
+    assert result.history[-1]["live"]["conv"] <= 6

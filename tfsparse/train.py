@@ -35,7 +35,7 @@ with files.quiet():  # TensorFlow's native start-up chatter would hide our one l
     )
     from tfsparse import progress as progress_lib
     from tfsparse.deploy import interpreters
-    from tfsparse.graph import cost, find_groups, measure
+    from tfsparse.graph import cost, find_groups, measure, trace
 
     tf.config.list_logical_devices()
     tf.get_logger().setLevel("ERROR")  # a removal retraces; that is no news
@@ -136,13 +136,14 @@ def _build(job: Run):
     config, dataset = job.config, job.dataset
     keras.utils.set_random_seed(config.seed)
     with job.scope():
-        return zoo.build(
+        model = zoo.build(
             config.model,
             dataset.shape,
             dataset.classes,
             config.width,
             config.hidden or None,
         )
+        return trace.flat(model)
 
 
 def _stages(job: Run, dense) -> dict:
