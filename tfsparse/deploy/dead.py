@@ -118,8 +118,8 @@ def whole_branches(model, keep: removal.Keep):
     for group in planned.analysis.groups:
         if group.name in emptied and not {layer_of[p] for p in group.paths} <= gone:
             raise ValueError(
-                f"`keep[{group.name!r}]` must leave at least one unit, as no branch can "
-                f"go with it. Received: all {group.size} dropped."
+                f"`keep[{group.name!r}]` must leave at least one unit. Received: all "
+                f"{group.size} dropped, and no branch that could go with them."
             )
     sent = _values(graph, [c.inputs[n] for c, ns in lost.items() for n in ns], values)
     constants = {}

@@ -38,6 +38,7 @@ def mask(model, keep: removal.Keep):
     Example:
         >>> masked = mask(net, {"conv": np.arange(8) < 4})
     """
+    dead.whole_branches(model, keep)  # refuses what strip would refuse
     planned = removal.plan(model, keep, empty=True)
     values = removal.masked(removal.values_of(planned.graph), planned)
     masked, operations = shrink.gated(model, planned)
