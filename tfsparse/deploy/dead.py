@@ -408,17 +408,9 @@ def _values(graph: trace.Graph, tensors, weights=None) -> dict:
     wanted = list(dict.fromkeys(tensors))
     if not wanted:
         return {}
-    caught: dict[trace.Tensor, object] = {}
-
-    def after(old, new):
-        caught[old] = new
-        return new
-
-    twin, operations = trace.rebuild(graph, after=after)
-    removal.load(operations, graph, weights or removal.values_of(graph), None)
-    reader = keras.Model(twin.inputs, [caught[tensor] for tensor in wanted])
     inputs = probe.random_inputs(graph, np.random.default_rng(1))
-    return dict(zip(wanted, probe.run(reader, inputs), strict=True))
+    weights = weights or removal.values_of(graph)
+    return dict(zip(wanted, probe.replay(graph, weights, inputs, wanted), strict=True))
 
 
 def _response(call, alone):

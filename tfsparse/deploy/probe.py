@@ -36,6 +36,47 @@ def random_inputs(model, rng, samples: int = 2) -> list[np.ndarray]:
     return arrays
 
 
+def replay(graph: trace.Graph, values, inputs, wanted, change=None) -> list[np.ndarray]:
+    """What tensors of a graph are with other weights; the model is not touched.
+
+    Args:
+        graph: The graph, whose own layers are called.
+        values: Path -> value that stands in for the variable's own.
+        inputs: An array for each input of the graph.
+        wanted: The tensors to return.
+        change: `(call, arguments as a list, None) -> list` before a call, and
+            `(call, None, outputs) -> outputs` after it, where something is changed.
+
+    Returns:
+        An array for each wanted tensor.
+    """
+    mapping = [(variable, values[path]) for path, variable in graph.variables.items()]
+    left = {tensor: len(readers) for tensor, readers in graph.readers.items()}
+    for tensor in wanted:
+        left[tensor] = left.get(tensor, 0) + 1  # stays to the end
+    with keras.StatelessScope(state_mapping=mapping):
+        tensors = {
+            tensor: ops.convert_to_tensor(array, tensor.dtype)
+            for tensor, array in zip(graph.inputs, inputs, strict=True)
+        }
+        for call in graph.calls:
+            given = [tensors[tensor] for tensor in call.inputs]
+            if change is not None:
+                given = change(call, given, None)
+            args, kwargs = call.fill(given)
+            if trace.takes_training(call.operation):
+                kwargs = {**kwargs, "training": False}
+            outputs = call.operation(*args, **kwargs)
+            if change is not None:
+                outputs = change(call, None, outputs)
+            tensors.update(zip(call.outputs, keras.tree.flatten(outputs), strict=True))
+            for tensor in dict.fromkeys(call.inputs):
+                left[tensor] -= 1
+                if not left[tensor]:
+                    del tensors[tensor]
+        return [ops.convert_to_numpy(tensors[tensor]) for tensor in wanted]
+
+
 def run(model, inputs: list[np.ndarray]) -> list[np.ndarray]:
     """Outputs of a model in inference mode, flat, as arrays."""
     model = trace.functional(model)

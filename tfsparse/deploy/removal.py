@@ -105,7 +105,11 @@ class Plan:
         return int(self.kept(tensor, axis).sum()) if tensor.shape[axis] else 1
 
     def closed(self, only_surplus: bool):
-        """Gates to close: `(layer, call, input)` -> [(axis, bool that stays open)]."""
+        """Gates to close: `(layer, call, input)` -> [(axis, bool that stays open)].
+
+        Those of the surplus only, for the small model; or those of everything that
+        was dropped, lost branches included (axis None), for the masked one.
+        """
         gates: dict[tuple, list] = {}
         if "unit" in self.wanted:
             wanted, alive = self.wanted["unit"], self.alive["unit"]
@@ -115,6 +119,9 @@ class Plan:
                     stays = stays[_alive(alive, labels)]
                 if not stays.all():
                     gates.setdefault((layer, call, number), []).append((axis, stays))
+        for call, numbers in ({} if only_surplus else self.lost).items():
+            for number in numbers:
+                gates[call.name, call.index, number] = [(None, np.zeros(1, bool))]
         return gates
 
 

@@ -19,15 +19,33 @@ def gated(model, planned: Plan):
         The copy and the dict `id(old operation) -> new operation`.
     """
     closed = planned.closed(only_surplus=False)
-    for call, numbers in planned.lost.items():
-        for number in numbers:
-            closed[call.name, call.index, number] = [(None, np.zeros(1, bool))]
 
     def call(item, operation, args, kwargs):
         args, kwargs = _close(item, closed, args, kwargs)
         return _with_constant(item, planned, operation(*args, **kwargs))
 
     return trace.rebuild(planned.graph, call=call)
+
+
+def closing(planned: Plan):
+    """The same as `gated` does, for `probe.replay`."""
+    closed = planned.closed(only_surplus=False)
+
+    def change(call, given, outputs):
+        if given is None:
+            constant = planned.constants.get(branches.name_of(call))
+            return outputs if constant is None else outputs + constant
+        for number in range(len(given)):
+            x = given[number]
+            for axis, stays in closed.get((call.name, call.index, number), ()):
+                shape = [1] * len(x.shape)
+                if axis is not None:
+                    shape[axis] = len(stays)
+                x = x * ops.cast(stays.reshape(shape), x.dtype)
+            given[number] = x
+        return given
+
+    return change
 
 
 def _close(item, closed, args, kwargs):

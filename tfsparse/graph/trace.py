@@ -394,7 +394,7 @@ def rebuild(
         if key not in operations:
             operations[key] = make(item.operation, item.name)
         args, kwargs = item.fill([tensors[t] for t in item.inputs])
-        if item.training is not None and _takes_training(item.operation):
+        if item.training is not None and takes_training(item.operation):
             kwargs = {"training": item.training, **kwargs}
         if call is None:
             outputs = operations[key](*args, **kwargs)
@@ -429,7 +429,8 @@ def flat(model):
     return copy
 
 
-def _takes_training(operation) -> bool:
+def takes_training(operation) -> bool:
+    """Whether a call of the operation can be told `training`."""
     return "training" in inspect.signature(operation.call).parameters
 
 
