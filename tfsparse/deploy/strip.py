@@ -148,7 +148,7 @@ def _prove(planned, small, operations, values) -> None:
 
 
 def _shaken(array: np.ndarray) -> np.ndarray:
-    """The inputs, off by one rounding: how much of it does a deep model make?"""
+    """The inputs, off by one rounding, to see what a deep model makes of it."""
     if array.dtype.kind != "f":
         return array
     return np.nextafter(array, np.asarray(np.inf, array.dtype))
