@@ -255,7 +255,7 @@ def collect(model, keep):
     if all(alive.all() for alive in keep.values()):
         return model, keep, reasons
     planned = removal.plan(model, keep)
-    small, operations = shrink.build(model, planned, frozenset(biases))
+    small, operations = shrink.build(planned, frozenset(biases))
     values = removal.masked(removal.values_of(planned.graph), planned, surplus=True)
     removal.load(operations, planned.graph, values, planned)
     add_biases(operations, planned, biases)

@@ -85,12 +85,7 @@ class Job:
 
 def rows(value: np.ndarray, member: records.Member) -> np.ndarray:
     """The slices of a variable that a member's positions own, flat. `(n, elements)`."""
-    if isinstance(member.axis, tuple):
-        front = np.moveaxis(value, member.axis, (0, 1))
-        front = front.reshape(-1, *front.shape[2:])
-    else:
-        front = np.moveaxis(value, member.axis, 0)
-    taken = front[member.indices]
+    taken = removal.rows(value, member.axis)[member.indices]
     return taken.reshape(len(taken), -1).astype("float64")
 
 

@@ -174,14 +174,6 @@ def _is_inner(group, member) -> bool:
     )
 
 
-def _rows(value: np.ndarray, axis) -> np.ndarray:
-    """A value with the positions of a member's axis, or of its two, in front."""
-    if not isinstance(axis, tuple):
-        return np.moveaxis(value, axis, 0)
-    front = np.moveaxis(value, axis, (0, 1))
-    return front.reshape(-1, *front.shape[2:])
-
-
 def _norms(group, role: str, values) -> np.ndarray:
     squares = np.zeros(group.size)
     for member in group.members:
@@ -190,7 +182,7 @@ def _norms(group, role: str, values) -> np.ndarray:
         else:
             counts = member.role == role
         if counts:
-            rows = _rows(values[member.path], member.axis)[member.indices]
+            rows = removal.rows(values[member.path], member.axis)[member.indices]
             sums = np.square(rows.astype("float64")).reshape(len(rows), -1).sum(1)
             np.add.at(squares, member.units, sums)
     return np.sqrt(squares)
@@ -374,7 +366,7 @@ def _reads(analysis) -> list[_Read]:
         for (path, axis, role), labels in walk.members.items():
             if role == records.CONSUMER:
                 kernels.setdefault(path, []).append(
-                    (_rows(weights[path], axis), labels)
+                    (removal.rows(weights[path], axis), labels)
                 )
         gates = {(layer, call, number) for layer, call, number, *_ in walk.gates}
         for call in graph.calls:

@@ -325,6 +325,14 @@ def slices(model, keep: Keep) -> dict[str, dict[int, np.ndarray]]:
     return plan(model, keep).variables
 
 
+def rows(value: np.ndarray, axis) -> np.ndarray:
+    """A value with the positions of a member's axis, or of its two, in front."""
+    if not isinstance(axis, tuple):
+        return np.moveaxis(value, axis, 0)
+    front = np.moveaxis(value, axis, (0, 1))
+    return front.reshape(-1, *front.shape[2:])
+
+
 def masked(values, planned: Plan, surplus: bool = False) -> dict[str, np.ndarray]:
     """Values with the weights zeroed that read dropped units.
 

@@ -12,7 +12,7 @@ from tfsparse.graph import branches, rules, trace
 from tfsparse.graph.rules import moves
 
 
-def gated(model, planned: Plan):
+def gated(planned: Plan):
     """A copy of the model, fresh weights, with the gates of dropped units closed.
 
     Returns:
@@ -74,11 +74,10 @@ def _close(item, closed, args, kwargs):
     return args, {**kwargs, **new}
 
 
-def build(model, planned: Plan, bias_on: frozenset[str] = frozenset()):
+def build(planned: Plan, bias_on: frozenset[str] = frozenset()):
     """Builds the model that `planned` leaves, with fresh weights.
 
     Args:
-        model: The model that the plan was made for.
         planned: What stays.
         bias_on: Names of layers that get a bias, if they have none.
 
