@@ -77,6 +77,48 @@ def replay(graph: trace.Graph, values, inputs, wanted, change=None) -> list[np.n
         return [ops.convert_to_numpy(tensors[tensor]) for tensor in wanted]
 
 
+def random_statistics(graph: trace.Graph, values, rng):
+    """BatchNorm statistics that betray a wrong index and keep the model's outputs tame.
+
+    On an untrained BatchNorm a wrong strip looks exact; on one with any statistics a
+    deep model doubles its outputs layer by layer until rounding decides them. So mean
+    and variance are drawn around those of the tensor that the layer meets first:
+    `variance = U(0.5, 1.5) m`, `mean = U(-0.5, 0.5) sqrt(m)`, m the mean of its squares.
+
+    Args:
+        graph: The graph that will be replayed.
+        values: Path -> value of every variable; it is not changed.
+        rng: A NumPy generator.
+
+    Returns:
+        New values, and a `(call, given)` to run before each call of `replay`: it sets
+        the statistics, for the replay and in the new values.
+    """
+    values = dict(values)
+    waiting: dict[int, tuple] = {}
+    for layer in graph.operations:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            drawn = []
+            for variable in layer.variables:
+                positive = variable.name in ("gamma", "moving_variance")
+                low, high = (0.5, 1.5) if positive else (-0.5, 0.5)
+                fresh = rng.uniform(low, high, variable.shape).astype("float32")
+                if variable.name.startswith("moving_"):
+                    drawn.append((variable, fresh))
+                else:
+                    values[graph.paths[id(variable)]] = fresh
+            waiting[id(layer)] = drawn
+
+    def settle(call, given) -> None:
+        for variable, fresh in waiting.pop(id(call.operation), ()):
+            square = float(ops.mean(ops.square(ops.cast(given[0], "float32")))) or 1.0
+            scale = square if variable.name == "moving_variance" else square**0.5
+            variable.assign(fresh * scale)
+            values[graph.paths[id(variable)]] = fresh * np.float32(scale)
+
+    return values, settle
+
+
 def run(model, inputs: list[np.ndarray]) -> list[np.ndarray]:
     """Outputs of a model in inference mode, flat, as arrays."""
     model = trace.functional(model)

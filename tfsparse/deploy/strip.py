@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-import keras
 import numpy as np
 
 from tfsparse import records
 from tfsparse.deploy import dead, probe, removal, shrink
-from tfsparse.graph import trace
 
 _LOG = logging.getLogger(__name__)
 
@@ -115,13 +113,18 @@ def _prove(planned, small, operations, values) -> None:
     """Compares masked and stripped on random input, BatchNorm randomised."""
     rng = np.random.default_rng(0)
     graph = planned.graph
-    values = _randomised(graph, values, rng)
-    removal.load(operations, graph, removal.masked(values, planned, True), planned)
     inputs = probe.random_inputs(graph, rng)
+    values, settle = probe.random_statistics(graph, values, rng)
+    close = shrink.closing(planned)
+
+    def change(call, given, outputs):
+        if outputs is None:
+            settle(call, given)
+        return close(call, given, outputs)
+
     zeroed = removal.masked(values, planned)
-    expected = probe.replay(
-        graph, zeroed, inputs, graph.outputs, shrink.closing(planned)
-    )
+    expected = probe.replay(graph, zeroed, inputs, graph.outputs, change)
+    removal.load(operations, graph, removal.masked(values, planned, True), planned)
     received = probe.run(small, inputs)
     for number, (a, b) in enumerate(zip(expected, received, strict=True)):
         scale = np.abs(a).max() or 1.0
@@ -132,16 +135,3 @@ def _prove(planned, small, operations, values) -> None:
                 f"Received: relative difference {difference:.3g} at output {number}. "
                 "A layer's rule is wrong, or its weights hold nan."
             )
-
-
-def _randomised(graph: trace.Graph, values, rng) -> dict[str, np.ndarray]:
-    """Fresh BatchNorm statistics: on an untrained one a wrong strip looks exact."""
-    values = dict(values)
-    for layer in graph.operations:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            for variable in layer.variables:
-                positive = variable.name in ("gamma", "moving_variance")
-                low, high = (0.5, 1.5) if positive else (-0.5, 0.5)
-                fresh = rng.uniform(low, high, variable.shape).astype("float32")
-                values[graph.paths[id(variable)]] = fresh
-    return values
