@@ -8,6 +8,8 @@ from __future__ import annotations
 import keras
 from keras import layers, ops
 
+from tfsparse.graph.rules.norms import LAYER_SCALE
+
 STEPS, WIDTH = 5, 6
 
 
@@ -180,6 +182,15 @@ def norms():
     return _end(image, x)
 
 
+def layer_scale():
+    image = keras.Input((6, 5, 2))
+    x = layers.Conv2D(5, 2, padding="same", name="a")(image)
+    y = layers.Conv2D(7, 1, activation="gelu", name="wide")(x)
+    y = layers.Conv2D(5, 1, name="narrow")(y)
+    y = LAYER_SCALE(0.5, 5, name="scale")(y)
+    return _end(image, layers.Add()([x, y]))
+
+
 def spectral():
     image = keras.Input((6, 5, 2))
     x = layers.SpectralNormalization(layers.Conv2D(5, 2, activation="relu"), name="a")(
@@ -315,6 +326,7 @@ FREE = {
     "attention_without_weights": {"q": 6, "v": 5},
     "attention_by_ops": {"k": 4, "o": 4},
     "norms": {"a": 3, "b": 5, "c": 4, "d": 7},
+    "layer_scale": {"a": 5, "wide": 7},
     "spectral": {"a": 5, "b": 6},
     "time_distributed": {"a": 4, "b": 5, "lstm": 4},
     "permuted_and_cropped": {"a": 5, "b": 4},

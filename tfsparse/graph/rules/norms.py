@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+import keras
 import numpy as np
 from keras import layers
 
@@ -109,3 +112,18 @@ def _normalization(walk, call, axes):
     for labels in axes[0]:
         walk.freeze(labels, f"{call.name!r} holds a mean for each of them")
     return nothing(call)
+
+
+LAYER_SCALE = sys.modules[keras.applications.ConvNeXtTiny.__module__].LayerScale
+"""The scale layer of keras.applications' ConvNeXt, which Keras does not export."""
+
+
+def _projection(call, left) -> dict:
+    (width,) = left.shape(call.operation.gamma)
+    return {"projection_dim": int(width)}
+
+
+@register_rule(LAYER_SCALE, sizes=_projection)
+def _layer_scale(walk, call, axes):
+    walk.carry(call.operation.gamma, 0, axes[0][-1])
+    return [list(axes[0])]
