@@ -69,7 +69,7 @@ def measure(model, left=None) -> records.Cost:
         inputs = sum(left.size(t) for t in dict.fromkeys(call.inputs))
         outputs = sum(left.size(t) for t in call.outputs)
         memory_1 = max(memory_1, inputs + own)
-        if own or not memory.is_view(operation):
+        if not memory.in_place(operation):
             memory_2 = max(memory_2, inputs + outputs)
         total += counting.macs(call, left)
         fresh = [v for v in variables if id(v) not in counted]

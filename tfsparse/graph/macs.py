@@ -58,7 +58,7 @@ def _macs(call, layer, left, inputs, outputs) -> int:
     if isinstance(layer, layers.EinsumDense):
         read, kernel, written = letters(layer.equation, len(inputs[0].shape))
         free = [c for c in written if c not in kernel][1:]
-        places = [left.extent(outputs[0], written.index(c)) for c in free]
+        places = [left.extent(inputs[0], read.index(c)) for c in free]
         return elements(layer.kernel) * int(np.prod(places, dtype=int))
     if isinstance(layer, layers.Dot) or type(layer) in (MATMUL, EINSUM):
         return _product(call, layer, left)

@@ -9,24 +9,21 @@ from tfsparse.graph.rules import moves
 BEAM = 64
 """Partial orders that are kept where a graph branches; more is slower and seldom better."""
 
-_VIEWS = (
+_IN_PLACE = (
     layers.Flatten,
     layers.Reshape,
     layers.Dropout,
     layers.Identity,
     moves.RESHAPE,
+    layers.ReLU,
+    layers.Activation,
+    layers.BatchNormalization,
 )
-_FUSED = (layers.ReLU, layers.Activation, layers.BatchNormalization)
-
-
-def is_view(operation) -> bool:
-    """Whether an operation moves no memory in a deployed graph."""
-    return isinstance(operation, _VIEWS) or hasattr(operation, "lowered")
 
 
 def in_place(operation) -> bool:
     """Views, and element-wise layers that TFLite fuses into the one before."""
-    return is_view(operation) or isinstance(operation, _FUSED)
+    return isinstance(operation, _IN_PLACE) or hasattr(operation, "lowered")
 
 
 def peak(graph, left) -> int:
