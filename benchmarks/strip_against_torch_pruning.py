@@ -112,7 +112,12 @@ def theirs() -> list[dict]:
             )
             self.pool = nn.MaxPool2d(3, 2, 1)
             blocks, inputs = [], 64
-            for width, count, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+            for width, count, stride in (
+                (64, 3, 1),
+                (128, 4, 2),
+                (256, 6, 2),
+                (512, 3, 2),
+            ):
                 for number in range(count):
                     blocks.append(Block(inputs, width, 1 if number else stride))
                     inputs = 4 * width
@@ -153,7 +158,9 @@ def summarise(rounds: list[dict]) -> dict:
     summary = {}
     for side in ("tfsparse", "torch_pruning"):
         rows = [row for one in rounds for row in one[side][1:]]
-        summary[side] = {key: statistics.median(r[key] for r in rows) for key in rows[0]}
+        summary[side] = {
+            key: statistics.median(r[key] for r in rows) for key in rows[0]
+        }
     mine, other = summary["tfsparse"], summary["torch_pruning"]
     if mine["params"] != other["params"]:
         raise SystemExit(f"The models differ. Received: {mine}, {other}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from conformance import models
 from keras import layers
 
 import tfsparse
+from tfsparse import data as datasets
 from tfsparse.deploy import criteria
 from tfsparse.graph import groups
 
@@ -206,3 +208,64 @@ def test_the_tool(tmp_path):
     done = subprocess.run([*command, *wrong], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.endswith("Received: 'macs=half'.\n")
     assert not (tmp_path / "none.keras").exists()
+
+
+def run_tool(name, *arguments):
+    command = [sys.executable, ROOT / "tools" / f"{name}.py", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_tool_fine_tunes_step_by_step(tmp_path):
+    net().save(tmp_path / "model.keras")
+    x, y = data()
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    done = run_tool(
+        "prune", tmp_path / "model.keras", tmp_path / "small.keras",
+        "--target=units=0.6", "--criterion=taylor", f"--data={tmp_path}/data.npz",
+        "--steps=2", "--epochs=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    small = keras.saving.load_model(tmp_path / "small.keras")
+    kept = small.get_layer("a").kernel
+    free = [g.size for g in tfsparse.find_groups(small) if not g.frozen]
+    assert sum(free) <= 0.6 * 16
+    held = np.asarray(net().get_layer("a").kernel)
+    columns = {tuple(column) for column in held.reshape(-1, held.shape[-1]).T.tolist()}
+    trained = np.asarray(kept).reshape(-1, kept.shape[-1]).T.tolist()
+    assert not columns & {tuple(column) for column in trained}
+
+
+def test_the_sensitivity_tool_draws(tmp_path):
+    net().save(tmp_path / "model.keras")
+    x, y = data()
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    given = [tmp_path / "model.keras", tmp_path / "plot.png"]
+    done = run_tool("sensitivity", *given, f"--data={tmp_path}/data.npz")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "plot.json").read_text())
+    labels = np.asarray(net()(x)).argmax(-1)
+    assert rows[0]["value"] == pytest.approx((labels == y).mean())
+    assert {r["group"] for r in rows[1:]} == {"a", "b", "c"}
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    np.savez(tmp_path / "wrong.npz", x=x)
+    done = run_tool("sensitivity", *given, f"--data={tmp_path}/wrong.npz")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: `data` .npz must hold x, y")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"x": np.zeros((2, 3)), "y": np.zeros(3)}, "one y for each x"),
+        ({"x": np.zeros(()), "y": np.zeros(())}, "one y for each x"),
+        ({"x": np.zeros((2, 3))}, "must hold x, y.*without y"),
+        ({"x": np.array([{}]), "y": np.zeros(1)}, "whole .npz file of plain arrays"),
+    ],
+)
+def test_samples_that_do_not_fit_are_refused(arrays, sentence, tmp_path):
+    np.savez(tmp_path / "data.npz", **arrays)
+    with pytest.raises(ValueError, match=sentence):
+        datasets.samples(str(tmp_path / "data.npz"))
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(ValueError, match="whole .npz file of plain arrays"):
+        datasets.samples(str(tmp_path / "one.npy"))

@@ -199,6 +199,24 @@ def _check(name, x, y, x_test, y_test, class_names) -> None:
 # Sources -------------------------------------------------------------------------
 
 
+def samples(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the arrays `x` and `y` of an `.npz`, as a model takes them.
+
+    Returns:
+        `x (samples, ...)` and `y (samples, ...)`.
+
+    Raises:
+        ValueError: The file is missing or damaged, or does not hold the two.
+    """
+    x, y = _stored(path, ("x", "y"))
+    if not x.shape or not y.shape or len(x) != len(y) or not len(x):
+        raise ValueError(
+            f"`data` must hold one y for each x. Received: {path!r} with x of shape "
+            f"{x.shape} and y of shape {y.shape}."
+        )
+    return x, y
+
+
 def _digits():
     from sklearn.datasets import load_digits
 
@@ -210,6 +228,11 @@ def _digits():
 
 
 def _npz(path: str):
+    return (*_stored(path, ("x_train", "y_train", "x_test", "y_test")), ())
+
+
+def _stored(path: str, wanted: tuple[str, ...]) -> list[np.ndarray]:
+    """Arrays of an `.npz`, by name."""
     if not os.path.isfile(path):
         raise ValueError(
             f"`data` must be an .npz file that exists. Received: {path!r}."
@@ -217,18 +240,18 @@ def _npz(path: str):
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError,
+            zipfile.BadZipFile) as error:  # fmt: skip
         raise ValueError(
             f"`data` must be a whole .npz file of plain arrays. Received: {path!r} ({error})."
         ) from error
-    wanted = ("x_train", "y_train", "x_test", "y_test")
     missing = [key for key in wanted if key not in arrays]
     if missing:
         raise ValueError(
             f"`data` .npz must hold {', '.join(wanted)}. Received: {path!r} without "
             f"{', '.join(missing)}."
         )
-    return (*(arrays[key] for key in wanted), ())
+    return [arrays[key] for key in wanted]
 
 
 def _folder(path: str):

@@ -38,3 +38,12 @@ def of_loss(
                 total += count / samples * tf.convert_to_tensor(slope).numpy()
     variables = model.trainable_variables
     return {id(v): total for v, total in zip(variables, totals, strict=True)}
+
+
+def cross_entropy(model):
+    """The loss of a classifier whose labels are whole numbers, on logits or not."""
+    last = getattr(model.layers[-1], "activation", None)
+    logits = last is not keras.activations.softmax and not isinstance(
+        model.layers[-1], keras.layers.Softmax
+    )
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)

@@ -1,6 +1,8 @@
 """Prunes a trained .keras model to a target and writes the smaller one.
 
 python tools/prune.py model.keras small.keras --target macs=0.5 --criterion l2
+
+With --data and --epochs the model is fine-tuned after each of --steps removals.
 """
 
 from __future__ import annotations
@@ -8,10 +10,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-import numpy as np
+import keras
 
 import tfsparse
-from tfsparse import files, records, zoo
+from tfsparse import data, files, gradients, records, zoo
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -32,7 +34,14 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--minimum", type=int, default=1)
     parser.add_argument("--ignore", action="append", default=[], metavar="PATTERN")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", help=".npz with arrays x and y (taylor, activation)")
+    parser.add_argument(
+        "--data", help=".npz with arrays x and y, to judge units and to fine-tune"
+    )
+    parser.add_argument("--steps", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=0, help="after each step")
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--loss", help="a Keras loss; by default cross-entropy")
     return parser.parse_args(argv)
 
 
@@ -55,24 +64,36 @@ def main() -> int:
     given = arguments(sys.argv[1:])
     try:
         model = zoo.load(given.model)
-        data = None
-        if given.data:
-            with np.load(given.data, allow_pickle=False) as held:
-                data = (held["x"], held["y"])
+        samples = data.samples(given.data) if given.data else None
+        if given.epochs and samples is None:
+            raise ValueError("`--data` must be given with --epochs. Received: none.")
+        loss = (
+            keras.losses.get(given.loss)
+            if given.loss
+            else gradients.cross_entropy(model)
+        )
+
+        def fine_tune(small) -> None:
+            small.compile(keras.optimizers.Adam(given.learning_rate), loss)
+            small.fit(*samples, given.batch_size, given.epochs, verbose=0)
+
         small, report = tfsparse.prune(
             model,
             targets(given.target),
-            data,
+            samples,
+            fine_tune if given.epochs else None,
             criterion=given.criterion,
             scope=given.scope,
+            steps=given.steps,
             round_to=given.round_to,
             minimum=given.minimum,
             ignore=given.ignore,
+            loss=loss,
             seed=given.seed,
         )
         with files.appears_whole(given.small) as temporary:
             small.save(temporary)
-    except (ValueError, KeyError, OSError, records.StripError) as error:
+    except (ValueError, OSError, records.StripError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2
     for group in report.groups:

@@ -229,3 +229,34 @@ def layers(document: dict) -> Figure:
         )
     axes.legend(frameon=False, fontsize=8, loc="best")
     return figure
+
+
+def sensitivity(rows: list[dict], measure: str = "value") -> Figure:
+    """What each group loses when it alone is pruned, a colour for each share.
+
+    Args:
+        rows: What `tfsparse.sensitivity` returned.
+        measure: What its values are.
+    """
+    names = list(dict.fromkeys(row["group"] for row in rows[1:]))
+    height = max(SIZE[1], 0.28 * len(names) + 1.2)
+    figure, axes = _axes("Sensitivity of every group", measure, "", (SIZE[0], height))
+    axes.axvline(rows[0]["value"], color=GREY, linewidth=1.2, label="whole model")
+    places: dict[float, list[tuple]] = {}
+    for row in rows[1:]:
+        share = row["kept"] / row["size"]
+        point = (row["value"], names.index(row["group"]))
+        places.setdefault(round(share * 20) / 20, []).append(point)
+    for number, share in enumerate(sorted(places, reverse=True)):
+        axes.scatter(
+            *zip(*places[share], strict=True),
+            s=34,
+            color=PALETTE[number % len(PALETTE)],
+            label=f"about {share:.0%} of its units left",
+        )
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.invert_yaxis()
+    if all(0 <= row["value"] <= 1 for row in rows):
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.legend(frameon=False, fontsize=8, loc="best")
+    return figure
