@@ -13,9 +13,9 @@ import keras
 import numpy as np
 
 from tfsparse import meters, optimizers, records
-from tfsparse.deploy import dead, probe, removal, shrink
+from tfsparse.deploy import dead, fold, probe, removal, shrink
 from tfsparse.deploy.lower import lower
-from tfsparse.deploy.strip import add_biases
+from tfsparse.deploy.strip import fill, without_bias
 from tfsparse.deploy.strip import remove as remove_units
 from tfsparse.graph import find_groups, measure, trace
 
@@ -251,14 +251,12 @@ def collect(model, keep):
     Raises:
         StripError: The smaller model computes something else.
     """
-    keep, biases, reasons = dead.fold(model, keep)
+    keep, biases, reasons = fold.fold(model, keep)
     if all(alive.all() for alive in keep.values()):
         return model, keep, reasons
     planned = removal.plan(model, keep)
-    small, operations = shrink.build(planned, frozenset(biases))
-    values = removal.masked(removal.values_of(planned.graph), planned, surplus=True)
-    removal.load(operations, planned.graph, values, planned)
-    add_biases(operations, planned, biases)
+    small, operations = shrink.build(planned, without_bias(planned, biases))
+    fill(operations, planned, removal.values_of(planned.graph), biases)
     _compare(model, small)
     pairs, cuts = {}, planned.cut
     for layer in model.layers:
@@ -291,7 +289,7 @@ def finish(model, method):
     keep = spare_one(method.keep(model, find_groups(model, method.kinds)))
     lowered = lower(model)
     alive = dead.dead_units(lowered)
-    folded, biases, reasons = dead.fold(lowered, alive)
+    folded, biases, reasons = fold.fold(lowered, alive)
     decided = {
         name: np.where(alive[name], values, folded[name]) if name in alive else values
         for name, values in {**alive, **keep}.items()

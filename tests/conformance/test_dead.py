@@ -13,7 +13,7 @@ import pytest
 
 import tfsparse
 from conformance import models
-from tfsparse.deploy import dead
+from tfsparse.deploy import fold
 
 EXACT = 1e-5
 
@@ -96,7 +96,7 @@ def test_strip_without_keep_equals_the_model(name):
 def test_the_reason_of_a_unit_that_stays(name):
     model, keep = corpse(name)
     stays, piece = STUBBORN[name]
-    folded, _, reasons = dead.fold(model, tfsparse.dead_units(model))
+    folded, _, reasons = fold.fold(model, tfsparse.dead_units(model))
     assert reasons.keys() == stays
     assert all(piece in text for text in reasons.values())
     for key, alive in folded.items():
@@ -225,19 +225,134 @@ def test_many_tiny_constants_do_not_hang(monkeypatch):
     kernel.assign(np.where(dead_half, 0.0, kernel.numpy()))
     bias.assign(np.where(dead_half, 6e-8, bias.numpy()))
     rounds = iter(range(6))
-    plan = dead.removal.plan
+    plan = fold.removal.plan
 
     def counted(*arguments):
         assert next(rounds, None) is not None, "more than 6 rounds"
         return plan(*arguments)
 
-    monkeypatch.setattr(dead.removal, "plan", counted)
-    keep, _, _ = dead.fold(model, tfsparse.dead_units(model))
+    monkeypatch.setattr(fold.removal, "plan", counted)
+    keep, _, _ = fold.fold(model, tfsparse.dead_units(model))
     assert keep["a"][20:].all()
 
 
 def test_a_living_unit_stays_and_padding_is_not_blamed():
     model = models.randomise(models.named_vector())
-    folded, _, reasons = dead.fold(model, {"hidden": np.arange(6) < 4})
+    folded, _, reasons = fold.fold(model, {"hidden": np.arange(6) < 4})
     assert folded["hidden"].all()
     assert reasons == {"hidden": "a unit still sends 'out' what the input decides"}
+
+
+TAKERS = {
+    "lstm": lambda: keras.layers.LSTM(4, name="taker"),
+    "simple": lambda: keras.layers.SimpleRNN(4, return_sequences=True, name="taker"),
+    "gru": lambda: keras.layers.GRU(4, name="taker"),
+    "gru_before": lambda: keras.layers.GRU(4, reset_after=False, name="taker"),
+    "both_ways": lambda: keras.layers.Bidirectional(keras.layers.LSTM(4), name="taker"),
+    "einsum": lambda: keras.layers.EinsumDense(
+        "abc,cde->abde", (5, 3, 4), bias_axes="de", name="taker"
+    ),
+    "distributed": lambda: keras.layers.TimeDistributed(
+        keras.layers.Dense(4), name="taker"
+    ),
+    "spectral": lambda: keras.layers.SpectralNormalization(
+        keras.layers.Conv1D(4, 2), name="taker"
+    ),
+    "no_bias_yet": lambda: keras.layers.Conv1D(4, 2, use_bias=False, name="taker"),
+}
+
+
+def behind_a_dead_pair(layer, call=None):
+    """Units 0 and 2 of `hidden` are dead, and send relu(bias) to the layer."""
+    sequence = keras.Input((5, 3), name="sequence")
+    x = keras.layers.Dense(6, activation="relu", name="hidden")(sequence)
+    x = layer(x) if call is None else call(layer, x)
+    x = keras.layers.Dense(2, name="out")(keras.layers.Flatten()(x))
+    model = models.randomise(keras.Model(sequence, x), seed=8)
+    hidden = model.get_layer("hidden").kernel
+    hidden.assign(hidden.numpy() * (np.arange(6) % 2 + (np.arange(6) > 3) > 0))
+    return model
+
+
+def small_if_exact(model):
+    """The stripped model, after comparing it."""
+    small, inputs = tfsparse.strip(model), models.inputs_for(model)
+    received = models.outputs(small, inputs)
+    assert models.difference(models.outputs(model, inputs), received) <= EXACT
+    return small
+
+
+@pytest.mark.parametrize("name", TAKERS)
+def test_every_linear_reader_takes_a_constant(name):
+    small = small_if_exact(behind_a_dead_pair(TAKERS[name]()))
+    assert small.get_layer("hidden").units == 4
+
+
+def test_attention_takes_a_constant_three_times():
+    attention = keras.layers.MultiHeadAttention(2, 3, name="taker")
+    model = behind_a_dead_pair(attention, lambda layer, x: layer(x, x))
+    assert small_if_exact(model).get_layer("hidden").units == 4
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (lambda: keras.layers.LSTM(4, use_bias=False, name="taker"), "an LSTM that"),
+        (
+            lambda: keras.layers.EinsumDense("abc,cd->abd", (5, 4), name="taker"),
+            "an EinsumDense that",
+        ),
+        (
+            lambda: keras.layers.EinsumDense(
+                "abc,bcd->abd", (5, 4), bias_axes="d", name="taker"
+            ),
+            "sees it unevenly",
+        ),
+        (
+            lambda: keras.layers.EinsumDense(
+                "abc,cde->abde", (5, 3, 4), bias_axes="d", name="taker"
+            ),
+            "sees it unevenly",
+        ),
+        (
+            lambda: keras.layers.TimeDistributed(
+                keras.layers.Dense(4, use_bias=False), name="taker"
+            ),
+            "a TimeDistributed that",
+        ),
+    ],
+)
+def test_readers_that_cannot_take_it(layer, reason):
+    model = behind_a_dead_pair(layer())
+    _, _, reasons = fold.fold(model, tfsparse.dead_units(model))
+    assert reason.replace("an ", "a ") in reasons["hidden"].replace("an ", "a ")
+    assert small_if_exact(model).get_layer("hidden").units == 6
+
+
+def test_a_unit_dies_behind_a_scale_of_zero():
+    """As network slimming leaves it: gamma is zero, the convolution is not."""
+    image = keras.Input((6, 5, 2), name="image")
+    x = keras.layers.Conv2D(6, 3, name="a")(image)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="bn")(x))
+    x = keras.layers.DepthwiseConv2D(2, name="each")(x)
+    x = keras.layers.Conv2D(4, 1, name="b")(keras.layers.ReLU()(x))
+    x = keras.layers.Dense(2, name="out")(keras.layers.GlobalAveragePooling2D()(x))
+    model = models.randomise(keras.Model(image, x), seed=3)
+    gamma, kernel = model.get_layer("bn").gamma, model.get_layer("each").kernel
+    gamma.assign(gamma.numpy() * [1, 0, 1, 1, 0, 1])
+    kernel.assign(kernel.numpy() * np.array([1, 1, 1, 0, 1, 1])[:, None])
+    assert np.flatnonzero(~tfsparse.dead_units(model)["a"]).tolist() == [1, 3, 4]
+    assert small_if_exact(model).get_layer("a").filters == 3
+
+
+def test_a_scale_of_zero_on_one_way_only_kills_nobody():
+    image = keras.Input((6, 5, 2), name="image")
+    x = keras.layers.Conv2D(4, 3, name="a")(image)
+    y = keras.layers.BatchNormalization(name="bn")(x)
+    x = keras.layers.Add()([x, y])
+    x = keras.layers.Dense(2, name="out")(keras.layers.GlobalAveragePooling2D()(x))
+    model = models.randomise(keras.Model(image, x), seed=3)
+    gamma = model.get_layer("bn").gamma
+    gamma.assign(gamma.numpy() * [1, 0, 1, 0])
+    assert tfsparse.dead_units(model)["a"].all()
+    assert "add:branches" not in tfsparse.dead_units(model)

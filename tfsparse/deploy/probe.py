@@ -10,6 +10,9 @@ from tfsparse.graph import trace
 
 UNKNOWN_SIZE = 32
 
+ROUNDING = 1e-6
+"""Differences of constants, relative to the largest value, that are rounding."""
+
 
 def random_inputs(model, rng, samples: int = 2) -> list[np.ndarray]:
     """Random arrays that fit the model's inputs; unknown sizes become 32.
@@ -75,6 +78,15 @@ def replay(graph: trace.Graph, values, inputs, wanted, change=None) -> list[np.n
                 if not left[tensor]:
                     del tensors[tensor]
         return [ops.convert_to_numpy(tensors[tensor]) for tensor in wanted]
+
+
+def values_at(graph: trace.Graph, tensors, weights) -> dict:
+    """Tensor -> what it is on random input, with these weights (path -> value)."""
+    wanted = list(dict.fromkeys(tensors))
+    if not wanted:
+        return {}
+    inputs = random_inputs(graph, np.random.default_rng(1))
+    return dict(zip(wanted, replay(graph, weights, inputs, wanted), strict=True))
 
 
 def random_statistics(graph: trace.Graph, values, rng):

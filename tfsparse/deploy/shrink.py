@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import keras
 import numpy as np
 from keras import ops
@@ -74,12 +76,12 @@ def _close(item, closed, args, kwargs):
     return args, {**kwargs, **new}
 
 
-def build(planned: Plan, bias_on: frozenset[str] = frozenset()):
+def build(planned: Plan, bias_on: Container = ()):
     """Builds the model that `planned` leaves, with fresh weights.
 
     Args:
         planned: What stays.
-        bias_on: Names of layers that get a bias, if they have none.
+        bias_on: Layers of the old model that get a bias.
 
     Returns:
         The smaller model and the dict `id(old operation) -> new operation`.
@@ -100,7 +102,7 @@ def build(planned: Plan, bias_on: frozenset[str] = frozenset()):
             config.update(sizes(item, planned))
         elif hasattr(operation, "resized"):
             config.update(operation.resized(planned))
-        if name in bias_on and "use_bias" in config:
+        if operation in bias_on:
             config["use_bias"] = True
         return operation.__class__.from_config(config)
 

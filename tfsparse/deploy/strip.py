@@ -8,7 +8,8 @@ import logging
 import numpy as np
 
 from tfsparse import records
-from tfsparse.deploy import dead, probe, removal, shrink
+from tfsparse.deploy import dead, fold, lost, probe, removal, shrink
+from tfsparse.graph import trace
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def mask(model, keep: removal.Keep):
     Example:
         >>> masked = mask(net, {"conv": np.arange(8) < 4})
     """
-    dead.whole_branches(model, keep)  # refuses what strip would refuse
+    lost.whole_branches(model, keep)  # refuses what strip would refuse
     planned = removal.plan(model, keep, empty=True)
     values = removal.masked(removal.values_of(planned.graph), planned)
     masked, operations = shrink.gated(planned)
@@ -70,14 +71,14 @@ def strip(model, keep: removal.Keep | None = None):
         >>> small = strip(net, {"conv": np.arange(8) < 4})
     """
     if keep is None:
-        keep, biases, _ = dead.fold(model, dead.dead_units(model))
+        keep, biases, _ = fold.fold(model, dead.dead_units(model))
     else:
-        keep, biases = dead.whole_branches(model, keep)
+        keep, biases = lost.whole_branches(model, keep)
     return remove(model, keep, biases)
 
 
 def remove(model, keep: removal.Keep, biases: dict[str, np.ndarray]):
-    """Strips `keep`, adds `biases` to the layers named, and proves the result."""
+    """Strips `keep`, adds to biases (see `fold`), and proves the result."""
     planned = removal.plan(model, keep)
     planned = dataclasses.replace(planned, constants=biases)
     graph = planned.graph
@@ -89,24 +90,43 @@ def remove(model, keep: removal.Keep, biases: dict[str, np.ndarray]):
             )
     for name, sentence in planned.surplus.items():
         _LOG.warning("group %r: %s", name, sentence)
-    small, operations = shrink.build(planned, frozenset(biases))
+    small, operations = shrink.build(planned, without_bias(planned, biases))
     if planned.variables or planned.lost:
         _prove(planned, small, operations, values)
-    values = removal.masked(values, planned, surplus=True)
-    removal.load(operations, graph, values, planned)
-    add_biases(operations, planned, biases)
+    fill(operations, planned, values, biases)
     return small
 
 
-def add_biases(operations, planned, biases: dict[str, np.ndarray]) -> None:
-    """Adds constants, cut by the plan, to the biases of rebuilt layers."""
+def without_bias(planned, biases) -> dict:
+    """Layer of the plan's graph -> path in `biases` of the bias that it lacks."""
+    known = planned.graph.variables
+    return {
+        layer: path
+        for layer in planned.graph.operations
+        if getattr(layer, "use_bias", True) is False and trace.variables_of(layer)
+        if (path := fold.bias_path(planned.graph, layer)) in biases
+        and path not in known
+    }
+
+
+def fill(operations, planned, values, biases) -> None:
+    """Loads rebuilt layers with what stays of `values`, and adds to their biases.
+
+    Args:
+        operations: What `shrink.build` returned, with `without_bias` given a bias.
+        planned: What stays.
+        values: Path -> value of every variable of the old model.
+        biases: Path of a bias -> what to add, before anything is cut.
+    """
     graph = planned.graph
-    for layer in graph.operations:
-        constant = biases.get(graph.names[id(layer)])
-        if constant is not None and id(layer) in operations:
+    more = {path: biases[path] for path in biases.keys() & values.keys()}
+    values = values | {path: values[path] + more[path] for path in more}
+    removal.load(operations, graph, removal.masked(values, planned, True), planned)
+    for layer, path in without_bias(planned, biases).items():
+        if id(layer) in operations:
             call = next(c for c in graph.calls if c.operation is layer)
             stays = planned.kept(call.outputs[0], -1)
-            operations[id(layer)].bias.assign_add(constant[stays])
+            operations[id(layer)].bias.assign(biases[path][stays])
 
 
 def _prove(planned, small, operations, values) -> None:
