@@ -16,18 +16,27 @@ import tfsparse
 from conformance import models
 from conformance.drawing import draw_model
 from tfsparse.deploy import probe, removal
+from tfsparse.graph import trace
 
 EXAMPLES = int(os.environ.get("TFSPARSE_EXAMPLES", "100"))
 EXACT = 1e-5
 
 
-@settings(
+LONG = settings(
     max_examples=EXAMPLES,
     deadline=None,
     derandomize=EXAMPLES == 100,
     database=None,
     suppress_health_check=list(HealthCheck),
 )
+
+
+def assert_same(expected, received):
+    scale = max(float(np.abs(expected[0]).max()), 1e-3)
+    assert float(np.abs(expected[0] - received[0]).max()) <= EXACT * scale
+
+
+@LONG
 @given(data=st.data(), seed=st.integers(0, 2**16))
 def test_strip_equals_mask(data, seed):
     model = draw_model(data.draw)
@@ -41,10 +50,44 @@ def test_strip_equals_mask(data, seed):
     inputs = probe.random_inputs(model, rng)
     expected = probe.run(tfsparse.mask(model, keep), inputs)
     small = tfsparse.strip(model, keep)
-    received = probe.run(small, inputs)
-    scale = max(float(np.abs(expected[0]).max()), 1e-3)
-    assert float(np.abs(expected[0] - received[0]).max()) <= EXACT * scale
+    assert_same(expected, probe.run(small, inputs))
     planned = removal.plan(model, keep)
     cost, counted = tfsparse.measure(small), tfsparse.measure(model, planned)
     assert (cost.params, cost.macs) == (counted.params, counted.macs)
+    keras.backend.clear_session()
+
+
+def kill(model, rng) -> None:
+    """Zeroes random slices that write, scale or read units."""
+    graph = trace.read(model)
+    values = removal.values_of(graph)
+    for group in tfsparse.find_groups(model):
+        if group.frozen or rng.random() < 0.4:
+            continue
+        dead = rng.random(group.size) < 0.4
+        role = rng.choice(["producer", "producer", "consumer", "carrier"])
+        for member in group.members:
+            scale = member.path.split("/")[-1] in ("gamma", "scale", "depthwise_kernel")
+            if member.role == role and (role != "carrier" or scale):
+                places = np.zeros(
+                    len(removal.rows(values[member.path], member.axis)), bool
+                )
+                places[member.indices] = dead[member.units]
+                value = values[member.path].copy()
+                removal._zero(value, member.axis, places)
+                values[member.path] = value
+    for path, variable in graph.variables.items():
+        variable.assign(values[path])
+
+
+@LONG
+@given(data=st.data(), seed=st.integers(0, 2**16))
+def test_dead_units_leave_and_nothing_changes(data, seed):
+    model = draw_model(data.draw)
+    rng = np.random.default_rng(seed)
+    models.randomise(model, seed)
+    kill(model, rng)
+    inputs = probe.random_inputs(model, rng)
+    expected = probe.run(model, inputs)
+    assert_same(expected, probe.run(tfsparse.strip(model), inputs))
     keras.backend.clear_session()
