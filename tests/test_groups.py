@@ -9,6 +9,7 @@ from conformance import models
 from keras import layers, ops
 
 import tfsparse
+from tfsparse.graph import groups
 from tfsparse.records import Site
 
 
@@ -400,3 +401,81 @@ def test_what_cannot_be_read_is_refused(model, sentence):
     for function in (tfsparse.find_groups, tfsparse.measure):
         with pytest.raises(ValueError, match=sentence):
             function(model)
+
+
+def _meets(make):
+    """vector (5) -> Dense 'units' (4), reshaped (2, 4) by a second axis -> make."""
+    vector = keras.Input((3, 5), name="vector")
+    x = layers.Dense(4, activation="relu", name="units")(vector)
+    return keras.Model(vector, make(x, vector))
+
+
+@pytest.mark.parametrize(
+    ("make", "gates"),
+    [
+        (
+            lambda x, _: layers.Dense(2)(layers.RMSNormalization(name="norm")(x)),
+            [("norm", 0, 0, 2, (0, 1, 2, 3))],
+        ),
+        (
+            lambda x, _: layers.Dense(2)(layers.UnitNormalization(name="norm")(x)),
+            [("norm", 0, 0, 2, (0, 1, 2, 3))],
+        ),
+        (
+            lambda x, v: layers.Dot(2, name="dot")([x, layers.Dense(4)(v)]),
+            [("dot", 0, 0, 2, (0, 1, 2, 3)), ("dot", 0, 1, 2, (0, 1, 2, 3))],
+        ),
+        (
+            lambda x, v: layers.Attention(name="meet")([x, v, layers.Dense(4)(v)]),
+            [("meet", 0, 0, 2, (0, 1, 2, 3))],
+        ),
+        (
+            lambda x, _: ops.matmul(x, ops.transpose(x, (0, 2, 1))),
+            [("matmul", 0, 0, 2, (0, 1, 2, 3)), ("matmul", 0, 1, 1, (0, 1, 2, 3))],
+        ),
+        (lambda x, _: layers.Dense(2)(x), []),
+    ],
+)
+def test_units_that_end_without_weights_end_at_a_gate(make, gates):
+    found = groups_of(_meets(make))["units"]
+    assert found.frozen is None
+    received = [
+        (g.layer, g.call, g.input, g.axis % 3, tuple(g.units)) for g in found.gates
+    ]
+    assert [(name.split("_")[0], *rest) for name, *rest in received] == gates
+
+
+def test_inputs_of_a_sum_are_gates_of_its_branches():
+    x = image = keras.Input((4, 4, 3))
+    y = layers.Conv2D(3, 1, name="a")(x)
+    x = layers.Add(name="sum")([x, y])
+    (found,) = tfsparse.find_groups(keras.Model(image, x), ("branch",))
+    assert (found.name, found.size) == ("sum:branches", 2)
+    assert [(g.layer, g.input, g.axis, g.units) for g in found.gates] == [
+        ("sum", 0, None, (0,)),
+        ("sum", 1, None, (1,)),
+    ]
+    assert found.paths == {"a/kernel", "a/bias"}
+
+
+def test_rows_that_must_stay_even_by_hand():
+    image = keras.Input((4, 4, 2))
+    x = layers.Conv2D(6, 1, name="a")(image)
+    x = layers.Conv2D(9, 1, groups=3, name="grouped")(x)
+    model = keras.Model(image, layers.Conv2D(2, 1)(x))
+    rows = groups.analyse(model).walks["unit"].lanes
+    assert [(row.layer, [len(p) for p in row.parts]) for row in rows] == [
+        ("grouped", [2, 3])
+    ] * 3
+    assert len({row.number for row in rows}) == 1
+    reads = np.concatenate([row.parts[0] for row in rows])
+    assert len(set(reads.tolist())) == 6 and (np.diff(reads) > 0).all()
+
+    sequence = keras.Input((4, 5))
+    x = layers.MultiHeadAttention(2, 3, value_dim=4, name="mha")(sequence, sequence)
+    model = keras.Model(sequence, layers.Dense(2)(x))
+    rows = groups.analyse(model).walks["unit"].lanes
+    assert [(row.layer, [len(p) for p in row.parts]) for row in rows] == [
+        ("mha", [3, 4])
+    ] * 2
+    assert len({row.owner for row in rows}) == 2 and min(r.owner for r in rows) >= 0
