@@ -126,22 +126,35 @@ def sensitivity(
         criterion, data, loss, ignore: As for `prune`.
 
     Returns:
-        Rows `{"group", "size", "kept", "value"}`, the whole model's first, under the
-        group name `None`.
+        Rows `{"group", "size", "fraction", "kept", "value"}`, the whole model's first,
+        under the group name `None`.
     """
     _check({"units": 1.0}, criterion, "layer", 1, 1, 1, data)
     analysis = groups.analyse(model)
     scores, _ = _scores(criteria.Job(analysis, data, loss), criterion, ignore)
     rows = [
-        {"group": None, "size": None, "kept": None, "value": float(evaluate(model))}
+        {
+            "group": None,
+            "size": None,
+            "fraction": 1.0,
+            "kept": None,
+            "value": float(evaluate(model)),
+        }
     ]
     for name, own in scores.items():
         for fraction in fractions:
             kept = max(1, round(fraction * len(own)))
             if kept < len(own):
                 value = float(evaluate(strip(model, {name: _best(own, kept)})))
-                row = {"group": name, "size": len(own), "kept": kept, "value": value}
-                rows.append(row)
+                rows.append(
+                    {
+                        "group": name,
+                        "size": len(own),
+                        "fraction": fraction,
+                        "kept": kept,
+                        "value": value,
+                    }
+                )
     return rows
 
 

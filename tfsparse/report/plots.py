@@ -239,24 +239,22 @@ def sensitivity(rows: list[dict], measure: str = "value") -> Figure:
         measure: What its values are.
     """
     names = list(dict.fromkeys(row["group"] for row in rows[1:]))
-    height = max(SIZE[1], 0.28 * len(names) + 1.2)
-    figure, axes = _axes("Sensitivity of every group", measure, "", (SIZE[0], height))
+    size = (SIZE[0], max(SIZE[1] * 0.7, 0.28 * len(names) + 1.8))
+    figure, axes = _axes("Sensitivity of every group", measure, "", size)
     axes.axvline(rows[0]["value"], color=GREY, linewidth=1.2, label="whole model")
-    places: dict[float, list[tuple]] = {}
-    for row in rows[1:]:
-        share = row["kept"] / row["size"]
-        point = (row["value"], names.index(row["group"]))
-        places.setdefault(round(share * 20) / 20, []).append(point)
-    for number, share in enumerate(sorted(places, reverse=True)):
+    fractions = sorted({row["fraction"] for row in rows[1:]}, reverse=True)
+    for number, fraction in enumerate(fractions):
+        own = [row for row in rows[1:] if row["fraction"] == fraction]
         axes.scatter(
-            *zip(*places[share], strict=True),
+            [row["value"] for row in own],
+            [names.index(row["group"]) for row in own],
             s=34,
             color=PALETTE[number % len(PALETTE)],
-            label=f"about {share:.0%} of its units left",
+            label=f"{fraction:.0%} of its units left",
         )
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
     if all(0 <= row["value"] <= 1 for row in rows):
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.legend(frameon=False, fontsize=8, loc="best")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
