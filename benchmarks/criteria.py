@@ -17,9 +17,9 @@ import tempfile
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "criteria.json"
 CRITERIA = ("random", "l1", "l2", "bn_scale", "taylor", "fpgm", "activation")
-EPOCHS = 5
+EPOCHS = 2
 BATCH = 128
-FINE_TUNE_STEPS = 200
+FINE_TUNE_STEPS = 50
 DRAWS = 3
 SAMPLES = 2000
 """Training images that `taylor` and `activation` look at."""
