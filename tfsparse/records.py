@@ -82,7 +82,7 @@ class UnitGroup:
 
     Attributes:
         name: The first producer's layer name (`:key` and the like for units inside a
-            layer, `_part2` where one layer writes several groups);
+            layer, `:part2` where one layer writes several groups);
             `<layer>:features` for a feature group, `<layer>:branches` for the inputs
             of an Add or Average.
         kind: `unit`, `branch` or `feature`.

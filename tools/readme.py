@@ -110,7 +110,7 @@ def benchmark_lines() -> list[str]:
             ]
             lines.append(
                 f"- A trained ResNet-8 on MNIST pruned to half its MACs, scope {scope}, "
-                f"accuracy at once and after 50 batches of fine-tuning, mean of "
+                f"accuracy at once and after 100 batches of fine-tuning, mean of "
                 f"{len(criteria['models'])} seeds: {'; '.join(words)}."
             )
     mutations = _read("mutations.json")

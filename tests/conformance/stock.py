@@ -330,7 +330,7 @@ FREE = {
     "spectral": {"a": 5, "b": 6},
     "time_distributed": {"a": 4, "b": 5, "lstm": 4},
     "permuted_and_cropped": {"a": 5, "b": 4},
-    "slices_and_splits": {"a": 6, "b": 6, "b_part1": 2, "c": 5},
+    "slices_and_splits": {"a": 6, "b": 6, "b:part1": 2, "c": 5},
     "moves": {"a": 4, "c": 5},
     "channel_shuffle": {"a": 3, "b": 5},
     "products": {"a": 5, "d": 4, "e": 3, "f": 5},

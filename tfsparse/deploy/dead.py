@@ -49,7 +49,7 @@ def dead_units(model, tolerance: float = 0.0) -> dict[str, np.ndarray]:
         if records.PRODUCER in roles:
             alive &= _norms(group, records.PRODUCER, values) > tolerance
         alive |= _norms(group, _INNER_BIAS, values) > tolerance
-        if records.CONSUMER in roles:
+        if records.CONSUMER in roles and not group.gates:
             alive &= _norms(group, records.CONSUMER, values) > tolerance
         alive[0] |= not alive.any()
         keep[group.name] = alive
@@ -83,6 +83,10 @@ def _stopped(analysis, values, tolerance: float) -> np.ndarray:
             passed[here] = True
         for tensor, here in given:
             passed[here] &= constant[tensor][here]
+            if not _is_joined(call):
+                others = np.ones(len(walk.roots), bool)
+                others[here] = False
+                passed &= ~others  # what is not constant works on them
         for number, (tensor, _) in enumerate(given):
             for labels in gates.get((call.name, call.index, number), ()):
                 labels = labels[labels >= 0]
@@ -96,7 +100,10 @@ def _stopped(analysis, values, tolerance: float) -> np.ndarray:
         ]
         for role, labels, zero in own:
             if role == records.CARRIER:
-                passed[labels[zero]] = True
+                shut = np.zeros(len(walk.roots), bool)
+                shut[labels[zero]] = True
+                shut[labels[~zero]] = False  # of several places all must be
+                passed |= shut
             elif role == records.PRODUCER:
                 passed[labels] = True
         written = np.zeros(len(walk.roots), bool)
@@ -113,6 +120,11 @@ def _stopped(analysis, values, tolerance: float) -> np.ndarray:
                     alive[common] |= ~constant[tensor][common]
         constant.update((tensor, passed) for tensor in call.outputs)
     return read & ~alive
+
+
+def _is_joined(call) -> bool:
+    """Whether a call only puts its inputs side by side."""
+    return type(call.operation).__name__ in ("Concatenate", "Stack")
 
 
 def _labels_of(analysis, tensor) -> np.ndarray:

@@ -38,26 +38,31 @@ def fold(model, keep: removal.Keep):
     reads = _reads(analysis)
     while True:
         planned = removal.plan(model, keep, analysis)
-        biases: dict[str, np.ndarray] = {}
-        given: dict[tuple, np.ndarray] = {}
+        by_call: dict[tuple, dict[str, np.ndarray]] = {}
         faults = []
         gone = {kind: ~wanted for kind, wanted in planned.wanted.items()}
         for read in reads:
             if not read.mask(gone).any():
                 continue
             found, reason = read.response(gone)
+            own = by_call.setdefault((read.call.name, read.call.index), {})
             for path, bias in found.items():
-                key = (path, read.number)
-                if key not in given:
-                    given[key] = bias
-                    biases[path] = biases.get(path, 0) + bias
-                elif not _same(given[key], bias):
-                    reason = (
-                        f"{read.call.name!r} is shared, and a dead unit sends its calls "
-                        "unlike constants"
-                    )
+                own[path] = own.get(path, 0) + bias
             if reason is not None:
                 faults.append((read, reason))
+        biases: dict[str, np.ndarray] = {}
+        for read in reads:
+            for path, bias in by_call.get(
+                (read.call.name, read.call.index), {}
+            ).items():
+                if not _same(biases.setdefault(path, bias), bias):
+                    faults.append(
+                        (
+                            read,
+                            f"{read.call.name!r} is shared, and a dead unit sends its "
+                            "calls unlike constants",
+                        )
+                    )
         if not faults:
             biases |= constants
             biases = {name: bias for name, bias in biases.items() if bias.any()}
@@ -67,9 +72,12 @@ def fold(model, keep: removal.Keep):
 
 
 def bias_path(graph: trace.Graph, layer) -> str:
-    """The path of a layer's bias, or that which it would have."""
-    first = graph.paths[id(trace.variables_of(_unwrapped(layer))[0])]
-    return f"{first.rpartition('/')[0]}/bias"
+    """The path of a layer's bias; one of its own for a layer that has none."""
+    layer = _unwrapped(layer)
+    bias = getattr(layer, "bias", None)
+    if bias is not None:
+        return graph.paths[id(bias)]
+    return f"{graph.paths[id(trace.variables_of(layer)[0])]} (bias)"
 
 
 def _same(first: np.ndarray, second: np.ndarray) -> bool:
@@ -105,7 +113,7 @@ class _Read:
         graph: The graph.
         call: The call.
         number: Which of its inputs; -1 for the state of a recurrent layer.
-        values: What the input was on random data.
+        values: What the input was on random data, of two sizes where it has any.
         labels: `(kind, axis, root labels)` of each labelled axis of the input.
         kernels: `(rows of a kernel that reads the units, kind, their root labels)`;
             none where they end without weights (a gate).
@@ -114,7 +122,7 @@ class _Read:
     graph: trace.Graph
     call: trace.Call
     number: int
-    values: np.ndarray
+    values: list
     labels: list
     kernels: list
 
@@ -124,17 +132,33 @@ class _Read:
         Args:
             gone: Kind -> bool for each root label.
         """
-        mask = np.zeros((1,) * self.values.ndim, bool)
+        rank = self.values[0].ndim
+        mask = np.zeros((1,) * rank, bool)
         for kind, axis, labels in self.labels:
             if kind in gone:
-                shape = [1] * self.values.ndim
+                shape = [1] * rank
                 shape[axis] = len(labels)
                 mask = mask | ((labels >= 0) & gone[kind][labels]).reshape(shape)
         return mask
 
     def response(self, gone: dict[str, np.ndarray]):
         """What the call makes of dropped units alone: biases by path, or why none."""
-        alone = np.where(self.mask(gone), self.values, 0).astype(self.values.dtype)
+        biases: dict[str, np.ndarray] = {}
+        for values in self.values:
+            alone = np.where(self.mask(gone), values, 0).astype(values.dtype)
+            found, reason = self._answer(alone, gone)
+            if reason is not None:
+                return {}, reason
+            for path, bias in found.items():
+                if not _same(biases.setdefault(path, bias), bias):
+                    return {}, (
+                        f"a dead unit sends {self.call.name!r} a constant that depends "
+                        "on the size of the input"
+                    )
+        return biases, None
+
+    def _answer(self, alone, gone):
+        """The response to one array of values."""
         layer, name = self.call.operation, self.call.name
         if not self.kernels:
             reason = f"a dead unit sends {name!r} a constant that is not zero"

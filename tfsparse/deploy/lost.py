@@ -61,7 +61,12 @@ def whole_branches(model, keep: removal.Keep):
     graph = trace.read(model)
     planned = removal.plan(graph, keep, empty=True)
     values = removal.masked(removal.values_of(graph), planned)
-    masks = dead_branches(graph, values, 0.0)
+    before = dead_branches(graph, removal.values_of(graph), 0.0)
+    masks = {
+        name: alive
+        for name, alive in dead_branches(graph, values, 0.0).items()
+        if name not in before or (before[name] != alive).any()
+    }
     calls = {branches.name_of(call): call for call in graph.calls}
     lost = {calls[k]: set(np.flatnonzero(~v).tolist()) for k, v in masks.items()}
     gone = {c.name for c in branches.only_for(graph, lost)} if lost else set()
@@ -120,15 +125,15 @@ def _sent(call, numbers, values):
     """What inputs that are constants add up to per channel, or why they do not."""
     total = 0.0
     for number in numbers:
-        value = values[call.inputs[number]]
-        constant = value.reshape(-1, value.shape[-1])[0]
-        if np.abs(value - constant).max() > probe.ROUNDING * max(
-            1.0, np.abs(value).max()
-        ):
-            return None, (
-                f"a dead branch sends {call.name!r} a constant that differs from place "
-                "to place (zero padding)"
-            )
+        arrays = values[call.inputs[number]]
+        constant = arrays[0].reshape(-1, arrays[0].shape[-1])[0]
+        for value in arrays:
+            rounding = probe.ROUNDING * max(1.0, np.abs(value).max())
+            if np.abs(value - constant).max() > rounding:
+                return None, (
+                    f"a dead branch sends {call.name!r} a constant that differs from "
+                    "place to place (zero padding)"
+                )
         total = total + constant
     if branches.is_average(call.operation):
         total = total / len(call.inputs)

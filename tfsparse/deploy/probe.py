@@ -8,35 +8,84 @@ from keras import ops
 
 from tfsparse.graph import trace
 
-UNKNOWN_SIZE = 32
+UNKNOWN_SIZES = (32, 7, 64, 30, 128, 224, 12)
+"""What is tried for open axes, in this order, until the model takes it."""
 
 ROUNDING = 1e-6
 """Differences of constants, relative to the largest value, that are rounding."""
 
 
-def random_inputs(model, rng, samples: int = 2) -> list[np.ndarray]:
-    """Random arrays that fit the model's inputs; unknown sizes become 32.
+def random_inputs(model, rng, samples: int = 2, open_size: int = 0) -> list[np.ndarray]:
+    """Random arrays that fit the model's inputs.
 
-    What an Embedding looks up gets whole numbers below its `input_dim`.
+    The first half of the samples lies in [0, 1), as pixels do; the others are normal.
+    What an Embedding looks up gets whole numbers below its `input_dim`, a quarter of
+    them 0, the number that may be masked; what a Masking reads holds masked steps.
+
+    Args:
+        model: A model or its graph.
+        rng: A NumPy generator.
+        samples: Size of the batch, where the model leaves it open.
+        open_size: Size of open axes; 0 for the first that the model takes.
+
+    Raises:
+        ValueError: An input holds strings, or the model takes none of the sizes.
     """
     graph = trace.read(model)
+    if not open_size:
+        open_size = open_sizes(graph)[0]
     arrays = []
     for tensor in graph.inputs:
-        shape = (samples, *(n or UNKNOWN_SIZE for n in tensor.shape[1:]))
-        below = [
-            c.operation.input_dim
-            for c in graph.readers.get(tensor, [])
-            if isinstance(c.operation, keras.layers.Embedding)
-        ]
-        whole = below or not tensor.dtype.startswith(("float", "bfloat"))
-        values = rng.uniform(0.0, min(below, default=2) if whole else 1.0, shape)
-        values = np.floor(values) if whole else values
-        arrays.append(
-            values.astype(
-                np.dtype(tensor.dtype) if tensor.dtype != "bfloat16" else "float32"
+        count = tensor.shape[0] or samples
+        shape = (count, *(n or open_size for n in tensor.shape[1:]))
+        readers = [c.operation for c in graph.readers.get(tensor, [])]
+        below = [r.input_dim for r in readers if isinstance(r, keras.layers.Embedding)]
+        kind = tensor.dtype if tensor.dtype != "bfloat16" else "float32"
+        if kind == "string":
+            raise ValueError(
+                "`model` must take numbers, to be tried out on random ones. Received: "
+                f"input {tensor.origin!r} of strings; look them up before the model."
             )
-        )
+        if below or not kind.startswith("float"):
+            values = np.floor(rng.uniform(0.0, min(below, default=2), shape))
+            values[rng.uniform(size=shape) < 0.25] = 0
+        else:
+            values = rng.uniform(0.0, 1.0, shape)
+            values[(count + 1) // 2 :] = rng.normal(
+                size=values[(count + 1) // 2 :].shape
+            )
+        for masking in readers:
+            if isinstance(masking, keras.layers.Masking):
+                values[rng.uniform(size=shape[:-1]) < 0.25] = masking.mask_value
+        arrays.append(values.astype(kind))
     return arrays
+
+
+def open_sizes(graph: trace.Graph, wanted: int = 1) -> list[int]:
+    """The first sizes of open axes that a model takes; [1] where none is open.
+
+    Raises:
+        ValueError: It takes none of `UNKNOWN_SIZES`.
+    """
+    if all(n for tensor in graph.inputs for n in tensor.shape[1:]):
+        return [1]
+    found: list[int] = []
+    for size in UNKNOWN_SIZES:
+        inputs = random_inputs(graph, np.random.default_rng(0), open_size=size)
+        try:
+            run(graph.model, inputs)
+        except Exception as error:  # any backend's class: the size does not fit
+            reason = error
+            continue
+        found.append(size)
+        if len(found) == wanted:
+            break
+    if not found:
+        raise ValueError(
+            f"`model` must take one of the sizes {UNKNOWN_SIZES} on its open axes. "
+            f"Received: {' '.join(str(reason).split())[:160]}"
+        )
+    return found
 
 
 def replay(graph: trace.Graph, values, inputs, wanted, change=None) -> list[np.ndarray]:
@@ -68,7 +117,11 @@ def replay(graph: trace.Graph, values, inputs, wanted, change=None) -> list[np.n
                 given = change(call, given, None)
             args, kwargs = call.fill(given)
             if trace.takes_training(call.operation):
-                kwargs = {**kwargs, "training": False}
+                statistics = isinstance(
+                    call.operation, keras.layers.BatchNormalization
+                )  # a dropout that always drops cannot be compared
+                told = bool(call.training) or kwargs.get("training") is True
+                kwargs = {**kwargs, "training": statistics and told}
             outputs = call.operation(*args, **kwargs)
             if change is not None:
                 outputs = change(call, None, outputs)
@@ -81,12 +134,22 @@ def replay(graph: trace.Graph, values, inputs, wanted, change=None) -> list[np.n
 
 
 def values_at(graph: trace.Graph, tensors, weights) -> dict:
-    """Tensor -> what it is on random input, with these weights (path -> value)."""
+    """What tensors are on random input, with these weights (path -> value).
+
+    Returns:
+        Tensor -> a list of arrays: one of each of two sizes, where axes are open.
+    """
     wanted = list(dict.fromkeys(tensors))
     if not wanted:
         return {}
-    inputs = random_inputs(graph, np.random.default_rng(1))
-    return dict(zip(wanted, replay(graph, weights, inputs, wanted), strict=True))
+    found: dict = {tensor: [] for tensor in wanted}
+    for size in open_sizes(graph, 2):
+        inputs = random_inputs(graph, np.random.default_rng(1), 4, size)
+        for tensor, value in zip(
+            wanted, replay(graph, weights, inputs, wanted), strict=True
+        ):
+            found[tensor].append(value)
+    return found
 
 
 def random_statistics(graph: trace.Graph, values, rng):
@@ -132,8 +195,7 @@ def random_statistics(graph: trace.Graph, values, rng):
 
 
 def run(model, inputs: list[np.ndarray]) -> list[np.ndarray]:
-    """Outputs of a model in inference mode, flat, as arrays."""
-    model = trace.functional(model)
-    structure = keras.tree.pack_sequence_as(model.input, inputs)
-    outputs = model(structure, training=False)
-    return [ops.convert_to_numpy(x) for x in keras.tree.flatten(outputs)]
+    """Outputs of a model in inference mode, flat, as arrays; its states stay."""
+    graph = trace.read(model)
+    held = {path: variable.value for path, variable in graph.variables.items()}
+    return replay(graph, held, inputs, graph.outputs)

@@ -180,7 +180,7 @@ def check_keep(
 def kinds_in(keep: Keep) -> tuple[str, ...]:
     """The kinds of groups that a keep needs to be known."""
     kinds = ["unit"]
-    if any(name.endswith(":branches") for name in keep):
+    if any(":branches" in name for name in keep):
         kinds.append("branch")
     if any(":features" in name for name in keep):
         kinds.append("feature")

@@ -95,16 +95,15 @@ def build(planned: Plan, bias_on: Container = ()):
     closed = planned.closed(only_surplus=True)
 
     def sized(item, name):
-        operation = item.operation
-        config = trace.config_of(operation, name)
+        operation, change = item.operation, {}
         sizes = rules.sizes_of(operation)
         if sizes is not None:
-            config.update(sizes(item, planned))
+            change = sizes(item, planned)
         elif hasattr(operation, "resized"):
-            config.update(operation.resized(planned))
+            change = operation.resized(planned)
         if operation in bias_on:
-            config["use_bias"] = True
-        return operation.__class__.from_config(config)
+            change = {**change, "use_bias": True}
+        return trace.clone(operation, name, change)
 
     def make(operation, name):
         return sized(first_call[id(operation)], name)

@@ -22,6 +22,8 @@ def find(graph: trace.Graph) -> list[records.UnitGroup]:
         shapes = {tensor.shape[1:] for tensor in call.inputs}
         shapes.add(call.outputs[0].shape[1:])
         frozen = None
+        if len(call.outputs[0].shape) < 2:
+            frozen = f"{call.name!r} adds numbers, not channels"
         if len(shapes) > 1:
             frozen = f"{call.name!r} broadcasts inputs of unlike shapes"
         if len(set(call.inputs)) < len(call.inputs):
@@ -44,7 +46,7 @@ def find(graph: trace.Graph) -> list[records.UnitGroup]:
 
 def name_of(call) -> str:
     """The name of the group of a call's inputs."""
-    return f"{call.name}{f'_{call.index}' if call.index else ''}:branches"
+    return f"{call.name}:branches{f'_{call.index}' if call.index else ''}"
 
 
 def _whole(variable, number: int):

@@ -74,7 +74,9 @@ def _walked(graph: trace.Graph, walk: Walk) -> dict[trace.Tensor, list]:
             tensors[tensor][1] = walk.source(tensor.origin, 0, tensor.shape[1])
     for call in graph.calls:
         incoming = [tensors[t] for t in call.inputs]
-        outgoing = rules.rule_of(call.operation)(walk, call, incoming)
+        for number in call.masks:
+            walk.freeze_all([incoming[number]], f"are a mask of {call.name!r}")
+        outgoing = _rule(call.operation)(walk, call, incoming)
         for tensor, labels in zip(call.outputs, outgoing, strict=True):
             if len(labels) != len(tensor.shape):
                 raise ValueError(
@@ -84,6 +86,14 @@ def _walked(graph: trace.Graph, walk: Walk) -> dict[trace.Tensor, list]:
                 )
             tensors[tensor] = list(labels)
     return tensors
+
+
+def _rule(operation):
+    """The rule of a call; whose weights are not plain variables has none."""
+    lora = getattr(operation, "lora_enabled", False)
+    if lora or getattr(operation, "quantization_mode", None):
+        return rules.unplain
+    return rules.rule_of(operation)
 
 
 def find_groups(model, kinds=("unit",)) -> tuple[records.UnitGroup, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -89,6 +89,14 @@ class Call:
         ]
         return [keys.index(key) for key in wanted]
 
+    @functools.cached_property
+    def masks(self) -> list[int]:
+        """Which inputs were passed as masks."""
+        if len(self.inputs) < 2 or not isinstance(self.operation, keras.layers.Layer):
+            return []
+        names = inspect.signature(self.operation.call).parameters
+        return [k for name in names if "mask" in name for k in self.numbers(name)]
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Graph:
@@ -159,7 +167,7 @@ def functional(model) -> keras.Model:
             "`model` must be a keras.Model. "
             f"Received: {type(model).__module__}.{type(model).__name__}."
         )
-    if isinstance(model, keras.Sequential):
+    if type(model).call is keras.Sequential.call:
         if not model.built or not model.inputs:
             raise ValueError(
                 f"`model` must be built. Received: Sequential {model.name!r} without "
@@ -178,7 +186,8 @@ def functional(model) -> keras.Model:
 def _is_functional(model) -> bool:
     """Whether a model's graph says all that its call does."""
     if isinstance(model, keras.Sequential):
-        return model.built and bool(model.inputs)
+        own = type(model).call is keras.Sequential.call
+        return own and model.built and bool(model.inputs)
     if not isinstance(model, keras.Model) or not hasattr(model, "_nodes_by_depth"):
         return False
     return type(model).call is _functional_class().call
@@ -314,14 +323,16 @@ def _unused(name: str, prefix: str, taken) -> str:
 
 
 def _given(arguments, inner) -> list:
-    """The tensors that a nested model was called with, in the order of its inputs."""
-    given = (
-        arguments.args[0] if arguments.args else next(iter(arguments.kwargs.values()))
-    )
+    """The tensors that a nested model was called with, in the order of its inputs.
+
+    As Keras matches them: a dict given for a list by the inputs' names, anything else
+    by its flat order.
+    """
+    given = arguments.args[0] if arguments.args else arguments.kwargs["inputs"]
     wanted = inner._inputs_struct
-    if isinstance(given, dict) and isinstance(wanted, dict):
-        return [given[name] for name in wanted]
-    return keras.tree.flatten(given)
+    if isinstance(given, dict) and not isinstance(wanted, dict):
+        return [given[tensor.name] for tensor in keras.tree.flatten(wanted)]
+    return keras.tree.flatten(given)[: len(inner.inputs)]
 
 
 def operation_class(build: Callable, inputs: int = 1) -> type:
@@ -339,17 +350,46 @@ def operation_class(build: Callable, inputs: int = 1) -> type:
 
 
 def config_of(operation, name: str) -> dict:
-    """What a new layer or op is made from; a wrapped layer is not built in advance."""
+    """What a new layer or op is made from; a wrapped layer is not built in advance.
+
+    An initializer that holds an array of the old shape is left out, as is every other
+    value of the weights: they are loaded afterwards.
+    """
     config = {**operation.get_config(), "name": name}
     for key, value in config.items():
         if isinstance(value, dict) and "build_config" in value:
             config[key] = {k: v for k, v in value.items() if k != "build_config"}
+        if key.endswith("_initializer") and isinstance(value, dict):
+            constant = (value.get("config") or {}).get("value", 0.0)
+            if not isinstance(constant, int | float):
+                config[key] = "zeros"
     return config
 
 
-def clone(operation, name: str):
-    """A new layer or op of the same configuration, without weights."""
-    return operation.__class__.from_config(config_of(operation, name))
+def clone(operation, name: str, change: Mapping | None = None):
+    """A new layer or op of the same configuration but for `change`, without weights.
+
+    Raises:
+        ValueError: Its configuration does not tell all that it needs.
+    """
+    try:
+        config = config_of(operation, name) | (change or {})
+        try:
+            return operation.__class__.from_config({**config})
+        except (TypeError, ValueError):  # a function of the user's own has no name
+            own = {
+                key: value
+                for key in config
+                if callable(value := getattr(operation, key, None))
+                and key not in (change or {})
+            }
+            return operation.__class__.from_config({**config, **own})
+    except Exception as error:  # whatever a layer's own code raises
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(
+            f"Layer {operation.name!r} must be one that Keras can make again from its "
+            f"config. Received: {type(operation).__name__}, which says: {reason}"
+        ) from error
 
 
 def rebuild(
@@ -374,9 +414,13 @@ def rebuild(
     """
     graph = read(model)
     tensors: dict[Tensor, Any] = {}
-    for tensor in graph.inputs:
+    for tensor, old in zip(graph.inputs, graph.model.inputs, strict=True):
         new = keras.Input(
-            batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.origin
+            batch_shape=tensor.shape,
+            dtype=tensor.dtype,
+            name=tensor.origin,
+            sparse=old.sparse,
+            optional=old._keras_history.operation.optional,
         )
         tensors[tensor] = (new, new if after is None else after(tensor, new))
     placeholders = iter([tensors[t][0] for t in graph.inputs])

@@ -241,7 +241,7 @@ class Walk:
                 continue  # nothing writes these units: an input axis read once
             counts[name] = counts.get(name, -1) + 1
             if counts[name]:
-                name = f"{name}_part{counts[name]}"
+                name = f"{name}:part{counts[name]}"
             reason = reason_of[own[0]]
             found.append(
                 records.UnitGroup(

@@ -14,6 +14,7 @@ from tfsparse.graph.rules.registry import (
     register_rule,
     rule_of,
     sizes_of,
+    unplain,
 )
 
-__all__ = ["factors_of", "register_rule", "rule_of", "sizes_of"]
+__all__ = ["factors_of", "register_rule", "rule_of", "sizes_of", "unplain"]

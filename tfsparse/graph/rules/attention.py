@@ -89,6 +89,8 @@ def _widths(walk, call, own) -> None:
     few, key_dim = own["key"][0].shape[-2:]
     many, value_dim = own["attention_output"][0].shape[:2]
     heads = walk.new(few)
+    if len(call.outputs) > 1:
+        walk.freeze(heads, f"{call.name!r} puts out the scores of each head")
     all_heads = np.repeat(heads, many // few)  # several queries may share a key head
     keys = walk.new(few * key_dim).reshape(few, key_dim)
     grouped = isinstance(call.operation, layers.GroupQueryAttention)

@@ -81,6 +81,14 @@ def unknown(walk, call, axes):
     return nothing(call)
 
 
+def unplain(walk, call, axes):
+    """The rule of a layer with LoRA or quantised weights: what touches it stays."""
+    walk.freeze_all(
+        axes, f"{call.name!r} has LoRA or quantised weights: merge them first"
+    )
+    return nothing(call)
+
+
 def nothing(call):
     """No labels on any output."""
     return [[None] * len(t.shape) for t in call.outputs]

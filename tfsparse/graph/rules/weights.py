@@ -271,7 +271,7 @@ _WRAPPED = (
 
 @register_rule(layers.TimeDistributed, sizes=_wrapped_sizes(True))
 def _time_distributed(walk, call, axes):
-    layer, (x,) = call.operation.layer, axes
+    layer, x = call.operation.layer, axes[0]
     if type(layer) not in _WRAPPED:
         return unknown(walk, call, axes)
     walk.freeze(x[1], f"the time axis of {call.name!r}")
