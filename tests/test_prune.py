@@ -178,7 +178,7 @@ def test_sensitivity_prunes_what_prune_would():
         ({"scope": "world"}, "`scope` must be among"),
         ({"steps": 0}, "`steps` must be a positive int. Received: 0"),
         ({"round_to": 2.5}, "`round_to` must be a positive int"),
-        ({"criterion": "taylor"}, r"`data` must be \(x, y\) arrays"),
+        ({"criterion": "taylor"}, r"`data` must be \(x, y\) NumPy arrays"),
         ({"criterion": "taylor", "data": data()}, "`loss` must be given"),
     ],
 )

@@ -18,12 +18,8 @@ def main() -> int:
         return 2
     try:
         model = zoo.load(sys.argv[1])
-        if len(sys.argv) == 4:
-            small = tfsparse.strip(
-                model, tfsparse.dead_units(model, float(sys.argv[3]))
-            )
-        else:
-            small = tfsparse.strip(model)
+        tolerance = float(sys.argv[3]) if len(sys.argv) == 4 else 0.0
+        small = tfsparse.strip(model, tolerance=tolerance)
         with files.appears_whole(sys.argv[2]) as temporary:
             small.save(temporary)
     except (ValueError, OSError, records.StripError) as error:

@@ -200,7 +200,7 @@ def test_norms_are_joint_and_tolerance_bounds_them():
 
 @pytest.mark.parametrize("tolerance", [-0.1, float("nan")])
 def test_tolerance_is_checked(tolerance):
-    with pytest.raises(ValueError, match="`tolerance` must be >= 0. Received"):
+    with pytest.raises(ValueError, match="`tolerance` must be a number >= 0. Received"):
         tfsparse.dead_units(models.named_vector(), tolerance)
 
 

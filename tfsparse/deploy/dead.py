@@ -32,20 +32,24 @@ def dead_units(model, tolerance: float = 0.0) -> dict[str, np.ndarray]:
         ValueError: `tolerance` is negative or not a number.
 
     Example:
-        >>> small = strip(net, dead_units(net, tolerance=1e-6))
+        >>> {name: int((~alive).sum()) for name, alive in dead_units(net).items()}
+        {'conv': 3}
     """
-    if not tolerance >= 0:
-        raise ValueError(f"`tolerance` must be >= 0. Received: tolerance={tolerance}.")
+    if not isinstance(tolerance, int | float | np.number) or not tolerance >= 0:
+        raise ValueError(
+            f"`tolerance` must be a number >= 0. Received: tolerance={tolerance!r}."
+        )
     analysis = groups.analyse(model)
     graph = analysis.graph
     values = removal.values_of(graph)
-    stopped = _stopped(analysis, values, tolerance)
+    stopped, _ = stopped_and_moved(analysis, values, tolerance)
     keep = {}
     for group in analysis.groups:
         if group.frozen:
             continue
         roles = {member.role for member in group.members}
-        alive = ~stopped[analysis.walks["unit"].units[group.name]]
+        roots = analysis.walks["unit"].units[group.name]
+        alive = ~stopped[roots]
         if records.PRODUCER in roles:
             alive &= _norms(group, records.PRODUCER, values) > tolerance
         alive |= _norms(group, _INNER_BIAS, values) > tolerance
@@ -56,8 +60,46 @@ def dead_units(model, tolerance: float = 0.0) -> dict[str, np.ndarray]:
     return keep | lost.dead_branches(graph, values, tolerance)
 
 
-def _stopped(analysis, values, tolerance: float) -> np.ndarray:
-    """Root label -> whether all that read it read a constant, and something does.
+def settled(model, tolerance: float):
+    """A copy in which the weights that make units dead are exactly zero.
+
+    Args:
+        model: A built model.
+        tolerance: Largest norm that counts as zero; with 0 the model is returned.
+
+    Returns:
+        A model in which `dead_units` finds with tolerance 0 what it found before.
+    """
+    found = dead_units(model, tolerance)
+    if tolerance == 0:
+        return model
+    graph = trace.read(model)
+    values = removal.values_of(graph)
+    changed = {path: value.copy() for path, value in values.items()}
+    for group in groups.find_groups(graph):
+        dead = ~found.get(group.name, np.ones(group.size, bool))
+        for role in (records.PRODUCER, records.CONSUMER, records.CARRIER):
+            small = _norms(group, role, values) <= tolerance
+            for member in group.members:
+                scale = member.path.split("/")[-1] in SCALES
+                if member.role != role or (role == records.CARRIER and not scale):
+                    continue
+                if role == records.CARRIER:
+                    small = _norms_of(group, member, values) <= tolerance
+                rows = removal.rows(changed[member.path], member.axis)
+                places = np.zeros(len(rows), bool)
+                places[member.indices] = (dead & small)[member.units]
+                removal.zero(changed[member.path], member.axis, places)
+    copy, operations = trace.rebuild(graph)
+    removal.load(operations, graph, changed, None)
+    return copy
+
+
+def stopped_and_moved(
+    analysis, values, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Root label -> whether all that read it read a constant, and something does;
+    and whether a constant of it meets a tensor without units that may move it.
 
     Follows the labels from call to call: a label is constant behind a producer whose
     slices for it are zero, behind a scale that is zero, and behind any other call that
@@ -74,19 +116,21 @@ def _stopped(analysis, values, tolerance: float) -> np.ndarray:
     gates: dict[tuple, list] = {}
     for layer, number_of_call, number, _, labels in walk.gates:
         gates.setdefault((layer, number_of_call, number), []).append(labels)
-    read, alive = np.zeros((2, len(walk.roots)), bool)
+    read, alive, moved = np.zeros((3, len(walk.roots)), bool)
     constant = {tensor: np.zeros(len(walk.roots), bool) for tensor in graph.inputs}
     for call in graph.calls:
         given = [(t, _labels_of(analysis, t)) for t in call.inputs]
-        passed = np.zeros(len(walk.roots), bool)
+        passed, partly = np.zeros((2, len(walk.roots)), bool)
         for _, here in given:
             passed[here] = True
         for tensor, here in given:
             passed[here] &= constant[tensor][here]
             if not _is_joined(call):
-                others = np.ones(len(walk.roots), bool)
-                others[here] = False
-                passed &= ~others  # what is not constant works on them
+                partly |= ~np.isin(np.arange(len(walk.roots)), here)
+        for tensor in call.outputs:
+            here = _labels_of(analysis, tensor)
+            moved[here] |= passed[here] & partly[here]
+        passed &= ~partly  # a tensor without these units may work on them
         for number, (tensor, _) in enumerate(given):
             for labels in gates.get((call.name, call.index, number), ()):
                 labels = labels[labels >= 0]
@@ -119,7 +163,7 @@ def _stopped(analysis, values, tolerance: float) -> np.ndarray:
                     common = np.intersect1d(here, labels)
                     alive[common] |= ~constant[tensor][common]
         constant.update((tensor, passed) for tensor in call.outputs)
-    return read & ~alive
+    return read & ~alive, moved
 
 
 def _is_joined(call) -> bool:
@@ -150,6 +194,7 @@ def _is_inner(group, member) -> bool:
 
 
 def _norms(group, role: str, values) -> np.ndarray:
+    """L2 norm of all the slices of each unit that members of one role hold."""
     squares = np.zeros(group.size)
     for member in group.members:
         if role == _INNER_BIAS:
@@ -157,7 +202,14 @@ def _norms(group, role: str, values) -> np.ndarray:
         else:
             counts = member.role == role
         if counts:
-            rows = removal.rows(values[member.path], member.axis)[member.indices]
-            sums = np.square(rows.astype("float64")).reshape(len(rows), -1).sum(1)
-            np.add.at(squares, member.units, sums)
+            squares += _norms_of(group, member, values) ** 2
+    return np.sqrt(squares)
+
+
+def _norms_of(group, member, values) -> np.ndarray:
+    """L2 norm of the slices of each unit that one member holds."""
+    squares = np.zeros(group.size)
+    rows = removal.rows(values[member.path], member.axis)[member.indices]
+    sums = np.square(rows.astype("float64")).reshape(len(rows), -1).sum(1)
+    np.add.at(squares, member.units, sums)
     return np.sqrt(squares)

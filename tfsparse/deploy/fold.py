@@ -8,7 +8,7 @@ import numpy as np
 from keras import layers, ops
 
 from tfsparse import records
-from tfsparse.deploy import lost, probe, removal
+from tfsparse.deploy import dead, lost, probe, removal
 from tfsparse.graph import groups, trace
 from tfsparse.graph.rules import attention, recurrent
 
@@ -117,6 +117,7 @@ class _Read:
         labels: `(kind, axis, root labels)` of each labelled axis of the input.
         kernels: `(rows of a kernel that reads the units, kind, their root labels)`;
             none where they end without weights (a gate).
+        moved: Root label -> whether a constant of it meets what may move it.
     """
 
     graph: trace.Graph
@@ -125,6 +126,7 @@ class _Read:
     values: list
     labels: list
     kernels: list
+    moved: np.ndarray
 
     def mask(self, gone: dict[str, np.ndarray]) -> np.ndarray:
         """Where the input holds dropped units; it broadcasts against the values.
@@ -147,6 +149,14 @@ class _Read:
         for values in self.values:
             alone = np.where(self.mask(gone), values, 0).astype(values.dtype)
             found, reason = self._answer(alone, gone)
+            if "unit" in gone:
+                moved = np.where(
+                    self.mask({"unit": gone["unit"] & self.moved}), values, 0
+                )
+                if moved.any():  # even if these samples did not
+                    reason = reason or (
+                        f"a unit still sends {self.call.name!r} what the input decides"
+                    )
             if reason is not None:
                 return {}, reason
             for path, bias in found.items():
@@ -329,8 +339,11 @@ def _reads(analysis) -> list[_Read]:
             if labels:
                 places.append((call, number, tensor, labels, own))
     values = probe.values_at(graph, [place[2] for place in places], weights)
+    moved = np.zeros(0, bool)
+    if "unit" in analysis.walks:
+        _, moved = dead.stopped_and_moved(analysis, weights, 0.0)
     return [
-        _Read(graph, call, number, values[tensor], labels, own)
+        _Read(graph, call, number, values[tensor], labels, own, moved)
         for call, number, tensor, labels, own in places
     ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import keras
 import numpy as np
 
@@ -55,7 +57,10 @@ def whole_branches(model, keep: removal.Keep):
     Raises:
         ValueError: The layer stands in no branch that could go.
     """
-    emptied = [k for k, v in keep.items() if np.size(v) and not np.any(v)]
+    named = keep.items() if isinstance(keep, Mapping) else ()
+    emptied = [
+        k for k, v in named if isinstance(v, np.ndarray) and v.size and not v.any()
+    ]
     if not emptied:
         return keep, {}
     graph = trace.read(model)

@@ -116,12 +116,8 @@ def replay(graph: trace.Graph, values, inputs, wanted, change=None) -> list[np.n
             if change is not None:
                 given = change(call, given, None)
             args, kwargs = call.fill(given)
-            if trace.takes_training(call.operation):
-                statistics = isinstance(
-                    call.operation, keras.layers.BatchNormalization
-                )  # a dropout that always drops cannot be compared
-                told = bool(call.training) or kwargs.get("training") is True
-                kwargs = {**kwargs, "training": statistics and told}
+            if trace.takes_training(call.operation):  # as `predict` runs them all
+                kwargs = {**kwargs, "training": False}
             outputs = call.operation(*args, **kwargs)
             if change is not None:
                 outputs = change(call, None, outputs)
@@ -144,7 +140,7 @@ def values_at(graph: trace.Graph, tensors, weights) -> dict:
         return {}
     found: dict = {tensor: [] for tensor in wanted}
     for size in open_sizes(graph, 2):
-        inputs = random_inputs(graph, np.random.default_rng(1), 4, size)
+        inputs = random_inputs(graph, np.random.default_rng(1), 8, size)
         for tensor, value in zip(
             wanted, replay(graph, weights, inputs, wanted), strict=True
         ):

@@ -66,14 +66,11 @@ def prune(
         >>> report.after.macs / report.before.macs                # at most 0.5
     """
     _check(target, criterion, scope, steps, round_to, minimum, data)
-    if loss is None and criterion == "taylor":
-        loss = getattr(model, "loss", None)
-        if loss is None:
-            raise ValueError(
-                "`loss` must be given for criterion 'taylor'. Received: None, and a "
-                "model that is not compiled."
-            )
-        loss = keras.losses.get(loss)
+    loss, ignore = _loss(model, criterion, loss), _patterns(ignore)
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"`seed` must be an int >= 0. Received: {seed!r}.")
+    if fine_tune is not None and not callable(fine_tune):
+        raise ValueError(f"`fine_tune` must be callable. Received: {fine_tune!r}.")
     original = groups.analyse(model)
     before, sizes = _costs(original, {}), {g.name: g.size for g in original.groups}
     bounds = {k: v * before[k] if v <= 1 else v for k, v in target.items()}
@@ -130,6 +127,12 @@ def sensitivity(
         under the group name `None`.
     """
     _check({"units": 1.0}, criterion, "layer", 1, 1, 1, data)
+    loss, ignore = _loss(model, criterion, loss), _patterns(ignore)
+    wrong = [f for f in fractions if not isinstance(f, int | float) or not 0 < f <= 1]
+    if wrong:
+        raise ValueError(
+            f"`fractions` must be numbers above 0, up to 1. Received: {wrong}."
+        )
     analysis = groups.analyse(model)
     scores, _ = _scores(criteria.Job(analysis, data, loss), criterion, ignore)
     rows = [
@@ -159,10 +162,17 @@ def sensitivity(
 
 
 def _check(target, criterion, scope, steps, round_to, minimum, data) -> None:
-    if not target or not all(k in TARGETS and v > 0 for k, v in target.items()):
+    known = isinstance(target, Mapping) and target and all(
+        name in TARGETS
+        and isinstance(value, int | float | np.number)
+        and not isinstance(value, bool)
+        and 0 < value < np.inf
+        for name, value in target.items()
+    )  # fmt: skip
+    if not known:
         raise ValueError(
             f"`target` must map measures among {TARGETS} to positive numbers, what "
-            f"remains. Received: {dict(target)}."
+            f"remains. Received: {target!r}."
         )
     for name, value, known in (
         ("criterion", criterion, sorted(criteria.CRITERIA)),
@@ -173,10 +183,55 @@ def _check(target, criterion, scope, steps, round_to, minimum, data) -> None:
     for name, value in (("steps", steps), ("round_to", round_to), ("minimum", minimum)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"`{name}` must be a positive int. Received: {value!r}.")
-    if criterion in criteria.NEED_DATA and data is None:
+    if criterion in criteria.NEED_DATA:
+        _check_data(criterion, data)
+
+
+def _check_data(criterion: str, data) -> None:
+    said = f"Received: {type(data).__name__}"
+    if isinstance(data, tuple | list) and len(data) == 2:
+        arrays = keras.tree.flatten(data)
+        sizes = {np.shape(array)[:1] for array in arrays}
+        if len(sizes) == 1 and sizes.pop() not in ((), (0,)):
+            if all(isinstance(array, np.ndarray) for array in arrays):
+                return
+        said = f"Received: {[(type(a).__name__, np.shape(a)) for a in arrays][:4]}"
+    raise ValueError(
+        f"`data` must be (x, y) NumPy arrays, equally many of each, for criterion "
+        f"{criterion!r}. {said}."
+    )
+
+
+def _loss(model, criterion: str, loss):
+    """The loss that `taylor` differentiates: the one given, or the model's own."""
+    if criterion != "taylor":
+        return None
+    if loss is None:
+        loss = getattr(model, "loss", None)
+    try:
+        if loss is not None:
+            return keras.losses.get(loss)
+        said = "None, and a model that is not compiled"
+    except (ValueError, TypeError) as error:
+        said = " ".join(str(error).split())[:120]
+    raise ValueError(
+        f"`loss` must be given for criterion 'taylor', one for the one output. "
+        f"Received: {said}."
+    )
+
+
+def _patterns(ignore) -> list[str]:
+    """`ignore` as a list; one pattern may stand alone."""
+    patterns = [ignore] if isinstance(ignore, str) else ignore
+    try:
+        patterns = list(patterns)
+    except TypeError:
+        patterns = [None]
+    if not all(isinstance(pattern, str) for pattern in patterns):
         raise ValueError(
-            f"`data` must be (x, y) arrays for criterion {criterion!r}. Received: None."
+            f"`ignore` must be patterns of group names. Received: {ignore!r}."
         )
+    return patterns
 
 
 def _scores(job, criterion: str, ignore):

@@ -149,13 +149,25 @@ def check_keep(
     """
     known = {group.name: group for group in found}
     checked = {}
+    if not isinstance(keep, Mapping):
+        raise ValueError(
+            "`keep` must map group names to bool arrays. "
+            f"Received: {type(keep).__name__}."
+        )
     for name, values in keep.items():
         if name not in known:
             raise ValueError(
                 f"`keep` must name groups of the model. Received: {name!r}; "
                 f"known: {sorted(known)}."
             )
-        group, values = known[name], np.asarray(values)
+        group = known[name]
+        try:
+            values = np.asarray(values)
+        except ValueError as error:
+            raise ValueError(
+                f"`keep[{name!r}]` must be a bool array of shape ({group.size},). "
+                f"Received: {error}."
+            ) from error
         if values.dtype != bool or values.shape != (group.size,):
             raise ValueError(
                 f"`keep[{name!r}]` must be a bool array of shape ({group.size},). "
@@ -179,12 +191,12 @@ def check_keep(
 
 def kinds_in(keep: Keep) -> tuple[str, ...]:
     """The kinds of groups that a keep needs to be known."""
-    kinds = ["unit"]
-    if any(":branches" in name for name in keep):
-        kinds.append("branch")
-    if any(":features" in name for name in keep):
-        kinds.append("feature")
-    return tuple(kinds)
+    named = {"branch": ":branches", "feature": ":features"}
+    names = [str(name) for name in keep] if isinstance(keep, Mapping) else []
+    return (
+        "unit",
+        *(k for k, part in named.items() if any(part in name for name in names)),
+    )
 
 
 def plan(
@@ -354,11 +366,12 @@ def masked(values, planned: Plan, surplus: bool = False) -> dict[str, np.ndarray
                 if path not in copied:
                     copied.add(path)
                     values[path] = values[path].copy()
-                _zero(values[path], axis, gone)
+                zero(values[path], axis, gone)
     return values
 
 
-def _zero(value: np.ndarray, axis, gone: np.ndarray) -> None:
+def zero(value: np.ndarray, axis, gone: np.ndarray) -> None:
+    """Zeroes positions of a member's axis, or of its two, in place."""
     if isinstance(axis, tuple):
         front = np.moveaxis(value, axis, (0, 1))
         front[gone.reshape(front.shape[:2])] = 0

@@ -23,7 +23,7 @@ def gated(planned: Plan):
     closed = planned.closed(only_surplus=False)
 
     def call(item, operation, args, kwargs):
-        args, kwargs = _close(item, closed, args, kwargs)
+        args, kwargs = _close(item, planned, closed, args, kwargs)
         return _with_constant(item, planned, operation(*args, **kwargs))
 
     return trace.rebuild(planned.graph, call=call)
@@ -50,7 +50,7 @@ def closing(planned: Plan):
     return change
 
 
-def _close(item, closed, args, kwargs):
+def _close(item, planned, closed, args, kwargs):
     """Multiplies a call's inputs by zero where their units are dropped."""
     numbers = [
         n for n in range(len(item.inputs)) if (item.name, item.index, n) in closed
@@ -65,7 +65,7 @@ def _close(item, closed, args, kwargs):
     for number in numbers:
         x = tensors[number]
         for place, (axis, stays) in enumerate(closed[item.name, item.index, number]):
-            name = f"{item.name}_{item.index}_{number}_{place}_gate"
+            name = _unused(planned, f"{item.name}_{item.index}_{number}_{place}_gate")
             scale = 0.0
             if axis is not None:
                 shape = (len(stays), *[1] * (len(x.shape) - axis - 1))
@@ -110,9 +110,9 @@ def build(planned: Plan, bias_on: Container = ()):
 
     def call(item, operation, args, kwargs):
         if item in planned.lost:
-            outputs = _fewer(item, operation, planned.lost[item], args, kwargs)
+            outputs = _fewer(item, operation, planned, args, kwargs)
             return _with_constant(item, planned, outputs)
-        args, kwargs = _close(item, closed, args, kwargs)
+        args, kwargs = _close(item, planned, closed, args, kwargs)
         if type(item.operation) is moves.TAKE and _gathers(item):
             stays = planned.kept(item.outputs[0], -1)
             wanted = moves.constant_indices(item)[stays]
@@ -147,8 +147,9 @@ def build(planned: Plan, bias_on: Container = ()):
     return trace.rebuild(graph, make, call, after, lambda c: c not in needless)
 
 
-def _fewer(item, operation, lost, args, kwargs):
+def _fewer(item, operation, planned, args, kwargs):
     """What an Add or Average makes of the inputs that stay."""
+    lost = planned.lost[item]
     tensors = [
         x
         for x in keras.tree.flatten((args, kwargs))
@@ -164,8 +165,9 @@ def _fewer(item, operation, lost, args, kwargs):
     else:
         outputs = operation(*tensors)
     if branches.is_average(operation):
-        name = f"{item.name}_{item.index}_share"
-        outputs = keras.layers.Rescaling(left / count, name=name)(outputs)
+        name = _unused(planned, f"{item.name}_{item.index}_share")
+        share = keras.layers.Rescaling(left / count, dtype=outputs.dtype, name=name)
+        outputs = share(outputs)
     return outputs
 
 
@@ -176,8 +178,19 @@ def _with_constant(item, planned: Plan, outputs):
         return outputs
     if outputs.shape[-1] != len(constant):
         constant = constant[planned.kept(item.outputs[0], -1)]
-    name = f"{item.name}_{item.index}_constant"
-    return keras.layers.Rescaling(1.0, constant.tolist(), name=name)(outputs)
+    name = _unused(planned, f"{item.name}_{item.index}_constant")
+    added = keras.layers.Rescaling(
+        1.0, constant.tolist(), dtype=outputs.dtype, name=name
+    )
+    return added(outputs)
+
+
+def _unused(planned: Plan, name: str) -> str:
+    """The name, or with underlines behind it, if the model was stripped before."""
+    taken = set(planned.graph.names.values())
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _gathers(item) -> bool:

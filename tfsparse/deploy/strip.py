@@ -16,6 +16,9 @@ _LOG = logging.getLogger(__name__)
 TOLERANCE = 1e-5
 """Largest difference, relative to the output's largest magnitude, that is rounding."""
 
+DRIFT = 1e-4
+"""The same where a model runs with its own weights, which may be ill-conditioned."""
+
 
 def mask(model, keep: removal.Keep):
     """A copy of the model in which dropped units contribute exactly nothing.
@@ -45,7 +48,7 @@ def mask(model, keep: removal.Keep):
     return masked
 
 
-def strip(model, keep: removal.Keep | None = None):
+def strip(model, keep: removal.Keep | None = None, *, tolerance: float = 0.0):
     """A smaller model of stock layers, computing what the masked model computes.
 
     With `keep`, equals `mask(model, keep)`; where `keep` leaves a layer of a branch
@@ -59,6 +62,7 @@ def strip(model, keep: removal.Keep | None = None):
     Args:
         model: A built Functional or Sequential Keras model; it is not changed.
         keep: Group name -> bool array `(units,)`, True = stays; None for dead units.
+        tolerance: Without `keep`: largest norm of weights that counts as zero.
 
     Returns:
         The stripped model; layer names stay as they were.
@@ -70,11 +74,32 @@ def strip(model, keep: removal.Keep | None = None):
     Example:
         >>> small = strip(net, {"conv": np.arange(8) < 4})
     """
-    if keep is None:
-        keep, biases, _ = fold.fold(model, dead.dead_units(model))
-    else:
-        keep, biases = lost.whole_branches(model, keep)
-    return remove(model, keep, biases)
+    if keep is not None:
+        return remove(model, *lost.whole_branches(model, keep))
+    model = dead.settled(model, tolerance)
+    keep, biases, _ = fold.fold(model, dead.dead_units(model))
+    small = remove(model, keep, biases)
+    compare(model, small)
+    return small
+
+
+def compare(model, small) -> None:
+    """Compares a model with a smaller one that should be the same function.
+
+    Raises:
+        StripError: They differ by more than `DRIFT`, relative to the largest output.
+    """
+    for size in probe.open_sizes(trace.read(model), 2):
+        inputs = probe.random_inputs(model, np.random.default_rng(0), 4, size)
+        answers = zip(probe.run(model, inputs), probe.run(small, inputs), strict=True)
+        for before, after in answers:
+            scale = float(np.abs(before).max()) or 1.0
+            drift = float(np.abs(before - after).max()) / scale
+            if not drift <= DRIFT:
+                raise records.StripError(
+                    "A removal must change nothing. Received: outputs that differ by "
+                    f"{drift:.3g} relative to the largest."
+                )
 
 
 def remove(model, keep: removal.Keep, biases: dict[str, np.ndarray]):
@@ -88,6 +113,17 @@ def remove(model, keep: removal.Keep, biases: dict[str, np.ndarray]):
             raise ValueError(
                 f"`model` must have finite weights. Received: nan or inf in {path}."
             )
+    owners: dict[int, str] = {}
+    for layer in graph.operations:
+        for variable in trace.variables_of(layer):
+            name = graph.names[id(layer)]
+            if owners.setdefault(id(variable), name) != name:
+                _LOG.warning(
+                    "layers %r and %r share %s: in the stripped model each has its own",
+                    owners[id(variable)],
+                    name,
+                    variable.path,
+                )
     for name, sentence in planned.surplus.items():
         _LOG.warning("group %r: %s", name, sentence)
     small, operations = shrink.build(planned, without_bias(planned, biases))

@@ -45,9 +45,10 @@ class Analysis:
 
 def analyse(model, kinds=("unit",)) -> Analysis:
     """One walk for each kind of group. See `find_groups`."""
-    unknown = set(kinds) - set(KINDS)
-    if unknown:
-        raise ValueError(f"`kinds` must be among {KINDS}. Received: {sorted(unknown)}.")
+    kinds = (kinds,) if isinstance(kinds, str) else kinds
+    if not isinstance(kinds, tuple | list) or not all(k in KINDS for k in kinds):
+        raise ValueError(f"`kinds` must be among {KINDS}. Received: {kinds!r}.")
+    kinds = dict.fromkeys(kinds)
     graph = trace.read(model)
     groups, walks, axes = [], {}, {}
     for kind in kinds:
@@ -117,4 +118,4 @@ def find_groups(model, kinds=("unit",)) -> tuple[records.UnitGroup, ...]:
         >>> [(g.size, g.frozen) for g in find_groups(net)]
         [(3, None), (2, "its units are the model's output")]
     """
-    return analyse(model, tuple(kinds)).groups
+    return analyse(model, kinds).groups
