@@ -5,8 +5,9 @@
 For each seed a ResNet-8 is trained on MNIST; then every criterion prunes that model to
 half its MACs. Accuracy is that of the whole test split: at once, and after BatchNorm has
 seen `BATCHES` training batches, no weight changed: its old statistics are those of the
-whole network, and with them half a network knows nothing. `random` draws `DRAWS` times, and its mean counts. Writes
-benchmarks/results/criteria.json, a row at a time; rows done before are kept.
+whole network, and with them half a network knows nothing. `random` draws `DRAWS` times,
+and its mean counts. Writes benchmarks/results/criteria.json, a row at a time; rows done
+before are kept.
 """
 
 from __future__ import annotations
