@@ -55,6 +55,8 @@ def randomise(model, rng) -> None:
     probe.replay(graph, values, inputs, graph.outputs, change)
     for path, variable in graph.variables.items():
         variable.assign(values[path])
+    for layer in graph.operations:
+        trace.refresh(layer)
 
 
 def row(name: str) -> dict:

@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 
-def of_loss(
-    model, loss: Callable, x, y, batch_size: int = 128
-) -> dict[int, np.ndarray]:
-    """Gradient of the mean loss with respect to every trainable variable.
+def of_batches(
+    model, loss: Callable, x, y, batch_size: int = 32
+) -> Iterator[tuple[int, dict[int, np.ndarray]]]:
+    """Gradients of the mean loss of each batch by every trainable variable.
 
     Args:
         model: A built model.
         loss: `(targets, outputs) -> losses`, such as a `keras.losses.Loss`.
         x: Inputs, arrays `(samples, ...)` in the model's structure.
         y: Targets, arrays `(samples, ...)`.
-        batch_size: Samples that are differentiated at once.
+        batch_size: Samples in a batch; the last may be smaller.
 
-    Returns:
-        `id(variable)` -> gradient; zeros where the loss does not depend on it.
+    Yields:
+        The number of samples, and `id(variable)` -> gradient, zeros where the loss does
+        not depend on it.
     """
-    samples = len(keras.tree.flatten(x)[0])
-    totals = [np.zeros(v.shape, "float64") for v in model.trainable_variables]
-    for start in range(0, samples, batch_size):
-        part = slice(start, start + batch_size)
-        inputs, targets = keras.tree.map_structure(lambda a, p=part: a[p], (x, y))
-        count = len(keras.tree.flatten(inputs)[0])
+    variables = model.trainable_variables
+
+    @tf.function(reduce_retracing=True)
+    def slopes(inputs, targets):
         with tf.GradientTape() as tape:
             value = tf.reduce_mean(loss(targets, model(inputs, training=False)))
-        weights = [v.value for v in model.trainable_variables]
-        for total, slope in zip(totals, tape.gradient(value, weights), strict=True):
-            if slope is not None:
-                total += count / samples * tf.convert_to_tensor(slope).numpy()
-    variables = model.trainable_variables
-    return {id(v): total for v, total in zip(variables, totals, strict=True)}
+        return tape.gradient(
+            value,
+            [v.value for v in variables],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
+    samples = len(keras.tree.flatten(x)[0])
+    for start in range(0, samples, batch_size):
+        part = slice(start, start + batch_size)
+        inputs, targets = keras.tree.map_structure(
+            lambda a, p=part: tf.convert_to_tensor(a[p]), (x, y)
+        )
+        found = [
+            tf.convert_to_tensor(slope).numpy() for slope in slopes(inputs, targets)
+        ]
+        ids = [id(variable) for variable in variables]
+        yield min(batch_size, samples - start), dict(zip(ids, found, strict=True))
 
 
 def cross_entropy(model):

@@ -168,6 +168,20 @@ def test_a_unit_that_only_a_norm_reads_is_alive():
     assert tfsparse.dead_units(model)["h"].all()
 
 
+def test_what_a_normalization_has_learnt_goes_along(tmp_path):
+    learnt = layers.Normalization()
+    x, h = keras.Input((3,)), layers.Dense(4, name="h")
+    model = built(x, layers.Dense(2)(h(learnt(x))))
+    learnt.adapt(normal(99, 3) * 3 + 5)
+    keep = {"h": np.arange(4) > 1}
+    small = tfsparse.strip(model, keep)
+    assert differ(tfsparse.mask(model, keep), small, normal(5, 3)) <= EXACT
+    assert differ(model, tfsparse.strip(model, {}), normal(5, 3)) <= EXACT
+    small.save(tmp_path / "small.keras")
+    loaded = keras.saving.load_model(tmp_path / "small.keras")
+    assert differ(small, loaded, normal(5, 3)) <= EXACT
+
+
 def test_states_stay_as_they_are():
     x = keras.Input((4, 3), batch_size=3)
     h = layers.Dense(4, name="h")

@@ -41,11 +41,27 @@ class Job:
         return removal.values_of(self.analysis.graph)
 
     @functools.cached_property
-    def slopes(self) -> dict[str, np.ndarray]:
-        """Path -> gradient of the mean loss."""
-        graph = self.analysis.graph
-        found = gradients.of_loss(graph.model, self.loss, *self.data)
-        return {graph.paths[key]: slope for key, slope in found.items()}
+    def squared_slopes(self) -> dict[str, np.ndarray]:
+        """Group -> mean over batches of the squared slope of the loss by each unit."""
+        graph, groups_ = self.analysis.graph, self.analysis.groups
+        found = {g.name: np.zeros(g.size) for g in groups_ if not g.frozen}
+        samples = 0
+        batches = gradients.of_batches(graph.model, self.loss, *self.data)
+        for count, slopes in batches:
+            samples += count
+            products = {
+                graph.paths[key]: self.values[graph.paths[key]] * slope
+                for key, slope in slopes.items()
+            }
+            for group in groups_:
+                if not group.frozen:
+                    slope = np.zeros(group.size)
+                    for member in _of_taylor(group):
+                        if member.path in products:
+                            own = rows(products[member.path], member).sum(axis=1)
+                            np.add.at(slope, member.units, own)
+                    found[group.name] += count * slope**2
+        return {name: total / samples for name, total in found.items()}
 
     @functools.cached_property
     def activations(self) -> dict[trace.Tensor, np.ndarray]:
@@ -139,17 +155,27 @@ def bn_scale(group, job):
     return total / count if count.all() else None
 
 
-def taylor(group, job):
-    """|sum w dL/dw| over what writes the unit and its bias: the loss without it, to
-    first order (Molchanov et al. 2019, arXiv:1906.10771, eq. 8 without the square).
+def _of_taylor(group):
+    """The weights whose common factor is a factor on the unit: those that read it.
+
+    Where a unit ends without weights: those that write it, and its biases.
     """
-    total = np.zeros(group.size)
-    for member in group.members:
-        bias = member.role == records.CARRIER and member.path.endswith("/bias")
-        if (member.role == records.PRODUCER or bias) and member.path in job.slopes:
-            product = job.values[member.path] * job.slopes[member.path]
-            np.add.at(total, member.units, rows(product, member).sum(axis=1))
-    return np.abs(total)
+    readers = [m for m in group.members if m.role == records.CONSUMER]
+    if readers and not group.gates:
+        return readers
+    return _producers(group) + [
+        m
+        for m in group.members
+        if m.role == records.CARRIER and m.path.endswith("/bias")
+    ]
+
+
+def taylor(group, job):
+    """Mean over batches of (sum w dL/dw)^2 over what reads the unit: how the loss of
+    a batch moves without it, to first order (Molchanov et al. 2019, arXiv:1906.10771,
+    eq. 8, with a gate behind BatchNorm and activation).
+    """
+    return job.squared_slopes[group.name]
 
 
 def fpgm(group, job):

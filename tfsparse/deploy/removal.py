@@ -389,6 +389,7 @@ def load(operations: dict[int, object], model, values, planned: Plan | None) -> 
             path = graph.paths[id(source)]
             value = values[path]
             target.assign(value if planned is None else planned.cut(path, value))
+        trace.refresh(operations[id(old)])
 
 
 def pair(old, new) -> list[tuple]:

@@ -470,7 +470,14 @@ def flat(model):
     for operation in graph.operations:
         if variables_of(operation):
             operations[id(operation)].set_weights(operation.get_weights())
+            refresh(operations[id(operation)])
     return copy
+
+
+def refresh(layer) -> None:
+    """After new weights: what a Normalization works out from them once."""
+    if isinstance(layer, keras.layers.Normalization):
+        layer.finalize_state()
 
 
 def takes_training(operation) -> bool:
