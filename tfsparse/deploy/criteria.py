@@ -94,27 +94,9 @@ class Job:
         if not means:
             return {}
         reader = keras.Model(twin.inputs, means)
-        inputs = in_order(graph.model, self.data[0])
+        inputs = trace.in_order(graph.model, self.data[0])
         answers = keras.tree.flatten(reader.predict(inputs, verbose=0))
         return {t: a.mean(axis=0) for t, a in zip(wanted, answers, strict=True)}
-
-
-def in_order(model, x) -> list:
-    """Arrays for the inputs of a model, in their order; a dict goes by their names."""
-    names = [tensor.name for tensor in model.inputs]
-    if isinstance(x, dict) and not isinstance(model._inputs_struct, dict):
-        if missing := [name for name in names if name not in x]:
-            raise ValueError(
-                f"`data` must hold an x for each input. Received: none for {missing}."
-            )
-        return [x[name] for name in names]
-    arrays = keras.tree.flatten(x)
-    if len(arrays) != len(names):
-        raise ValueError(
-            f"`data` must hold an x for each of the inputs {names}. "
-            f"Received: {len(arrays)}."
-        )
-    return arrays
 
 
 def rows(value: np.ndarray, member: records.Member) -> np.ndarray:

@@ -480,6 +480,24 @@ def refresh(layer) -> None:
         layer.finalize_state()
 
 
+def in_order(model, x) -> list:
+    """Arrays for the inputs of a model, in their order; a dict goes by their names."""
+    names = [tensor.name for tensor in model.inputs]
+    if isinstance(x, dict) and not isinstance(model._inputs_struct, dict):
+        if missing := [name for name in names if name not in x]:
+            raise ValueError(
+                f"`data` must hold an x for each input. Received: none for {missing}."
+            )
+        return [x[name] for name in names]
+    arrays = keras.tree.flatten(x)
+    if len(arrays) != len(names):
+        raise ValueError(
+            f"`data` must hold an x for each of the inputs {names}. "
+            f"Received: {len(arrays)}."
+        )
+    return arrays
+
+
 def takes_training(operation) -> bool:
     """Whether a call of the operation can be told `training`."""
     return "training" in inspect.signature(operation.call).parameters
