@@ -39,6 +39,11 @@ def prune(
     `1 - (1 - target) * (1 - (1 - t / n)^3)` (Zhu & Gupta 2017, arXiv:1710.01878,
     eq. 1), with a fine-tuning after each.
 
+    What is removed is removed exactly, so BatchNorm's statistics stay those of the
+    whole network, and half a network with them is worth little: fine-tune, or at least
+    show it some batches with `training=True`, before you judge it. Keras's momentum of
+    0.99 needs hundreds of batches for that, 0.9 some thirty.
+
     Args:
         model: A trained, built Functional or Sequential model; it is not changed.
         target: Measure -> what remains: a fraction up to 1, or an absolute number.
