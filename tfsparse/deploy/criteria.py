@@ -176,7 +176,10 @@ def fpgm(group, job):
 
 
 def activation(group, job):
-    """Mean magnitude of what the unit's consumers read, over the data."""
+    """Mean magnitude of what the unit's consumers read, over the data, times the L2 norm
+    of the weights that read it: what arrives (Sun et al. 2023, arXiv:2306.11695, eq. 1,
+    summed over a unit's weights).
+    """
     roots = job.analysis.walks["unit"].units[group.name]
     total, count = np.zeros(group.size), 0
     for tensor, means in job.activations.items():
@@ -185,7 +188,13 @@ def activation(group, job):
         if places.any():
             total += (places * means).sum(axis=1) / np.maximum(places.sum(axis=1), 1)
             count += 1
-    return total / count if count else None
+    squares = np.zeros(group.size)
+    for member in group.members:
+        if member.role == records.CONSUMER:
+            own = np.square(rows(job.values[member.path], member)).sum(axis=1)
+            np.add.at(squares, member.units, own)
+    norms = np.sqrt(squares) if squares.any() else 1.0  # 1: they end without weights
+    return total / count * norms if count else None
 
 
 def random(group, job):
