@@ -1,6 +1,6 @@
 """Prunes a trained ResNet-8 to half its MACs by every criterion, and compares with chance.
 
-    python benchmarks/criteria.py [--seeds=3] [--scope=global]
+    python benchmarks/criteria.py [--seeds=3] [--scope=layer]
 
 For each seed a ResNet-8 is trained on MNIST; then every criterion prunes that model to
 half its MACs. Accuracy is that of the whole test split: at once, and after BatchNorm has
@@ -134,7 +134,7 @@ def main(arguments: list[str]) -> int:
     from tfsparse import files
 
     options = dict(a.lstrip("-").split("=", 1) for a in arguments)
-    scope = options.get("scope", "global")
+    scope = options.get("scope", "layer")
     held = files.read_json(RESULTS) if RESULTS.exists() else {"rows": [], "models": []}
     rows, models = held["rows"], held["models"]
     have = {(r["seed"], r["criterion"], r["draw"], r["scope"]) for r in rows}

@@ -29,7 +29,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         help="macs, params, weight_bytes or units; a fraction up to 1, or a number",
     )
     parser.add_argument("--criterion", default="l2")
-    parser.add_argument("--scope", default="global")
+    parser.add_argument("--scope", default="layer")
     parser.add_argument("--round_to", type=int, default=1)
     parser.add_argument("--minimum", type=int, default=1)
     parser.add_argument("--ignore", action="append", default=[], metavar="PATTERN")

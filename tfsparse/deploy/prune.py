@@ -25,7 +25,7 @@ def prune(
     fine_tune: Callable | None = None,
     *,
     criterion: str = "l2",
-    scope: str = "global",
+    scope: str = "layer",
     steps: int = 1,
     round_to: int = 1,
     ignore: Sequence[str] = (),
@@ -51,8 +51,9 @@ def prune(
         data: `(x, y)` arrays, for the criteria `taylor` and `activation`.
         fine_tune: `model -> None`, trains a small model; None for no training.
         criterion: `l1`, `l2`, `bn_scale`, `taylor`, `fpgm`, `activation` or `random`.
-        scope: `global` ranks all units together, scores divided by their group's mean;
-            `layer` keeps the same share of every group.
+        scope: `layer` keeps the same share of every group; `global` ranks all units
+            together, scores divided by their group's mean, which suits `taylor` best
+            (benchmarks/criteria.py).
         steps: How many removals the way to the target takes.
         round_to: Kept counts are multiples of it, where a group is that large.
         ignore: Patterns of group names that stay whole, such as `head*`.
