@@ -65,6 +65,12 @@ def main() -> int:
     try:
         model = zoo.load(given.model)
         samples = data.samples(given.data) if given.data else None
+        if given.epochs < 0 or given.batch_size < 1 or not given.learning_rate > 0:
+            raise ValueError(
+                "`--epochs` must be at least 0, `--batch_size` 1 and `--learning_rate` "
+                f"above 0. Received: {given.epochs}, {given.batch_size}, "
+                f"{given.learning_rate}."
+            )
         if given.epochs and samples is None:
             raise ValueError("`--data` must be given with --epochs. Received: none.")
         loss = (
