@@ -133,6 +133,8 @@ def test_a_tolerance_folds_constants_too():
     assert small.get_layer("h").units == 3
     assert differ(model, small, normal(6, 3)) <= 1e-4
     assert tfsparse.strip(model).get_layer("h").units == 4
+    with pytest.raises(ValueError, match="`tolerance` must be left out"):
+        tfsparse.strip(model, {"h": np.arange(4) > 1}, tolerance=1e-3)
 
 
 def _flat(x, h):

@@ -70,9 +70,9 @@ def settled(model, tolerance: float):
     Returns:
         A model in which `dead_units` finds with tolerance 0 what it found before.
     """
-    found = dead_units(model, tolerance)
-    if tolerance == 0:
+    if isinstance(tolerance, int | float) and tolerance == 0:
         return model
+    found = dead_units(model, tolerance)
     graph = trace.read(model)
     values = removal.values_of(graph)
     changed = {path: value.copy() for path, value in values.items()}

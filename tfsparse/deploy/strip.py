@@ -75,6 +75,11 @@ def strip(model, keep: removal.Keep | None = None, *, tolerance: float = 0.0):
         >>> small = strip(net, {"conv": np.arange(8) < 4})
     """
     if keep is not None:
+        if tolerance:
+            raise ValueError(
+                "`tolerance` must be left out where `keep` is given. "
+                f"Received: tolerance={tolerance!r}."
+            )
         return remove(model, *lost.whole_branches(model, keep))
     model = dead.settled(model, tolerance)
     keep, biases, _ = fold.fold(model, dead.dead_units(model))
