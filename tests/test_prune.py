@@ -16,6 +16,7 @@ from keras import layers
 import tfsparse
 from tfsparse import data as datasets
 from tfsparse.deploy import criteria
+from tfsparse.deploy.recalibrate import recalibrate
 from tfsparse.graph import groups
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -139,6 +140,42 @@ def test_the_target_is_met_and_the_best_units_stay(criterion, measure, scope):
     np.testing.assert_allclose(small(x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("how", ["taken", "left", "frozen"])
+def test_statistics_are_taken_again(how):
+    model, (x, y) = net(), data(samples=40)  # a batch of 32 and one of 8
+    model.get_layer("bn").trainable = how != "frozen"
+    small, report = tfsparse.prune(
+        model, {"macs": 0.6}, (x, y), recalibrated=how != "left"
+    )
+    kept = np.argsort(-scores(model, "l2")["a"], kind="stable")[: report.groups[0].kept]
+    a, bn = small.get_layer("a"), small.get_layer("bn")
+    np.testing.assert_array_equal(a.kernel, value(model, "a")[..., np.sort(kept)])
+    out = np.asarray(a(x), "float64")
+    mean, variance = out.mean((0, 1, 2)), out.var((0, 1, 2))
+    if how != "taken":
+        mean = value(model, "bn", "moving_mean")[np.sort(kept)]
+        variance = value(model, "bn", "moving_variance")[np.sort(kept)]
+    np.testing.assert_allclose(bn.moving_mean, mean, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(bn.moving_variance, variance, rtol=1e-4)
+    assert bn.momentum == model.get_layer("bn").momentum
+
+
+def test_statistics_follow_the_batches_before_them():
+    """Two BatchNorms in a row: the second meets what the first normalises by batch."""
+    pixels = keras.Input((3,))
+    x = layers.BatchNormalization(name="first", epsilon=0.0)(
+        layers.Dropout(0.5)(pixels)
+    )
+    model = keras.Model(pixels, layers.BatchNormalization(name="second")(x))
+    x = np.random.default_rng(0).normal(3.0, 2.0, (64, 3)).astype("float32")
+    recalibrate(model, x)
+    first, second = model.layers[-2:]
+    np.testing.assert_allclose(first.moving_mean, x.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(first.moving_variance, x.var(0), rtol=1e-5)
+    np.testing.assert_allclose(second.moving_mean, np.zeros(3), atol=1e-6)
+    np.testing.assert_allclose(second.moving_variance, np.ones(3), rtol=1e-5)
+
+
 def test_rounding_minimum_ignore_and_steps():
     model, trained = net(), []
     small, report = tfsparse.prune(
@@ -181,7 +218,8 @@ def test_sensitivity_prunes_what_prune_would():
         ({"scope": "world"}, "`scope` must be among"),
         ({"steps": 0}, "`steps` must be a positive int. Received: 0"),
         ({"round_to": 2.5}, "`round_to` must be a positive int"),
-        ({"criterion": "taylor"}, r"`data` must be \(x, y\) NumPy arrays"),
+        ({"criterion": "taylor"}, r"`data` must be \(x, y\) arrays for"),
+        ({"data": (data()[0], data()[1][:3])}, "equally many of each. Received"),
         ({"criterion": "taylor", "data": data()}, "`loss` must be given"),
     ],
 )

@@ -105,8 +105,7 @@ def benchmark_lines() -> list[str]:
         whole = [model["accuracy"] for model in criteria["models"]]
         for scope, found in criteria["summary"].items():
             words = [
-                f"`{name}` {row['recalibrated']['mean']:.1%} "
-                f"± {row['recalibrated']['std']:.1%}"
+                f"`{name}` {row['mean']:.1%} ± {row['std']:.1%}"
                 for name, row in found.items()
             ]
             lines.append(

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfsparse import records
 from tfsparse.deploy import criteria, removal
+from tfsparse.deploy.recalibrate import recalibrate
 from tfsparse.deploy.strip import strip
 from tfsparse.graph import groups, measure
 
@@ -32,6 +33,7 @@ def prune(
     minimum: int = 1,
     loss=None,
     seed: int = 0,
+    recalibrated: bool = True,
 ):
     """Removes the units that matter least until the target is met.
 
@@ -39,16 +41,16 @@ def prune(
     `1 - (1 - target) * (1 - (1 - t / n)^3)` (Zhu & Gupta 2017, arXiv:1710.01878,
     eq. 1), with a fine-tuning after each.
 
-    What is removed is removed exactly, so BatchNorm's statistics stay those of the
-    whole network, and half a network with them is worth little: fine-tune, or at least
-    show it some batches with `training=True`, before you judge it. Keras's momentum of
-    0.99 needs hundreds of batches for that, 0.9 some thirty.
+    BatchNorm's statistics are those of the whole network, and half a network with them
+    is worth little: with `data` they are taken again after each removal. Fine-tune
+    before you judge a small model.
 
     Args:
         model: A trained, built Functional or Sequential model; it is not changed.
         target: Measure -> what remains: a fraction up to 1, or an absolute number.
             Measures are `macs`, `params`, `weight_bytes` and `units`.
-        data: `(x, y)` arrays, for the criteria `taylor` and `activation`.
+        data: `(x, y)` arrays of training samples, some thousand will do: for BatchNorm's
+            statistics and the criteria `taylor` and `activation`.
         fine_tune: `model -> None`, trains a small model; None for no training.
         criterion: `l1`, `l2`, `bn_scale`, `taylor`, `fpgm`, `activation` or `random`.
         scope: `layer` keeps the same share of every group; `global` ranks all units
@@ -60,6 +62,8 @@ def prune(
         minimum: Units that every group keeps at least.
         loss: `(targets, outputs) -> losses` for `taylor`; the model's own by default.
         seed: For the criterion `random`.
+        recalibrated: Whether BatchNorm's statistics are taken again on `data`; without,
+            what remains computes exactly what it did (`mask`).
 
     Returns:
         The small model and a `PruneReport`.
@@ -92,6 +96,8 @@ def prune(
         keep = _search(analysis, scores, now, scope, round_to, minimum)
         reasons |= removal.plan(analysis.graph, keep, analysis).surplus
         small = strip(small, keep)
+        if recalibrated and data is not None:
+            recalibrate(small, data[0])
         if fine_tune is not None:
             fine_tune(small)
     left = {g.name: g.size for g in groups.find_groups(small)}
@@ -120,7 +126,7 @@ def sensitivity(
     loss=None,
     ignore: Sequence[str] = (),
 ) -> list[dict]:
-    """What each group loses if it alone is pruned, exactly as `prune` would.
+    """What each group loses if it alone is pruned, as `prune` would.
 
     Args:
         model: A trained, built model.
@@ -154,7 +160,10 @@ def sensitivity(
         for fraction in fractions:
             kept = max(1, round(fraction * len(own)))
             if kept < len(own):
-                value = float(evaluate(strip(model, {name: _best(own, kept)})))
+                small = strip(model, {name: _best(own, kept)})
+                if data is not None:
+                    recalibrate(small, data[0])
+                value = float(evaluate(small))
                 rows.append(
                     {
                         "group": name,
@@ -189,11 +198,15 @@ def _check(target, criterion, scope, steps, round_to, minimum, data) -> None:
     for name, value in (("steps", steps), ("round_to", round_to), ("minimum", minimum)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"`{name}` must be a positive int. Received: {value!r}.")
-    if criterion in criteria.NEED_DATA:
-        _check_data(criterion, data)
+    if data is not None:
+        _check_data(data)
+    elif criterion in criteria.NEED_DATA:
+        raise ValueError(
+            f"`data` must be (x, y) arrays for criterion {criterion!r}. Received: None."
+        )
 
 
-def _check_data(criterion: str, data) -> None:
+def _check_data(data) -> None:
     said = f"Received: {type(data).__name__}"
     if isinstance(data, tuple | list) and len(data) == 2:
         arrays = keras.tree.flatten(data)
@@ -203,8 +216,7 @@ def _check_data(criterion: str, data) -> None:
                 return
         said = f"Received: {[(type(a).__name__, np.shape(a)) for a in arrays][:4]}"
     raise ValueError(
-        f"`data` must be (x, y) NumPy arrays, equally many of each, for criterion "
-        f"{criterion!r}. {said}."
+        f"`data` must be (x, y) NumPy arrays, equally many of each. {said}."
     )
 
 
