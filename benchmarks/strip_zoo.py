@@ -37,6 +37,7 @@ def randomise(model, rng) -> None:
     """Biases, scales and statistics that would betray a wrong index."""
     from tfsparse.deploy import probe, removal
     from tfsparse.graph import trace
+    from tfsparse.graph.rebuild import refresh
 
     for variable in model.variables:
         if len(variable.shape) == 1 and "kernel" not in variable.name:
@@ -56,7 +57,7 @@ def randomise(model, rng) -> None:
     for path, variable in graph.variables.items():
         variable.assign(values[path])
     for layer in graph.operations:
-        trace.refresh(layer)
+        refresh(layer)
 
 
 def row(name: str) -> dict:

@@ -17,6 +17,7 @@ from keras import layers, ops
 
 import tfsparse
 from tfsparse.graph import trace
+from tfsparse.graph.rebuild import rebuild
 
 PACKAGE = pathlib.Path(tfsparse.__file__).parent
 
@@ -161,7 +162,7 @@ def test_calls_count_the_calls_of_a_shared_layer():
 @pytest.mark.parametrize("name", ["op_layers", "shared_dense", "multi_output", "prelu"])
 def test_rebuild_replays_the_model(name):
     model = models.randomise(models.TABLE[name].build())
-    twin, operations = trace.rebuild(model)
+    twin, operations = rebuild(model)
     assert [op.name for op in twin.operations][2:] == [
         op.name for op in model.operations
     ][2:]

@@ -17,7 +17,8 @@ from tfsparse.deploy import dead, fold, probe, removal, shrink
 from tfsparse.deploy.lower import lower
 from tfsparse.deploy.strip import compare, fill, without_bias
 from tfsparse.deploy.strip import remove as remove_units
-from tfsparse.graph import find_groups, measure, trace
+from tfsparse.graph import find_groups, measure
+from tfsparse.graph.rebuild import flat
 
 RETRACE_MACS = 5e10
 """What a removal costs (rebuild and retrace, about a second on two cores), in MACs.
@@ -110,7 +111,7 @@ def fit_shrinking(
         raise ValueError(
             f"`epochs` must be a positive int. Received: epochs={epochs!r}."
         )
-    plain = trace.flat(model)
+    plain = flat(model)
     groups = find_groups(plain, method.kinds)
     sparse = method.prepare(plain, groups)
     fresh = model.optimizer.__class__.from_config(model.optimizer.get_config())

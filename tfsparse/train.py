@@ -35,7 +35,8 @@ with files.quiet():  # TensorFlow's native start-up chatter would hide our one l
     )
     from tfsparse import progress as progress_lib
     from tfsparse.deploy import interpreters
-    from tfsparse.graph import cost, find_groups, measure, trace
+    from tfsparse.graph import cost, find_groups, measure
+    from tfsparse.graph.rebuild import flat
 
     tf.config.list_logical_devices()
     tf.get_logger().setLevel("ERROR")  # a removal retraces; that is no news
@@ -143,7 +144,7 @@ def _build(job: Run):
             config.width,
             config.hidden or None,
         )
-        return trace.flat(model)
+        return flat(model)
 
 
 def _stages(job: Run, dense) -> dict:

@@ -11,7 +11,7 @@ import pytest
 import tfsparse
 from conformance import models
 from tfsparse.deploy import lower
-from tfsparse.graph import trace
+from tfsparse.graph.rebuild import flat
 from tfsparse.layers import Filter, SwitchDecay
 
 EXACT = 1e-5
@@ -27,7 +27,7 @@ def filters(model) -> dict[str, Filter]:
 @functools.cache
 def randomised(name: str):
     """A model of the table with random weights; nobody changes it."""
-    return trace.flat(models.randomise(models.TABLE[name].build(), seed=6))
+    return flat(models.randomise(models.TABLE[name].build(), seed=6))
 
 
 def prepared(model, **arguments):

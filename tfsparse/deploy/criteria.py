@@ -17,6 +17,7 @@ import numpy as np
 from tfsparse import gradients, records
 from tfsparse.deploy import removal
 from tfsparse.graph import groups, trace
+from tfsparse.graph.rebuild import rebuild
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ class Job:
             caught[old] = new
             return new
 
-        twin, operations = trace.rebuild(graph, after=after)
+        twin, operations = rebuild(graph, after=after)
         removal.load(operations, graph, self.values, None)
         means = [
             keras.ops.mean(keras.ops.abs(caught[t]), tuple(range(1, len(t.shape) - 1)))

@@ -7,6 +7,7 @@ import numpy as np
 from tfsparse import records
 from tfsparse.deploy import lost, removal
 from tfsparse.graph import groups, trace
+from tfsparse.graph.rebuild import rebuild
 
 SCALES = ("gamma", "scale", "kernel", "depthwise_kernel")
 """Weights of layers that treat every unit by itself, and multiply what they read."""
@@ -90,7 +91,7 @@ def settled(model, tolerance: float):
                 places = np.zeros(len(rows), bool)
                 places[member.indices] = (dead & small)[member.units]
                 removal.zero(changed[member.path], member.axis, places)
-    copy, operations = trace.rebuild(graph)
+    copy, operations = rebuild(graph)
     removal.load(operations, graph, changed, None)
     return copy
 

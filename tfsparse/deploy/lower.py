@@ -9,6 +9,7 @@ import numpy as np
 
 from tfsparse.deploy import removal
 from tfsparse.graph import trace
+from tfsparse.graph.rebuild import config_of, rebuild
 
 _FUSES = (
     keras.layers.Dense,
@@ -78,7 +79,7 @@ def lower(model):
     def make(operation, name):
         if hasattr(operation, "lowered"):
             return None
-        config = _without_house_regularizers(trace.config_of(operation, name))
+        config = _without_house_regularizers(config_of(operation, name))
         if id(operation) in activations:
             config["activation"] = activations[id(operation)]
         if id(operation) in scaled_norms:
@@ -100,7 +101,7 @@ def lower(model):
             outputs = keras.layers.Activation(scaling.activation, name=name)(outputs)
         return outputs
 
-    stock, operations = trace.rebuild(graph, make, call)
+    stock, operations = rebuild(graph, make, call)
     stays = {key: new for key, new in operations.items() if new is not None}
     removal.load(stays, graph, removal.values_of(graph), None)
     for scaling in scalings.values():

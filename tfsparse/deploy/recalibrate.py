@@ -7,6 +7,7 @@ import numpy as np
 
 from tfsparse.deploy import removal
 from tfsparse.graph import trace
+from tfsparse.graph.rebuild import clone, rebuild
 
 
 def recalibrate(model, x, batch_size: int = 32) -> None:
@@ -41,14 +42,14 @@ def recalibrate(model, x, batch_size: int = 32) -> None:
 
     def make(layer, name):  # without momentum the statistics are those of the batch
         change = {"momentum": 0.0} if layer in norms else None
-        return trace.clone(layer, name, change)
+        return clone(layer, name, change)
 
     def call(item, layer, args, kwargs):
         if item.operation in norms:
             kwargs = {**kwargs, "training": True}
         return layer(*args, **kwargs)
 
-    twin, operations = trace.rebuild(graph, make, call)
+    twin, operations = rebuild(graph, make, call)
     removal.load(operations, graph, removal.values_of(graph), None)
     twin = keras.Model(twin.inputs, twin.outputs)
     batches = [operations[id(layer)] for layer in norms]

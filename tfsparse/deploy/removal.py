@@ -11,6 +11,7 @@ from keras import ops
 
 from tfsparse import records
 from tfsparse.graph import groups, rules, trace
+from tfsparse.graph.rebuild import refresh
 from tfsparse.graph.walk import MUST_LIVE
 
 Keep = Mapping[str, np.ndarray]
@@ -389,7 +390,7 @@ def load(operations: dict[int, object], model, values, planned: Plan | None) -> 
             path = graph.paths[id(source)]
             value = values[path]
             target.assign(value if planned is None else planned.cut(path, value))
-        trace.refresh(operations[id(old)])
+        refresh(operations[id(old)])
 
 
 def pair(old, new) -> list[tuple]:

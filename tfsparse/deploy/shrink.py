@@ -11,6 +11,7 @@ from keras import ops
 from tfsparse import records
 from tfsparse.deploy.removal import Plan
 from tfsparse.graph import branches, rules, trace
+from tfsparse.graph.rebuild import LOST, clone, rebuild
 from tfsparse.graph.rules import moves
 
 
@@ -26,7 +27,7 @@ def gated(planned: Plan):
         args, kwargs = _close(item, planned, closed, args, kwargs)
         return _with_constant(item, planned, operation(*args, **kwargs))
 
-    return trace.rebuild(planned.graph, call=call)
+    return rebuild(planned.graph, call=call)
 
 
 def closing(planned: Plan):
@@ -103,7 +104,7 @@ def build(planned: Plan, bias_on: Container = ()):
             change = operation.resized(planned)
         if operation in bias_on:
             change = {**change, "use_bias": True}
-        return trace.clone(operation, name, change)
+        return clone(operation, name, change)
 
     def make(operation, name):
         return sized(first_call[id(operation)], name)
@@ -144,7 +145,7 @@ def build(planned: Plan, bias_on: Container = ()):
         present[old] = np.flatnonzero(stays)
         return new
 
-    return trace.rebuild(graph, make, call, after, lambda c: c not in needless)
+    return rebuild(graph, make, call, after, lambda c: c not in needless)
 
 
 def _fewer(item, operation, planned, args, kwargs):
@@ -153,7 +154,7 @@ def _fewer(item, operation, planned, args, kwargs):
     tensors = [
         x
         for x in keras.tree.flatten((args, kwargs))
-        if isinstance(x, keras.KerasTensor) or x is trace.LOST
+        if isinstance(x, keras.KerasTensor) or x is LOST
     ]
     count = len(tensors)
     tensors = [x for number, x in enumerate(tensors) if number not in lost]

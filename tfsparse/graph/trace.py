@@ -1,4 +1,4 @@
-"""Reads a Keras model as a list of calls and builds new models from such a list.
+"""Reads a Keras model as a list of calls.
 
 Nested models are read as if their layers stood in the outer model: every call has
 its own tensors, also where one inner model is called twice. The only file, with those
@@ -11,13 +11,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
-
-LOST = "lost"
-"""Stands, while a model is rebuilt, for a tensor that nothing writes any more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +145,30 @@ class Graph:
             for operation in self.operations
             for variable in variables_of(operation)
         }
+
+    def placeholders(self) -> list:
+        """New inputs such as the model has, in their order."""
+        return [
+            keras.Input(
+                batch_shape=tensor.shape,
+                dtype=tensor.dtype,
+                name=tensor.origin,
+                sparse=old.sparse,
+                optional=old._keras_history.operation.optional,
+            )
+            for tensor, old in zip(self.inputs, self.model.inputs, strict=True)
+        ]
+
+    def model_of(self, inputs, outputs) -> keras.Model:
+        """A model of new tensors, listed in order, in the structures of this one."""
+        inputs, outputs = iter(inputs), iter(outputs)
+        return keras.Model(
+            keras.tree.map_structure(lambda _: next(inputs), self.model._inputs_struct),
+            keras.tree.map_structure(
+                lambda _: next(outputs), self.model._outputs_struct
+            ),
+            name=self.model.name,
+        )
 
     def only_reader(self, call: Call) -> Call | None:
         """The one call that reads a call's outputs; None if several do, or the user."""
@@ -347,137 +368,6 @@ def operation_class(build: Callable, inputs: int = 1) -> type:
     """
     outputs = build(*(keras.Input((4, 4)) for _ in range(inputs)))
     return type(keras.tree.flatten(outputs)[0]._keras_history.operation)
-
-
-def config_of(operation, name: str) -> dict:
-    """What a new layer or op is made from; a wrapped layer is not built in advance.
-
-    An initializer that holds an array of the old shape is left out, as is every other
-    value of the weights: they are loaded afterwards.
-    """
-    config = {**operation.get_config(), "name": name}
-    for key, value in config.items():
-        if isinstance(value, dict) and "build_config" in value:
-            config[key] = {k: v for k, v in value.items() if k != "build_config"}
-        if key.endswith("_initializer") and isinstance(value, dict):
-            constant = (value.get("config") or {}).get("value", 0.0)
-            if not isinstance(constant, int | float):
-                config[key] = "zeros"
-    return config
-
-
-def clone(operation, name: str, change: Mapping | None = None):
-    """A new layer or op of the same configuration but for `change`, without weights.
-
-    Raises:
-        ValueError: Its configuration does not tell all that it needs.
-    """
-    try:
-        config = config_of(operation, name) | (change or {})
-        try:
-            return operation.__class__.from_config({**config})
-        except (TypeError, ValueError):  # a function of the user's own has no name
-            own = {
-                key: value
-                for key in config
-                if callable(value := getattr(operation, key, None))
-                and key not in (change or {})
-            }
-            return operation.__class__.from_config({**config, **own})
-    except Exception as error:  # whatever a layer's own code raises
-        reason = " ".join(str(error).split())[:160]
-        raise ValueError(
-            f"Layer {operation.name!r} must be one that Keras can make again from its "
-            f"config. Received: {type(operation).__name__}, which says: {reason}"
-        ) from error
-
-
-def rebuild(
-    model,
-    make: Callable[[Any, str], Any] = clone,
-    call: Callable | None = None,
-    after: Callable | None = None,
-    needed: Callable[[Call], bool] | None = None,
-) -> tuple[keras.Model, dict[int, Any]]:
-    """Builds a new, flat model by replaying the calls of `model` on new operations.
-
-    Args:
-        model: A functional or sequential model, or its Graph.
-        make: `(operation, name) -> new operation`; asked once for each.
-        call: `(Call, new operation, args, kwargs) -> outputs`, where something else
-            than `operation(*args, **kwargs)` is wanted.
-        after: `(old tensor, new tensor) -> tensor` that later calls read instead.
-        needed: Call -> False if it is to be left out, as nothing reads it any more.
-
-    Returns:
-        The new model, and a dict from `id(old operation)` to the new operation.
-    """
-    graph = read(model)
-    tensors: dict[Tensor, Any] = {}
-    for tensor, old in zip(graph.inputs, graph.model.inputs, strict=True):
-        new = keras.Input(
-            batch_shape=tensor.shape,
-            dtype=tensor.dtype,
-            name=tensor.origin,
-            sparse=old.sparse,
-            optional=old._keras_history.operation.optional,
-        )
-        tensors[tensor] = (new, new if after is None else after(tensor, new))
-    placeholders = iter([tensors[t][0] for t in graph.inputs])
-    inputs = keras.tree.map_structure(
-        lambda _: next(placeholders), graph.model._inputs_struct
-    )
-    tensors = {old: new for old, (_, new) in tensors.items()}
-    operations: dict[int, Any] = {}
-    for item in graph.calls:
-        if needed is not None and not needed(item):
-            for tensor in item.outputs:
-                tensors[tensor] = LOST
-            continue
-        key = id(item.operation)
-        if key not in operations:
-            operations[key] = make(item.operation, item.name)
-        args, kwargs = item.fill([tensors[t] for t in item.inputs])
-        if item.training is not None and takes_training(item.operation):
-            kwargs = {"training": item.training, **kwargs}
-        if call is None:
-            outputs = operations[key](*args, **kwargs)
-        else:
-            outputs = call(item, operations[key], args, kwargs)
-        for old, new in zip(item.outputs, keras.tree.flatten(outputs), strict=True):
-            tensors[old] = new if after is None else after(old, new)
-    ends = iter([tensors[t] for t in graph.outputs])
-    outputs = keras.tree.map_structure(
-        lambda _: next(ends), graph.model._outputs_struct
-    )
-    return keras.Model(inputs, outputs, name=graph.model.name), operations
-
-
-def flat(model):
-    """The model itself; or, where models are nested in it, a copy without nesting.
-
-    Args:
-        model: A built Functional or Sequential model; it is not changed.
-
-    Returns:
-        A model of the same function, layers and weights.
-    """
-    graph = read(model)
-    own = {id(operation) for operation in graph.model.operations}
-    if all(id(operation) in own for operation in graph.operations):
-        return model
-    copy, operations = rebuild(graph)
-    for operation in graph.operations:
-        if variables_of(operation):
-            operations[id(operation)].set_weights(operation.get_weights())
-            refresh(operations[id(operation)])
-    return copy
-
-
-def refresh(layer) -> None:
-    """After new weights: what a Normalization works out from them once."""
-    if isinstance(layer, keras.layers.Normalization):
-        layer.finalize_state()
 
 
 def in_order(model, x) -> list:

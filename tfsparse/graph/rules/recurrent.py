@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from keras import layers
 
-from tfsparse.graph import trace
+from tfsparse.graph.rebuild import config_of
 from tfsparse.graph.rules.registry import activate, nothing, register_rule, unknown
 
 GATES = {
@@ -72,7 +72,7 @@ def _cells(walk, call, layer, cell, x, suffix: str = ""):
 
 def _both(call, left) -> dict:
     wrapper = call.operation
-    config = trace.config_of(wrapper, call.name)
+    config = config_of(wrapper, call.name)
     sides = {"layer": wrapper.forward_layer, "backward_layer": wrapper.backward_layer}
     result = {}
     for key, layer in sides.items():

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from keras import layers
 
-from tfsparse.graph import trace
+from tfsparse.graph.rebuild import config_of
 from tfsparse.graph.rules.registry import (
     activate,
     channel_axis,
@@ -243,7 +243,7 @@ class _Without:
 def _wrapped_sizes(squeeze: bool):
     def sizes(call, left):
         layer = call.operation.layer
-        config = trace.config_of(call.operation, call.name)
+        config = config_of(call.operation, call.name)
         inner = sizes_of(layer)
         if inner is not None:
             new = inner(_inside(call, layer, squeeze), _Without(left, squeeze))
