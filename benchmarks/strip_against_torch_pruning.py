@@ -32,7 +32,7 @@ def ours() -> list[dict]:
     import numpy as np
 
     import tfsparse
-    from tfsparse.deploy import probe, removal, shrink
+    from tfsparse.deploy import probe, removal, shrink, variables
 
     rows = []
     for _ in range(REPEATS):
@@ -47,8 +47,8 @@ def ours() -> list[dict]:
         clock.append(time.perf_counter())
         _, operations = shrink.build(planned)
         clock.append(time.perf_counter())
-        values = removal.values_of(planned.graph)
-        removal.load(operations, planned.graph, values, planned)
+        values = variables.values_of(planned.graph)
+        variables.load(operations, planned.graph, values, planned)
         clock.append(time.perf_counter())
         inputs = probe.random_inputs(model, np.random.default_rng(0))
         clock.append(time.perf_counter())

@@ -35,7 +35,7 @@ def builders() -> list[str]:
 
 def randomise(model, rng) -> None:
     """Biases, scales and statistics that would betray a wrong index."""
-    from tfsparse.deploy import probe, removal
+    from tfsparse.deploy import probe, variables
     from tfsparse.graph import trace
     from tfsparse.graph.rebuild import refresh
 
@@ -45,7 +45,7 @@ def randomise(model, rng) -> None:
             variable.assign(rng.uniform(low, high, variable.shape))
     graph = trace.read(model)
     inputs = probe.random_inputs(graph, rng)
-    values, settle = probe.random_statistics(graph, removal.values_of(graph), rng)
+    values, settle = probe.random_statistics(graph, variables.values_of(graph), rng)
 
     def change(call, given, outputs):
         if outputs is None:

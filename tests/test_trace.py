@@ -26,6 +26,7 @@ GUARDED = {
     "_inputs_struct",
     "_outputs_struct",
     "_keras_history",
+    "_flatten_layers",
     "_trainable_variables",
     "_compile_config",
     "_backend_update_step",
@@ -80,6 +81,12 @@ def test_a_node_tells_its_arguments():
     other = keras.Input((3,))
     args, kwargs = node.arguments.fill_in({id(hidden): other})
     assert args[0] is other and kwargs["training"] is False
+
+
+def test_sublayers_are_all_of_them():
+    inner = layers.Dense(3)
+    sublayers = trace.sublayers([ops.relu, outer := layers.TimeDistributed(inner)])
+    assert sublayers == [outer, inner]
 
 
 def test_keras_history_names_the_operation():

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from tfsparse import meters, optimizers, records
-from tfsparse.deploy import dead, fold, probe, removal, shrink
+from tfsparse.deploy import dead, fold, probe, removal, shrink, variables
 from tfsparse.deploy.lower import lower
 from tfsparse.deploy.strip import compare, fill, without_bias
 from tfsparse.deploy.strip import remove as remove_units
@@ -254,12 +254,12 @@ def collect(model, keep):
         return model, keep, reasons
     planned = removal.plan(model, keep)
     small, operations = shrink.build(planned, without_bias(planned, biases))
-    fill(operations, planned, removal.values_of(planned.graph), biases)
+    fill(operations, planned, variables.values_of(planned.graph), biases)
     compare(model, small)
     pairs, cuts = {}, planned.cut
     for layer in model.layers:
         if id(layer) in operations:
-            for old, new in removal.pair(layer, operations[id(layer)]):
+            for old, new in variables.pair(layer, operations[id(layer)]):
                 pairs[new.path] = old.path
     optimizer = optimizers.resize(
         model.optimizer, small.trainable_variables, pairs, cuts

@@ -447,3 +447,111 @@ def test_a_strip_that_changed_something_is_not_handed_out(monkeypatch):
     )
     with pytest.raises(records.StripError, match="A removal must change nothing"):
         tfsparse.strip(model)
+
+
+def test_clip_with_a_bound_for_each_unit_stays_and_says_so():
+    x, h = keras.Input((4,)), layers.Dense(3, name="h")
+    low = np.array([-1.0, -0.5, 0.0], "float32")
+    model = built(x, layers.Dense(2)(ops.clip(h(x), low, 2.0)))
+    (group,) = [g for g in tfsparse.find_groups(model) if g.name == "h"]
+    assert "of class Clip, for which no rule is registered" in group.frozen
+    plain = built(x, layers.Dense(2)(ops.clip(h(x), -1.0, 2.0)), h)
+    assert tfsparse.strip(plain).get_layer("h").units == 2
+
+
+class Strange(layers.Layer):
+    """A user's layer whose rule answers what `reply` says."""
+
+    reply = None
+
+    def call(self, inputs):
+        return inputs
+
+    def unit_rule(self, walk, call, axes):
+        return type(self).reply
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (None, "None"),
+        ([None, None], "[None, None]"),
+        ([[None]], "[1]"),
+        ([[None, None], [None, None]], "[2, 2]"),
+        ([[None, np.arange(2)]], "array([0, 1]) for axis 1 of output 0"),
+        ([[None, np.zeros(3)]], "array([0., 0., 0.]) for axis 1 of output 0"),
+        ([[None, [0, 1, 2]]], "[0, 1, 2] for axis 1 of output 0"),
+    ],
+)
+def test_a_rule_that_answers_nonsense_is_named(reply, said, monkeypatch):
+    monkeypatch.setattr(Strange, "reply", reply)
+    x = keras.Input((4,))
+    model = keras.Model(x, layers.Dense(2)(Strange(name="odd")(layers.Dense(3)(x))))
+    with pytest.raises(ValueError, match="The rule of Strange must return") as caught:
+        tfsparse.find_groups(model)
+    assert str(caught.value).endswith(f"Received: {said}.")
+
+
+def test_a_rule_is_for_classes_and_callable():
+    with pytest.raises(TypeError, match="must be layer or op classes"):
+        tfsparse.register_rule(Strange())
+    with pytest.raises(TypeError, match="must be layer or op classes"):
+        tfsparse.register_rule()
+    with pytest.raises(TypeError, match="`sizes` must be callable"):
+        tfsparse.register_rule(Strange, sizes={"units": 3})
+    with pytest.raises(TypeError, match="A rule must be callable. Received: None"):
+        tfsparse.register_rule(Strange)(None)
+
+
+@pytest.mark.parametrize("value", ["good", None, [0.5, 0.7]])
+def test_a_value_of_sensitivity_is_a_number(value):
+    x = keras.Input((4,))
+    model = built(x, layers.Dense(2)(layers.Dense(3)(x)))
+    with pytest.raises(ValueError, match="`evaluate` must return a number. Received"):
+        tfsparse.sensitivity(model, lambda _: value)
+    with pytest.raises(ValueError, match="`evaluate` must be callable"):
+        tfsparse.sensitivity(model, value)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("mixed", ["mixed_", ""])
+@pytest.mark.parametrize("how", ["dropped", "dead"])
+def test_half_precision_is_proven_in_single(kind, mixed, how):
+    """Its rounding, 1e-3, must not fail a right strip, nor let a wrong one pass."""
+    keras.config.set_dtype_policy(mixed + kind)
+    try:
+        image = keras.Input((8, 8, 3), dtype="float32")
+        x = layers.Conv2D(24, 3, padding="same", use_bias=False, name="stem")(image)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        branches = [
+            layers.Conv2D(24, 3, padding="same", name=f"b{k}")(x) for k in range(3)
+        ]
+        x = layers.GlobalAveragePooling2D()(layers.Average(name="mean")(branches))
+        x = layers.Dense(40, activation="tanh", name="h")(x)
+        model = keras.Model(image, layers.Dense(3)(x))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        value = rng.normal(size=variable.shape) / np.sqrt(np.prod(variable.shape[:-1]))
+        variable.assign(np.abs(value) if "variance" in variable.path else value)
+    model.layers[2].moving_mean.assign(np.zeros(24))
+    keep = {"stem": np.arange(24) % 3 > 0, "h": np.arange(40) % 2 > 0}
+    if how == "dropped":
+        keep["mean:branches"] = np.array([True, False, True])
+        small, expected = tfsparse.strip(model, keep), tfsparse.mask(model, keep)
+    else:
+        for name, alive in keep.items():
+            layer = model.get_layer(name)
+            kernel = ops.convert_to_numpy(ops.cast(layer.kernel, "float32")) * alive
+            layer.kernel.assign(kernel)
+            if name == "stem":
+                model.layers[2].beta.assign(np.where(alive, 0.25, -1.0))
+        small, expected = tfsparse.strip(model), model
+    assert small.get_layer("stem").filters == 16 and small.get_layer("h").units == 20
+    for layer in [*small.layers, *model.layers]:
+        assert layer.dtype_policy.name in ("float32", kind, mixed + kind)
+    pixels = rng.uniform(size=(8, 8, 8, 3)).astype("float32")
+    assert differ(expected, small, pixels) <= 16 * float(
+        ops.cast(np.finfo("float16").eps if kind == "float16" else 2.0**-7, "float32")
+    )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import tfsparse
 from conformance import models
 from conformance.drawing import draw_model
-from tfsparse.deploy import probe, removal
+from tfsparse.deploy import probe, removal, variables
 from tfsparse.graph import trace
 
 EXAMPLES = int(os.environ.get("TFSPARSE_EXAMPLES", "100"))
@@ -62,7 +62,7 @@ def test_strip_equals_mask(data, seed):
 def kill(model, rng) -> None:
     """Zeroes random slices that write, scale or read units."""
     graph = trace.read(model)
-    values = removal.values_of(graph)
+    values = variables.values_of(graph)
     for group in tfsparse.find_groups(model):
         if group.frozen or rng.random() < 0.4:
             continue
@@ -72,11 +72,11 @@ def kill(model, rng) -> None:
             scale = member.path.split("/")[-1] in ("gamma", "scale", "depthwise_kernel")
             if member.role == role and (role != "carrier" or scale):
                 places = np.zeros(
-                    len(removal.rows(values[member.path], member.axis)), bool
+                    len(variables.rows(values[member.path], member.axis)), bool
                 )
                 places[member.indices] = dead[member.units]
                 value = values[member.path].copy()
-                removal.zero(value, member.axis, places)
+                variables.zero(value, member.axis, places)
                 values[member.path] = value
     for path, variable in graph.variables.items():
         variable.assign(values[path])

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from tfsparse import gradients, records
-from tfsparse.deploy import removal
+from tfsparse.deploy import variables
 from tfsparse.graph import groups, trace
 from tfsparse.graph.rebuild import rebuild
 
@@ -39,7 +39,7 @@ class Job:
     @functools.cached_property
     def values(self) -> dict[str, np.ndarray]:
         """Path -> value of every variable."""
-        return removal.values_of(self.analysis.graph)
+        return variables.values_of(self.analysis.graph)
 
     @functools.cached_property
     def squared_slopes(self) -> dict[str, np.ndarray]:
@@ -85,7 +85,7 @@ class Job:
             return new
 
         twin, operations = rebuild(graph, after=after)
-        removal.load(operations, graph, self.values, None)
+        variables.load(operations, graph, self.values, None)
         means = [
             keras.ops.mean(keras.ops.abs(caught[t]), tuple(range(1, len(t.shape) - 1)))
             if len(t.shape) > 2
@@ -102,7 +102,7 @@ class Job:
 
 def rows(value: np.ndarray, member: records.Member) -> np.ndarray:
     """The slices of a variable that a member's positions own, flat. `(n, elements)`."""
-    taken = removal.rows(value, member.axis)[member.indices]
+    taken = variables.rows(value, member.axis)[member.indices]
     return taken.reshape(len(taken), -1).astype("float64")
 
 

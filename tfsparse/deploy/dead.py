@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tfsparse import records
-from tfsparse.deploy import lost, removal
+from tfsparse.deploy import lost, variables
 from tfsparse.graph import groups, trace
 from tfsparse.graph.rebuild import rebuild
 
@@ -42,7 +42,7 @@ def dead_units(model, tolerance: float = 0.0) -> dict[str, np.ndarray]:
         )
     analysis = groups.analyse(model)
     graph = analysis.graph
-    values = removal.values_of(graph)
+    values = variables.values_of(graph)
     stopped, _ = stopped_and_moved(analysis, values, tolerance)
     keep = {}
     for group in analysis.groups:
@@ -75,7 +75,7 @@ def settled(model, tolerance: float):
         return model
     found = dead_units(model, tolerance)
     graph = trace.read(model)
-    values = removal.values_of(graph)
+    values = variables.values_of(graph)
     changed = {path: value.copy() for path, value in values.items()}
     for group in groups.find_groups(graph):
         dead = ~found.get(group.name, np.ones(group.size, bool))
@@ -87,12 +87,12 @@ def settled(model, tolerance: float):
                     continue
                 if role == records.CARRIER:
                     small = _norms_of(group, member, values) <= tolerance
-                rows = removal.rows(changed[member.path], member.axis)
+                rows = variables.rows(changed[member.path], member.axis)
                 places = np.zeros(len(rows), bool)
                 places[member.indices] = (dead & small)[member.units]
-                removal.zero(changed[member.path], member.axis, places)
+                variables.zero(changed[member.path], member.axis, places)
     copy, operations = rebuild(graph)
-    removal.load(operations, graph, changed, None)
+    variables.load(operations, graph, changed, None)
     return copy
 
 
@@ -110,7 +110,7 @@ def stopped_and_moved(
     members: dict[str, list] = {}
     for (path, axis, role), labels in walk.members.items():
         if role != records.CARRIER or path.split("/")[-1] in SCALES:
-            rows = removal.rows(values[path], axis).astype("float64")
+            rows = variables.rows(values[path], axis).astype("float64")
             zero = np.linalg.norm(rows.reshape(len(rows), -1), axis=1) <= tolerance
             own = labels >= 0
             members.setdefault(path, []).append((role, labels[own], zero[own]))
@@ -210,7 +210,7 @@ def _norms(group, role: str, values) -> np.ndarray:
 def _norms_of(group, member, values) -> np.ndarray:
     """L2 norm of the slices of each unit that one member holds."""
     squares = np.zeros(group.size)
-    rows = removal.rows(values[member.path], member.axis)[member.indices]
+    rows = variables.rows(values[member.path], member.axis)[member.indices]
     sums = np.square(rows.astype("float64")).reshape(len(rows), -1).sum(1)
     np.add.at(squares, member.units, sums)
     return np.sqrt(squares)

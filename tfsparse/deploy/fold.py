@@ -8,7 +8,7 @@ import numpy as np
 from keras import layers, ops
 
 from tfsparse import records
-from tfsparse.deploy import dead, lost, probe, removal
+from tfsparse.deploy import dead, lost, probe, removal, variables
 from tfsparse.graph import groups, trace
 from tfsparse.graph.rules import attention, recurrent
 
@@ -270,7 +270,8 @@ class _Read:
 
 def _into(bias, kernel, constant: np.ndarray) -> np.ndarray:
     """What a bias has to take for a constant that its kernel no longer reads."""
-    sums = np.tensordot(constant, ops.convert_to_numpy(kernel), axes=1)
+    kernel = ops.convert_to_numpy(ops.cast(kernel, "float32"))
+    sums = np.tensordot(constant, kernel, axes=1)
     result = np.zeros(bias.shape, sums.dtype)
     if result.ndim > sums.ndim:  # GRU: the first row belongs to the kernel
         result[0] = sums
@@ -305,13 +306,13 @@ def _unwrapped(layer):
 def _reads(analysis) -> list[_Read]:
     """Every place where units end, with the values that it reads on random input."""
     graph = analysis.graph
-    weights = removal.values_of(graph)
+    weights = variables.values_of(graph)
     kernels: dict[str, list] = {}
     gates = set()
     for kind, walk in analysis.walks.items():
         for (path, axis, role), labels in walk.members.items():
             if role == records.CONSUMER:
-                rows = removal.rows(weights[path], axis)
+                rows = variables.rows(weights[path], axis)
                 kernels.setdefault(path, []).append((rows, kind, labels))
         gates |= {(layer, call, number) for layer, call, number, *_ in walk.gates}
     places = []
@@ -349,8 +350,8 @@ def _reads(analysis) -> list[_Read]:
 
 
 def linear_twin(layer):
-    """The layer without its activation, sharing nothing, with the same weights."""
-    config = layer.get_config()
+    """The layer in float32 without its activation, of the same weights, its own."""
+    config = {**layer.get_config(), "dtype": "float32"}
     if "activation" in config:
         config["activation"] = "linear"
     twin = layer.__class__.from_config(config)

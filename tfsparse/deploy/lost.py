@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from tfsparse.deploy import probe, removal
+from tfsparse.deploy import probe, removal, variables
 from tfsparse.graph import branches, trace
 
 
@@ -65,8 +65,8 @@ def whole_branches(model, keep: removal.Keep):
         return keep, {}
     graph = trace.read(model)
     planned = removal.plan(graph, keep, empty=True)
-    values = removal.masked(removal.values_of(graph), planned)
-    before = dead_branches(graph, removal.values_of(graph), 0.0)
+    values = variables.masked(variables.values_of(graph), planned)
+    before = dead_branches(graph, variables.values_of(graph), 0.0)
     masks = {
         name: alive
         for name, alive in dead_branches(graph, values, 0.0).items()
@@ -114,7 +114,7 @@ def fold_branches(graph, keep, reasons) -> dict[str, np.ndarray]:
     calls = {branches.name_of(call): call for call in graph.calls}
     dropped = {k: np.flatnonzero(~v) for k, v in keep.items() if k in calls}
     tensors = [calls[k].inputs[n] for k, numbers in dropped.items() for n in numbers]
-    values = probe.values_at(graph, tensors, removal.values_of(graph))
+    values = probe.values_at(graph, tensors, variables.values_of(graph))
     constants = {}
     for name, numbers in dropped.items():
         constant, reason = _sent(calls[name], numbers, values)

@@ -7,7 +7,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from tfsparse.deploy import removal
+from tfsparse.deploy import variables
 from tfsparse.graph import trace
 from tfsparse.graph.rebuild import config_of, rebuild
 
@@ -103,7 +103,7 @@ def lower(model):
 
     stock, operations = rebuild(graph, make, call)
     stays = {key: new for key, new in operations.items() if new is not None}
-    removal.load(stays, graph, removal.values_of(graph), None)
+    variables.load(stays, graph, variables.values_of(graph), None)
     for scaling in scalings.values():
         if scaling.front is not None:  # off behind BatchNorm: then dead in front, too
             _scale_writer(

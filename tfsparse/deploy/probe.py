@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import keras
 import numpy as np
 from keras import ops
@@ -10,6 +12,8 @@ from tfsparse.graph import trace
 
 UNKNOWN_SIZES = (32, 7, 64, 30, 128, 224, 12)
 """What is tried for open axes, in this order, until the model takes it."""
+
+HALF = ("float16", "bfloat16")
 
 ROUNDING = 1e-6
 """Differences of constants, relative to the largest value, that are rounding."""
@@ -91,6 +95,9 @@ def open_sizes(graph: trace.Graph, wanted: int = 1) -> list[int]:
 def replay(graph: trace.Graph, values, inputs, wanted, change=None) -> list[np.ndarray]:
     """What tensors of a graph are with other weights; the model is not touched.
 
+    Layers that compute in half precision do so in float32 here: its rounding would hide
+    a fault as large as 1e-3.
+
     Args:
         graph: The graph, whose own layers are called.
         values: Path -> value that stands in for the variable's own.
@@ -106,9 +113,14 @@ def replay(graph: trace.Graph, values, inputs, wanted, change=None) -> list[np.n
     left = {tensor: len(readers) for tensor, readers in graph.readers.items()}
     for tensor in wanted:
         left[tensor] = left.get(tensor, 0) + 1  # stays to the end
-    with keras.StatelessScope(state_mapping=mapping):
+    with (
+        keras.StatelessScope(state_mapping=mapping),
+        _in_float32(graph.operations),
+    ):
         tensors = {
-            tensor: ops.convert_to_tensor(array, tensor.dtype)
+            tensor: ops.convert_to_tensor(
+                array, "float32" if tensor.dtype in HALF else tensor.dtype
+            )
             for tensor, array in zip(graph.inputs, inputs, strict=True)
         }
         for call in graph.calls:
@@ -127,6 +139,35 @@ def replay(graph: trace.Graph, values, inputs, wanted, change=None) -> list[np.n
                 if not left[tensor]:
                     del tensors[tensor]
         return [ops.convert_to_numpy(tensors[tensor]) for tensor in wanted]
+
+
+class _Wide(keras.DTypePolicy):
+    """Computes in float32, whatever the variables are stored in."""
+
+    def __init__(self, variable_dtype: str):
+        super().__init__("float32")
+        self._stored = variable_dtype
+
+    @property
+    def variable_dtype(self):
+        return self._stored
+
+
+@contextlib.contextmanager
+def _in_float32(operations):
+    """Lets layers of half precision compute in float32."""
+    changed = []
+    try:
+        for layer in trace.sublayers(operations):
+            policy = layer.dtype_policy
+            own = not isinstance(policy, keras.dtype_policies.DTypePolicyMap)
+            if own and policy.compute_dtype in HALF:
+                changed.append((layer, policy))
+                layer.dtype_policy = _Wide(policy.variable_dtype)
+        yield
+    finally:
+        for layer, policy in changed:
+            layer.dtype_policy = policy
 
 
 def values_at(graph: trace.Graph, tensors, weights) -> dict:

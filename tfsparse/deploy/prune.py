@@ -145,6 +145,18 @@ def sensitivity(
         raise ValueError(
             f"`fractions` must be numbers above 0, up to 1. Received: {wrong}."
         )
+    if not callable(evaluate):
+        raise ValueError(f"`evaluate` must be callable. Received: {evaluate!r}.")
+
+    def value_of(one) -> float:
+        found = evaluate(one)
+        try:
+            return float(found)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"`evaluate` must return a number. Received: {found!r}."
+            ) from None
+
     analysis = groups.analyse(model)
     scores, _ = _scores(criteria.Job(analysis, data, loss), criterion, ignore)
     rows = [
@@ -153,7 +165,7 @@ def sensitivity(
             "size": None,
             "fraction": 1.0,
             "kept": None,
-            "value": float(evaluate(model)),
+            "value": value_of(model),
         }
     ]
     for name, own in scores.items():
@@ -163,7 +175,7 @@ def sensitivity(
                 small = strip(model, {name: _best(own, kept)})
                 if data is not None:
                     recalibrate(small, data[0])
-                value = float(evaluate(small))
+                value = value_of(small)
                 rows.append(
                     {
                         "group": name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tfsparse.deploy import removal
+from tfsparse.deploy import variables
 from tfsparse.graph import trace
 from tfsparse.graph.rebuild import clone, rebuild
 
@@ -50,7 +50,7 @@ def recalibrate(model, x, batch_size: int = 32) -> None:
         return layer(*args, **kwargs)
 
     twin, operations = rebuild(graph, make, call)
-    removal.load(operations, graph, removal.values_of(graph), None)
+    variables.load(operations, graph, variables.values_of(graph), None)
     twin = keras.Model(twin.inputs, twin.outputs)
     batches = [operations[id(layer)] for layer in norms]
     first, second = [0.0] * len(norms), [0.0] * len(norms)

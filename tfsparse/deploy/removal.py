@@ -7,11 +7,9 @@ import functools
 from collections.abc import Mapping
 
 import numpy as np
-from keras import ops
 
 from tfsparse import records
 from tfsparse.graph import groups, rules, trace
-from tfsparse.graph.rebuild import refresh
 from tfsparse.graph.walk import MUST_LIVE
 
 Keep = Mapping[str, np.ndarray]
@@ -91,7 +89,7 @@ class Plan:
         for kind, alive in self.alive.items():
             labels = self.analysis.axes[kind][tensor][axis]
             if kind in kinds and labels is not None:
-                stays = stays & _alive(alive, labels)
+                stays = stays & alive_at(alive, labels)
         return stays
 
     def size(self, tensor) -> int:
@@ -115,9 +113,9 @@ class Plan:
         if "unit" in self.wanted:
             wanted, alive = self.wanted["unit"], self.alive["unit"]
             for layer, call, number, axis, labels in self.analysis.walks["unit"].gates:
-                stays = _alive(wanted, labels)
+                stays = alive_at(wanted, labels)
                 if only_surplus:
-                    stays = stays[_alive(alive, labels)]
+                    stays = stays[alive_at(alive, labels)]
                 if not stays.all():
                     gates.setdefault((layer, call, number), []).append((axis, stays))
         for call, numbers in ({} if only_surplus else self.lost).items():
@@ -126,7 +124,8 @@ class Plan:
         return gates
 
 
-def _alive(alive: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def alive_at(alive: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether the unit of each label lives; places without a label (-1) always do."""
     return (labels < 0) | alive[labels]
 
 
@@ -263,11 +262,11 @@ def _settle(lanes, wanted: np.ndarray, alive: np.ndarray) -> dict[str, str]:
         for rows in sets.values():
             live = [row for row in rows if _is_live(row, alive)]
             for k in range(len(rows[0].parts)):
-                counts = [int(_alive(alive, row.parts[k]).sum()) for row in live]
+                counts = [int(alive_at(alive, row.parts[k]).sum()) for row in live]
                 most = max([*counts, 1])
                 for row, count in zip(live, counts, strict=True):
                     if count < most:
-                        dead = row.parts[k][~_alive(alive, row.parts[k])]
+                        dead = row.parts[k][~alive_at(alive, row.parts[k])]
                         alive[dead[: most - count]] = True
                         raised[""] = repr(row.layer)
                         changed = True
@@ -279,7 +278,7 @@ def _is_live(lane, alive) -> bool:
         return True
     if lane.owner >= 0:
         return bool(alive[lane.owner])
-    return any(_alive(alive, part).any() for part in lane.parts)
+    return any(alive_at(alive, part).any() for part in lane.parts)
 
 
 def _cuts(analysis, alive) -> dict[str, dict]:
@@ -287,7 +286,7 @@ def _cuts(analysis, alive) -> dict[str, dict]:
     stays: dict[tuple, np.ndarray] = {}
     for kind, walk in analysis.walks.items():
         for (path, axis, _), labels in walk.members.items():
-            mask = _alive(alive[kind], labels)
+            mask = alive_at(alive[kind], labels)
             if not mask.all():
                 stays[path, axis] = stays.get((path, axis), True) & mask
     cuts: dict[str, dict] = {}
@@ -336,73 +335,3 @@ def slices(model, keep: Keep) -> dict[str, dict[int, np.ndarray]]:
         {1: array([0, 2])}
     """
     return plan(model, keep).variables
-
-
-def rows(value: np.ndarray, axis) -> np.ndarray:
-    """A value with the positions of a member's axis, or of its two, in front."""
-    if not isinstance(axis, tuple):
-        return np.moveaxis(value, axis, 0)
-    front = np.moveaxis(value, axis, (0, 1))
-    return front.reshape(-1, *front.shape[2:])
-
-
-def masked(values, planned: Plan, surplus: bool = False) -> dict[str, np.ndarray]:
-    """Values with the weights zeroed that read dropped units.
-
-    Args:
-        values: Path -> value of every variable.
-        planned: What is dropped.
-        surplus: Zero what writes and carries a surplus unit, too.
-    """
-    values, copied = dict(values), set()
-    for kind, walk in planned.analysis.walks.items():
-        wanted, alive = planned.wanted[kind], planned.alive[kind]
-        for (path, axis, role), labels in walk.members.items():
-            gone = ~_alive(wanted, labels)
-            if role != records.CONSUMER:
-                if not surplus or path.split("/")[-1].startswith("moving_"):
-                    continue
-                gone &= _alive(alive, labels)
-            if gone.any():
-                if path not in copied:
-                    copied.add(path)
-                    values[path] = values[path].copy()
-                zero(values[path], axis, gone)
-    return values
-
-
-def zero(value: np.ndarray, axis, gone: np.ndarray) -> None:
-    """Zeroes positions of a member's axis, or of its two, in place."""
-    if isinstance(axis, tuple):
-        front = np.moveaxis(value, axis, (0, 1))
-        front[gone.reshape(front.shape[:2])] = 0
-    else:
-        np.moveaxis(value, axis, 0)[gone] = 0
-
-
-def load(operations: dict[int, object], model, values, planned: Plan | None) -> None:
-    """Writes `values` (path -> array), cut by the plan, into rebuilt operations."""
-    graph = trace.read(model)
-    for old in graph.operations:
-        if operations.get(id(old)) is None:
-            continue
-        for source, target in pair(old, operations[id(old)]):
-            path = graph.paths[id(source)]
-            value = values[path]
-            target.assign(value if planned is None else planned.cut(path, value))
-        refresh(operations[id(old)])
-
-
-def pair(old, new) -> list[tuple]:
-    """The variables of a layer beside those of its rebuilt twin."""
-    before, now = trace.variables_of(old), trace.variables_of(new)
-    if len(before) == len(now):
-        return list(zip(before, now, strict=True))
-    by_name = {v.name: v for v in now}  # a bias was added, names tell
-    return [(v, by_name[v.name]) for v in before if v.name in by_name]
-
-
-def values_of(model) -> dict[str, np.ndarray]:
-    """Path -> value of every variable of a model."""
-    variables = trace.read(model).variables
-    return {path: ops.convert_to_numpy(v) for path, v in variables.items()}

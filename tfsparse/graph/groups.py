@@ -78,15 +78,45 @@ def _walked(graph: trace.Graph, walk: Walk) -> dict[trace.Tensor, list]:
         for number in call.masks:
             walk.freeze_all([incoming[number]], f"are a mask of {call.name!r}")
         outgoing = _rule(call.operation)(walk, call, incoming)
-        for tensor, labels in zip(call.outputs, outgoing, strict=True):
-            if len(labels) != len(tensor.shape):
-                raise ValueError(
-                    f"The rule of {type(call.operation).__name__} must return labels "
-                    f"or None for each of the {len(tensor.shape)} axes of its output. "
-                    f"Received: {len(labels)} entries for {call.name!r}."
-                )
+        for tensor, labels in _checked(call, outgoing):
             tensors[tensor] = list(labels)
     return tensors
+
+
+def _checked(call: trace.Call, outgoing) -> list[tuple]:
+    """Each output beside the labels that a rule, perhaps a user's own, gave it."""
+
+    def fits(labels, size) -> bool:
+        if labels is None:
+            return True
+        return (
+            isinstance(labels, np.ndarray)
+            and np.issubdtype(labels.dtype, np.integer)
+            and labels.shape == (size,)
+        )
+
+    shapes = [tensor.shape for tensor in call.outputs]
+    listed = isinstance(outgoing, list | tuple) and all(
+        isinstance(labels, list | tuple) for labels in outgoing
+    )
+    if not listed or [len(labels) for labels in outgoing] != list(map(len, shapes)):
+        said = [len(labels) for labels in outgoing] if listed else outgoing
+    else:
+        wrong = [
+            (number, axis)
+            for number, (labels, shape) in enumerate(zip(outgoing, shapes, strict=True))
+            for axis, (own, size) in enumerate(zip(labels, shape, strict=True))
+            if not fits(own, size)
+        ]
+        if not wrong:
+            return list(zip(call.outputs, outgoing, strict=True))
+        (number, axis), *_ = wrong
+        said = f"{outgoing[number][axis]!r} for axis {axis} of output {number}"
+    raise ValueError(
+        f"The rule of {type(call.operation).__name__} must return a list for each output "
+        f"of {call.name!r}, with None or the labels of every index for each axis of its "
+        f"shape {shapes}. Received: {' '.join(str(said).split())[:160]}."
+    )
 
 
 def _rule(operation):

@@ -398,6 +398,12 @@ def variables_of(operation) -> list:
     return list(getattr(operation, "variables", ()))
 
 
+def sublayers(operations) -> list:
+    """The layers among `operations`, and all layers inside them."""
+    layers = [x for x in operations if isinstance(x, keras.layers.Layer)]
+    return [inner for layer in layers for inner in layer._flatten_layers()]
+
+
 def origin(tensor) -> str:
     """Name of the operation (or input) that wrote a symbolic tensor."""
     return tensor._keras_history.operation.name

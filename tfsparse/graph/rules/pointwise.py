@@ -150,10 +150,17 @@ for _name in _UNARY.split():
         if _name == "threshold":
             _example = lambda x: ops.threshold(x, 0.0, 0.0)  # noqa: E731
         register_rule(trace.operation_class(_example))(same)
-register_rule(
-    trace.operation_class(lambda x: ops.cast(x, "float16")),
-    trace.operation_class(lambda x: ops.clip(x, 0, 1)),
-)(same)
+register_rule(trace.operation_class(lambda x: ops.cast(x, "float16")))(same)
+
+
+@register_rule(trace.operation_class(lambda x: ops.clip(x, 0, 1)))
+def _clip(walk, call, axes):
+    bounds = call.operation.x_min, call.operation.x_max
+    return (
+        unknown(walk, call, axes)
+        if any(map(np.ndim, bounds))
+        else same(walk, call, axes)
+    )
 
 
 def _reduced(walk, call, axes):

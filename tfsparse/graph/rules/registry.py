@@ -32,6 +32,9 @@ def register_rule(*classes: type, sizes=None, factors=None):
     Returns:
         A decorator that returns the rule unchanged.
 
+    Raises:
+        TypeError: `classes` are not classes, or what is registered cannot be called.
+
     Example:
         >>> @register_rule(MyScale)                     # y = x * self.factor
         ... def my_scale(walk, call, axes):
@@ -39,7 +42,16 @@ def register_rule(*classes: type, sizes=None, factors=None):
         ...     return axes
     """
 
+    wrong = [cls for cls in classes if not isinstance(cls, type)]
+    if wrong or not classes:
+        raise TypeError(f"`classes` must be layer or op classes. Received: {wrong}.")
+    for name, given in (("sizes", sizes), ("factors", factors)):
+        if given is not None and not callable(given):
+            raise TypeError(f"`{name}` must be callable. Received: {given!r}.")
+
     def register(function):
+        if not callable(function):
+            raise TypeError(f"A rule must be callable. Received: {function!r}.")
         for cls in classes:
             _RULES[cls] = function
             if sizes is not None:
