@@ -269,6 +269,135 @@ def _image(make):
     return keras.Model(image, layers.Dense(2, name="out")(x))
 
 
+def _turned(make):
+    """6 x 4 -> Dense(5) 'units' -> the units on the axis of time -> make."""
+    series = keras.Input((6, 4), name="series")
+    x = layers.Dense(5, name="units")(series)
+    x = layers.Permute((2, 1), name="turn")(x)
+    x = layers.GlobalAveragePooling1D()(make(x))
+    return keras.Model(series, layers.Dense(2, name="out")(x))
+
+
+def _grid(make):
+    """vector -> 'units', 3 x 4 of them -> make -> Dense 'out'."""
+    vector = keras.Input((5,), name="vector")
+    x = layers.EinsumDense("ab,bcd->acd", (3, 4), name="grid")(vector)
+    return keras.Model(vector, layers.Dense(2, name="out")(make(x)))
+
+
+TURNED = [
+    (
+        lambda x: layers.MultiHeadAttention(2, 3, name="att")(x, x),
+        "the time axis of 'att'",
+    ),
+    (lambda x: layers.Attention(name="att")([x, x]), "the time axis of 'att'"),
+    (lambda x: layers.AdditiveAttention(name="att")([x, x]), "the time axis of 'att'"),
+    (
+        lambda x: layers.LSTM(3, return_sequences=True, name="rec")(x),
+        "a time or spatial axis of 'rec'",
+    ),
+    (
+        lambda x: layers.Bidirectional(
+            layers.GRU(3, return_sequences=True), name="both"
+        )(x),
+        "a time axis of 'both'",
+    ),
+    (
+        lambda x: layers.TimeDistributed(layers.Dense(3), name="each")(x),
+        "the time axis of 'each'",
+    ),
+    (lambda x: layers.Conv1D(3, 2, name="conv")(x), "a spatial axis of 'conv'"),
+    (
+        lambda x: layers.GroupNormalization(2, name="norm")(x),
+        "'norm' normalises over this axis",
+    ),
+    (
+        lambda x: layers.EinsumDense("abc,cd->ad", (3,), name="sum")(x)[:, None],
+        "summed over by 'sum'",
+    ),
+    (lambda x: ops.mean(x, axis=1, keepdims=True), "works over all of them"),
+    (lambda x: x[:, 2:3] * 1.0 + x[:, 3][:, None], "picks one of them"),
+]
+
+
+@pytest.mark.parametrize(("make", "sentence"), TURNED, ids=lambda v: str(v)[-30:])
+def test_units_on_another_axis_than_the_channels_say_why(make, sentence):
+    found = groups_of(_turned(make))["units"]
+    assert sentence in found.frozen and found.size == 5
+
+
+def test_units_that_two_axes_would_tell_apart_say_why():
+    found = groups_of(_grid(lambda x: layers.Flatten(name="flat")(x)))
+    assert "'flat' joins two axes that have units" in {
+        g.frozen for name, g in found.items() if name.startswith("grid")
+    }
+
+
+def test_joins_and_moves_of_unknown_size_say_why():
+    series, more = keras.Input((6, 4)), keras.Input((None, 6))
+    x = layers.Permute((2, 1))(layers.Dense(5, name="units")(series))
+    x = layers.Concatenate(axis=1, name="join")([x, more])
+    x = layers.Dense(2, name="out")(layers.GlobalAveragePooling1D()(x))
+    joined = keras.Model([series, more], x)
+    assert "'join' joins axes of unknown size" in groups_of(joined)["units"].frozen
+    series = keras.Input((None, 4), name="series")
+    x = layers.Dense(5, name="units")(series)
+    x = layers.Dense(2, name="out")(layers.Reshape((21, 5), name="move")(x))
+    model = keras.Model(series, x)
+    assert "'move' moves them where sizes" in groups_of(model)["units"].frozen
+
+
+def test_states_without_units_say_why():
+    series, start = keras.Input((6, 4)), keras.Input((3,), name="start")
+    x = layers.GRU(3, name="units")(series, initial_state=[start])
+    x = layers.Dense(2, name="out")(layers.Concatenate()([x, start]))
+    model = keras.Model([series, start], x)
+    sentence = "'units' starts from a state without units"
+    assert sentence in groups_of(model)["units"].frozen
+    (found,) = tfsparse.find_groups(model, ("feature",))
+    assert "the initial state of 'units'" in found.frozen
+
+
+def test_an_attention_as_wide_as_its_query_says_why():
+    series = keras.Input((6, 4))
+    x = layers.GroupQueryAttention(3, 4, 2, name="units")(series, series)
+    model = keras.Model(series, layers.Dense(2, name="out")(x[:, 0]))
+    frozen = {name: g.frozen for name, g in groups_of(model).items()}
+    assert frozen["units:output"] == "'units' writes as many features as it reads"
+
+
+def test_what_is_looked_up_and_what_has_a_mean_say_why():
+    vector = keras.Input((5,), name="vector")
+    x = layers.Dense(4, activation="relu", name="units")(vector)
+    x = layers.Flatten()(layers.Embedding(7, 3, name="look")(ops.cast(x, "int32")))
+    model = keras.Model(vector, layers.Dense(2, name="out")(x))
+    assert groups_of(model)["units"].frozen == "looked up by 'look'"
+    norm = layers.Normalization(mean=[1.0] * 4, variance=[1.0] * 4, name="mean")
+    found = groups_of(_between(lambda x, _: norm(x)))["units"]
+    assert found.frozen == "'mean' holds a mean for each of them"
+    group = layers.GroupNormalization(1, name="all")
+    found = groups_of(_image(lambda x, _: group(x)))["units"]
+    assert found.frozen == "'all' normalises over all units"
+    masking = layers.Masking(name="mask")
+    found = groups_of(_turned(lambda x: masking(layers.Permute((2, 1))(x))))["units"]
+    assert found.frozen == "'mask' compares all of them"
+
+
+def test_units_normalised_with_what_stays_and_broadcast_units_say_why():
+    image = keras.Input((6, 5, 2), name="image")
+    x = layers.Conv2D(4, 2, name="units")(image)
+    x = layers.Concatenate()([x, image[:, 1:, 1:]])
+    x = layers.GroupNormalization(2, name="norm")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(image, layers.Dense(2, name="out")(x))
+    (frozen,) = {g.frozen for g in groups_of(model).values() if g.name != "out"} - {
+        None
+    }
+    assert frozen == "'norm' normalises them with what stays"
+    model = _between(lambda x, v: layers.Multiply(name="times")([x, v]), width=1)
+    assert groups_of(model)["units"].frozen == "broadcast by 'times'"
+
+
 FROZEN = [
     (
         _between(lambda x, _: layers.Softmax(name="soft")(x)),
