@@ -142,7 +142,7 @@ def test_the_target_is_met_and_the_best_units_stay(criterion, measure, scope):
 
 @pytest.mark.parametrize("how", ["taken", "left", "frozen"])
 def test_statistics_are_taken_again(how):
-    model, (x, y) = net(), data(samples=40)  # a batch of 32 and one of 8
+    model, (x, y) = net(), data(samples=160)  # a batch of 128 and one of 32
     model.get_layer("bn").trainable = how != "frozen"
     small, report = tfsparse.prune(
         model, {"macs": 0.6}, (x, y), recalibrated=how != "left"

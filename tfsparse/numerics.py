@@ -50,9 +50,28 @@ def prox_group_l2(x, step, axis=None):
     eq. 6, whose proximal solver this is.
     """
     norm = safe_norm(x, axis=axis, keepdims=axis is not None)
+    return group_shrinkage(norm, step) * x
+
+
+def group_shrinkage(norm, step):
+    """The factor that the proximal map of `step * ||x||_2` puts on a group.
+
+    max(0, 1 - step / ||x||); 0 where ||x|| <= step.
+
+    Args:
+        norm: Norms of the groups.
+        step: Threshold, a scalar or of `norm`'s shape; not negative.
+
+    Returns:
+        Factors of `norm`'s shape.
+
+    Example:
+        >>> group_shrinkage(ops.array([5.0, 0.5]), 1.0).tolist()
+        [0.8, 0.0]
+    """
     alive = norm > step
     shrink = 1.0 - step / ops.where(alive, norm, ops.ones_like(norm))
-    return ops.where(alive, shrink, ops.zeros_like(shrink)) * x
+    return ops.where(alive, shrink, ops.zeros_like(shrink))
 
 
 def sign_variance(switch, mean, variance, alive, gamma, threshold=0.5):

@@ -10,7 +10,7 @@ from tfsparse.graph import trace
 from tfsparse.graph.rebuild import clone, rebuild
 
 
-def recalibrate(model, x, batch_size: int = 32) -> None:
+def recalibrate(model, x, batch_size: int = 128) -> None:
     """Sets the moving mean and variance of every BatchNorm to those of `x`.
 
     Of batches b with n_b samples, means m_b and variances v_b, as each BatchNorm meets

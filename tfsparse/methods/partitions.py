@@ -1,0 +1,254 @@
+"""Ways to cut the weights of a model into the groups of a penalty.
+
+Each is a small function that returns a `Partition`. They look at a model's trainable
+variables and, for coupled units, at its `UnitGroup`s.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+
+from tfsparse import records
+
+SHAPES = {
+    "weight": "hwio",
+    "kernel": "io",
+    "filter": "o",
+    "channel": "i",
+    "shape": "hwi",
+    "row": "hi",
+    "column": "wi",
+    "stack_shape": "hw",
+    "stack_row": "h",
+    "stack_column": "w",
+}
+"""Name -> which axes of a kernel (height, width, input, output) tell groups apart.
+
+`kernel` is an input-output pair; a Dense is a kernel of height and width 1. The eight
+from `filter` to `stack_column`, but for `weight` and `kernel`, are BayesNAS's (figure
+S5); its two others, rows together with columns, overlap and need two partitions.
+"""
+
+
+def by_shape(model, shape: str, ignore: Sequence[str] = ()) -> records.Partition:
+    """Cuts every kernel into groups of one shape.
+
+    Args:
+        model: A built model.
+        shape: A key of `SHAPES`, such as `filter`; `weight` takes every trainable
+            variable of rank 2 or more, so that each of its elements is a group.
+        ignore: Patterns of variable paths without a penalty, such as `head*`.
+
+    Returns:
+        A Partition over the kernels of Dense and convolutional layers.
+
+    Raises:
+        ValueError: `shape` is unknown, or no kernel is left.
+
+    Example:
+        >>> by_shape(net, "filter").labels["conv/kernel"].shape   # kernel (5, 5, 1, 20)
+        (1, 1, 1, 20)
+    """
+    if shape not in SHAPES:
+        raise ValueError(
+            f"`shape` must be among {sorted(SHAPES)}. Received: {shape!r}."
+        )
+    labels: dict[str, np.ndarray] = {}
+    names: list[str] = []
+    for path, kernel in _kernels(model):
+        if _named(path, ignore):
+            continue
+        letters = ["h", "w"][: len(kernel.shape) - 2] + ["i", "o"]
+        kept = [
+            size if letter in SHAPES[shape] else 1
+            for letter, size in zip(letters, kernel.shape, strict=True)
+        ]
+        count = int(np.prod(kept))
+        labels[path] = len(names) + np.arange(count, dtype="int32").reshape(kept)
+        names += [f"{path}[{number}]" for number in range(count)]
+    _some(labels, ignore)
+    return records.Partition(labels, tuple(names))
+
+
+def units(
+    model,
+    groups: Sequence[records.UnitGroup],
+    carriers: bool = True,
+    ignore: Sequence[str] = (),
+) -> records.Partition:
+    """Coupled units: everything that writes or carries a unit is one group.
+
+    Once such a group is zero, the unit sends on nothing and can be stripped.
+
+    Args:
+        model: The model that the groups were found in.
+        groups: From `find_groups(model)`; frozen ones are left out.
+        carriers: Whether biases, BatchNorm scales and the like belong to the group. If
+            not, they follow it: no penalty, but zero once it is.
+        ignore: Patterns of group names without a penalty, such as `stem*`.
+
+    Returns:
+        A Partition with one label for each unit, in the order of the groups.
+
+    Raises:
+        ValueError: No group is left, or a weight belongs to two units.
+
+    Example:
+        >>> units(net, tfsparse.find_groups(net)).names[:2]
+        ('conv[0]', 'conv[1]')
+    """
+    variables = {v.path: v for v in model.trainable_variables}
+    labels: dict[str, np.ndarray] = {}
+    followers: dict[str, np.ndarray] = {}
+    names: list[str] = []
+    for group in groups:
+        if group.frozen or group.kind != "unit" or _named(group.name, ignore):
+            continue
+        start = len(names)
+        names += [f"{group.name}[{unit}]" for unit in range(group.size)]
+        for member in group.members:
+            if member.role == records.CONSUMER or member.path not in variables:
+                continue
+            within = member.role == records.PRODUCER or carriers
+            target = labels if within else followers
+            own = _of_member(variables[member.path].shape, member, start)
+            target[member.path] = _joined(
+                target.get(member.path), own, member.path, group.name
+            )
+    _some(labels, ignore)
+    return records.Partition(labels, tuple(names), followers=followers)
+
+
+def operations(
+    model, members: Mapping[str, Sequence[str]], ignore: Sequence[str] = ()
+) -> records.Partition:
+    """Whole operations: every trainable weight of the named layers is one group.
+
+    One operation may stand in several layers, and in every cell of a type.
+
+    Args:
+        model: A built model.
+        members: Operation -> patterns of variable paths, such as
+            `{"normal/edge3/conv3x3": ["cell1_edge3_conv3x3/*", "cell2_edge3_*"]}`.
+        ignore: Patterns of variable paths without a penalty.
+
+    Returns:
+        A Partition with one label for each operation.
+
+    Raises:
+        ValueError: An operation has no weights, or a weight two operations.
+
+    Example:
+        >>> operations(net, {"tower": ["conv1/*", "conv2/*"]}).names
+        ('tower',)
+    """
+    labels: dict[str, np.ndarray] = {}
+    for number, (name, patterns) in enumerate(members.items()):
+        found = [
+            v
+            for v in model.trainable_variables
+            if _named(v.path, patterns) and not _named(v.path, ignore)
+        ]
+        if not found:
+            raise ValueError(
+                f"`members` must name weights of the model. Received: {name!r} with "
+                f"patterns {list(patterns)}, which match none."
+            )
+        for variable in found:
+            own = np.full([1] * len(variable.shape), number, "int32")
+            labels[variable.path] = _joined(
+                labels.get(variable.path), own, variable.path, name
+            )
+    _some(labels, ignore)
+    return records.Partition(labels, tuple(members))
+
+
+def explicit(
+    model, members: Mapping[str, Mapping[str, np.ndarray]]
+) -> records.Partition:
+    """Groups spelt out weight by weight.
+
+    Args:
+        model: A built model.
+        members: Group -> variable path -> bool array that broadcasts against the
+            variable, True = belongs to the group.
+
+    Returns:
+        A Partition with one label for each group.
+
+    Raises:
+        ValueError: A path is unknown, an array does not fit, or groups overlap.
+    """
+    variables = {v.path: v for v in model.trainable_variables}
+    labels: dict[str, np.ndarray] = {}
+    for number, (name, parts) in enumerate(members.items()):
+        for path, inside in parts.items():
+            if path not in variables:
+                raise ValueError(
+                    f"`members` must name trainable variables. Received: {path!r} in "
+                    f"group {name!r}; known: {sorted(variables)[:8]}."
+                )
+            try:
+                spread = np.broadcast_to(inside, variables[path].shape)
+            except ValueError:
+                raise ValueError(
+                    f"`members` must hold arrays that broadcast against their "
+                    f"variables. Received: {np.shape(inside)} for {path} of shape "
+                    f"{tuple(variables[path].shape)} in group {name!r}."
+                ) from None
+            own = np.where(spread, number, -1).astype("int32")
+            labels[path] = _joined(labels.get(path), own, path, name)
+    _some(labels, ())
+    return records.Partition(labels, tuple(members))
+
+
+def _kernels(model):
+    """`(path, variable)` of the kernels of Dense and convolutional layers."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _kernels(layer)
+        for variable in layer.trainable_variables:
+            plain = variable.name == "kernel" and 2 <= len(variable.shape) <= 4
+            if plain and not isinstance(layer, keras.Model):
+                yield variable.path, variable
+
+
+def _named(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _of_member(shape, member: records.Member, start: int) -> np.ndarray:
+    """The labels of one member: 1 on every axis that does not count units."""
+    axes = member.axis if isinstance(member.axis, tuple) else (member.axis,)
+    axes = tuple(axis % len(shape) for axis in axes)
+    sizes = [shape[axis] for axis in axes]
+    own = np.full(int(np.prod(sizes)), -1, "int32")
+    own[member.indices] = start + np.asarray(member.units)
+    own = own.reshape(sizes)
+    if len(axes) == 2 and axes[0] > axes[1]:
+        own = own.T
+    return own.reshape([n if a in axes else 1 for a, n in enumerate(shape)])
+
+
+def _joined(held, own, path: str, name: str) -> np.ndarray:
+    """Both labels of one variable; no element may have two."""
+    if held is None:
+        return own
+    if ((held >= 0) & (own >= 0) & (held != own)).any():
+        raise ValueError(
+            f"Groups must not overlap. Received: weights of {path} that belong to "
+            f"{name!r} and to another group; name one of them in `ignore`."
+        )
+    return np.where(own >= 0, own, held)
+
+
+def _some(labels, ignore) -> None:
+    if not any((own >= 0).any() for own in labels.values()):
+        raise ValueError(
+            "`model` must have weights to penalise. Received: none that are not frozen "
+            f"or ignored (`ignore`={list(ignore)})."
+        )
