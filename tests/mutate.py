@@ -12,12 +12,15 @@ map (tile, repeat, concatenate, reshape, transpose of labels) is reversed. The t
 from __future__ import annotations
 
 import ast
+import json
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import tempfile
+
+import keras  # noqa: F401
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 RULES = ROOT / "tfsparse" / "graph" / "rules"
@@ -80,31 +83,36 @@ def _bytes(lines, number, start, end) -> str:
 
 
 def survives(name: str, source: str) -> bool:
-    """Whether the tests stay green on a package with this file."""
+    """Whether the tests stay green on a package with this file, in a forked process."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "tfsparse", pathlib.Path(folder) / "tfsparse")
         (pathlib.Path(folder) / "tfsparse" / "graph" / "rules" / name).write_text(
             source
         )
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-        command += ["-c", str(ROOT / "setup.cfg"), *(str(ROOT / t) for t in TESTS)]
-        done = subprocess.run(  # python -m looks for the package in its folder first
-            command,
-            cwd=folder,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-        )
-    if done.returncode not in (0, 1, 2):
-        raise SystemExit(done.stdout + done.stderr)
-    return done.returncode == 0
+        child = os.fork()  # Keras is loaded once, by the parent
+        if not child:
+            os._exit(_tests(folder))
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+    if code not in (0, 1, 2):
+        raise SystemExit(f"pytest ended with {code} on {name}")
+    return code == 0
+
+
+def _tests(folder: str) -> int:
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    sys.dont_write_bytecode = True
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    arguments = ["-q", "-x", "-p", "no:cacheprovider", "-c", str(ROOT / "setup.cfg")]
+    return int(pytest.main([*arguments, *(str(ROOT / t) for t in TESTS)]))
 
 
 def main(wanted: list[str]) -> int:
     """Runs the mutants that have no result yet."""
-    from tfsparse import files
-
-    rows = files.read_json(RESULTS)["rows"] if RESULTS.exists() else []
+    rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
     have = {(row["file"], row["line"], row["kind"], row["code"]) for row in rows}
     for name, line, kind, source in mutants():
         code = (RULES / name).read_text().splitlines()[line - 1].strip()
@@ -120,7 +128,7 @@ def main(wanted: list[str]) -> int:
         if not wanted:
             rows.append({"file": name, "line": line, "kind": kind, "code": code,
                          "survived": survived})  # fmt: skip
-            files.write_json(RESULTS, {"rows": rows})
+            RESULTS.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
     return int(any(row["survived"] for row in rows))
 
 

@@ -366,6 +366,19 @@ def test_an_attention_as_wide_as_its_query_says_why():
     assert frozen["units:output"] == "'units' writes as many features as it reads"
 
 
+def test_a_head_holds_its_part_of_every_kernel():
+    series = keras.Input((6, 4))
+    x = layers.MultiHeadAttention(2, 3, name="att")(series, series)
+    found = groups_of(keras.Model(series, layers.Dense(2, name="out")(x[:, 0])))
+    heads = {(m.path, m.axis, m.role) for m in found["att"].members}
+    assert heads == {
+        *((f"att/{part}/kernel", 1, "carrier") for part in ("query", "key")),
+        *((f"att/{part}/bias", 0, "carrier") for part in ("query", "key", "value")),
+        ("att/value/kernel", 1, "producer"),
+        ("att/attention_output/kernel", 0, "consumer"),
+    }
+
+
 def test_what_is_looked_up_and_what_has_a_mean_say_why():
     vector = keras.Input((5,), name="vector")
     x = layers.Dense(4, activation="relu", name="units")(vector)

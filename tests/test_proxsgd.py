@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keras import layers
 from scipy import optimize
+from sklearn import linear_model
 
 from tfsparse import records
-from tfsparse.optimizers import ProxSGD
+from tfsparse.methods import partitions
+from tfsparse.optimizers import ProxDecay, ProxSGD
 
 
 def prox_in_metric(b, tau, mu):
@@ -125,3 +134,340 @@ def test_a_step_is_algorithm_1(seed, tau):
         np.testing.assert_allclose(
             variable, expected.w[variable.path], rtol=2e-4, atol=2e-5
         )
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize(("eps", "rho"), [(1.0, 1.0), (0.6, 0.5)])
+def test_it_reaches_the_minimum_of_a_group_lasso(share, eps, rho):
+    """scikit-learn's MultiTaskLasso: a row of the weights is a group."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 15))
+    x /= np.linalg.norm(x, 2) / np.sqrt(80)  # largest curvature 1
+    truth = rng.normal(size=(15, 3)) * (np.arange(15) % 3 == 0)[:, None]
+    y = x @ truth + 0.1 * rng.normal(size=(80, 3))
+    most = np.linalg.norm(x.T @ y / 80, axis=1).max()
+    mu = share * most
+    expected = linear_model.MultiTaskLasso(
+        alpha=mu, fit_intercept=False, tol=1e-12, max_iter=10**5
+    ).fit(x, y).coef_.T  # fmt: skip
+    dead = np.linalg.norm(expected, axis=1) == 0
+    assert 0.2 <= dead.mean() <= 0.8
+    weights = keras.Variable(np.zeros((15, 3)), dtype="float64", name="w")
+    partition = records.Partition({"w": np.arange(15)[:, None]})
+    optimizer = ProxSGD(partition, mu, eps, rho)
+    for _ in range(800):
+        w = keras.ops.convert_to_numpy(weights)
+        optimizer.apply([keras.ops.array(x.T @ (x @ w - y) / 80)], [weights])
+    assert np.array_equal(optimizer.finalize(1e-6), dead)
+    np.testing.assert_allclose(weights, expected, atol=1e-5)
+
+
+def net(seed=0):
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((8, 8, 1))
+    x = layers.Conv2D(6, 3, use_bias=False, name="conv")(image)
+    x = layers.ReLU()(layers.BatchNormalization(name="norm")(x))
+    x = layers.Conv2D(8, 3, activation="relu", name="more")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.Dense(10, name="out")(x))
+
+
+def compiled(model, optimizer, **arguments):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, **arguments)
+    return model
+
+
+def coupled(model, **arguments):
+    import tfsparse
+
+    return partitions.units(model, tfsparse.find_groups(model), **arguments)
+
+
+def weights_of(model):
+    return [np.asarray(keras.ops.convert_to_numpy(v)) for v in model.variables]
+
+
+@pytest.mark.parametrize("tau", ["constant", "group", "element"])
+def test_without_a_penalty_it_is_sgd_with_momentum(tau, digits):
+    """v is an average: rho 0.1 and eps 0.5 are a momentum of 0.9 and a rate of 0.05."""
+    (x, y), _ = digits
+    mine, theirs = net(), net()
+    rate = 0.5 if tau == "constant" else 0.002
+    optimizer = ProxSGD(coupled(mine), 0.0, rate, 0.1, tau)
+    compiled(mine, optimizer).fit(x[:320], y[:320], 32, 1, shuffle=False, verbose=0)
+    momentum = keras.optimizers.SGD(0.1 * rate, momentum=0.9)
+    compiled(theirs, momentum).fit(x[:320], y[:320], 32, 1, shuffle=False, verbose=0)
+    same = all(
+        np.allclose(a, b, rtol=1e-3, atol=1e-5)
+        for a, b in zip(weights_of(mine), weights_of(theirs), strict=True)
+    )
+    assert same == (tau == "constant")
+
+
+def test_groups_die_and_strip_exactly(digits):
+    import tfsparse
+
+    (x, y), (x_test, _) = digits
+    model = net()
+    partition = coupled(model)
+    assert partition.groups == 14 and set(partition.followers) == set()
+    optimizer = ProxSGD(partition, 0.025, 0.5, 0.1)
+    compiled(model, optimizer).fit(x, y, 50, 12, verbose=0)
+    before = model.predict(x_test, verbose=0)
+    dead = optimizer.finalize()
+    assert 0 < dead.sum() < 14
+    np.testing.assert_allclose(model.predict(x_test, verbose=0), before, atol=1e-4)
+    small = tfsparse.strip(model)
+    left = {g.name: g.size for g in tfsparse.find_groups(small)}
+    alive = {"conv": int((~dead[:6]).sum()), "more": int((~dead[6:]).sum())}
+    assert {k: max(1, v) for k, v in alive.items()} == {k: left[k] for k in alive}
+    np.testing.assert_allclose(small.predict(x_test, verbose=0), before, atol=1e-4)
+
+
+def test_carriers_may_follow(digits):
+    (x, y), _ = digits
+    model = net()
+    partition = coupled(model, carriers=False)
+    assert set(partition.labels) == {"conv/kernel", "more/kernel"}
+    assert set(partition.followers) == {"norm/gamma", "norm/beta", "more/bias"}
+    optimizer = ProxSGD(partition, 0.04, 0.5, 0.1)
+    compiled(model, optimizer).fit(x, y, 50, 12, verbose=0)
+    dead = optimizer.finalize()
+    assert dead[:6].any() and not dead[:6].all()
+    beta = np.asarray(keras.ops.convert_to_numpy(model.get_layer("norm").beta))
+    np.testing.assert_array_equal(beta == 0, dead[:6])
+    for slot in optimizer.averages:
+        if slot.path.endswith("norm_beta_average"):
+            np.testing.assert_array_equal(np.asarray(slot) == 0, dead[:6])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"gradient_accumulation_steps": 2},
+        {"clipnorm": 0.5},
+        {"global_clipnorm": 0.5},
+        {"weight_decay": 0.01},
+        {"use_ema": True, "ema_overwrite_frequency": 3},
+    ],
+    ids=lambda d: next(iter(d)),
+)
+def test_kerass_arguments_do_what_they_do_for_sgd(arguments, digits):
+    (x, y), _ = digits
+    mine, theirs = net(), net()
+    optimizer = ProxSGD(coupled(mine), 0.0, 0.5, 1.0, **arguments)
+    compiled(mine, optimizer).fit(x[:320], y[:320], 32, 1, shuffle=False, verbose=0)
+    plain = keras.optimizers.SGD(0.5, **arguments)
+    compiled(theirs, plain).fit(x[:320], y[:320], 32, 1, shuffle=False, verbose=0)
+    for a, b in zip(weights_of(mine), weights_of(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"steps_per_execution": 5}, {"jit_compile": True}, {"run_eagerly": True}],
+    ids=lambda d: next(iter(d)),
+)
+def test_ways_to_run_a_step_agree(arguments, digits):
+    (x, y), _ = digits
+    models = []
+    for own in ({"jit_compile": False}, arguments):
+        model = net()
+        optimizer = ProxSGD(coupled(model), 0.02, 0.3, 0.1, "group")
+        compiled(model, optimizer, **own)
+        model.fit(x[:320], y[:320], 32, 1, shuffle=False, verbose=0)
+        models.append(model)
+    for a, b in zip(*map(weights_of, models), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+
+
+def test_mixed_precision_and_loss_scaling(digits):
+    (x, y), _ = digits
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = net()
+        optimizer = ProxSGD(coupled(model), 0.025, 0.5, 0.1)
+        compiled(model, keras.optimizers.LossScaleOptimizer(optimizer))
+        history = model.fit(x, y, 50, 6, verbose=0).history["loss"]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert history[-1] < history[0]
+    assert 0 < optimizer.finalize().sum() < 14
+    assert all(v.dtype == "float32" for v in model.trainable_variables)
+
+
+def test_saved_and_loaded_in_the_middle_changes_nothing(digits, tmp_path):
+    (x, y), _ = digits
+
+    def fresh():
+        model = net()
+        schedule = keras.optimizers.schedules.CosineDecay(0.5, 40)
+        partition = coupled(model, carriers=False)
+        return compiled(
+            model,
+            ProxSGD(
+                partition, 0.03, schedule, ProxDecay(0.9), "element",
+                scaling="inverse_sqrt", bounds={"norm/gamma": (0.0, 1.0)},
+            ),
+        )  # fmt: skip
+
+    def fit(model):
+        model.fit(x[:500], y[:500], 50, 1, shuffle=False, verbose=0)
+
+    whole, first = fresh(), fresh()
+    fit(whole)
+    fit(first)
+    first.save(tmp_path / "half.keras")
+    again = keras.saving.load_model(tmp_path / "half.keras")
+    assert again.optimizer.get_config() == first.optimizer.get_config()
+    fit(whole)
+    fit(again)
+    for a, b in zip(weights_of(whole), weights_of(again), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    gamma = keras.ops.convert_to_numpy(again.get_layer("norm").gamma)
+    assert gamma.min() >= 0 and gamma.max() <= 1
+
+
+def test_mu_is_a_variable(digits):
+    (x, y), _ = digits
+    model = net()
+    optimizer = ProxSGD(coupled(model), 1e3, 1.0, 1.0)
+    compiled(model, optimizer).fit(x[:100], y[:100], 50, 1, verbose=0)
+    assert not optimizer.norms().any()
+    optimizer.mu.assign(0.0)
+    model.fit(x[:100], y[:100], 50, 2, verbose=0)
+    assert ProxSGD.from_config(optimizer.get_config()).get_config()["mu"] == 0.0
+
+
+def test_a_step_with_nan_is_refused(digits):
+    (x, y), _ = digits
+    model = net()
+    optimizer = ProxSGD(coupled(model), 0.01, 0.5, 0.1, "group")
+    compiled(model, optimizer).fit(x[:100], y[:100], 50, 1, verbose=0)
+    held = [np.asarray(v) for v in model.trainable_variables]
+    slots = [np.asarray(v) for v in optimizer.averages + optimizer.squares]
+    model.fit(np.full_like(x[:50], np.nan), y[:50], 50, 1, verbose=0)
+    assert int(optimizer.refused) == 1
+    for before, now in zip(held, model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(before, now)
+    for before, now in zip(slots, optimizer.averages + optimizer.squares, strict=True):
+        np.testing.assert_array_equal(before, now)
+
+
+def test_a_hundred_thousand_groups():
+    model = keras.Sequential([keras.Input((500,)), layers.Dense(200, name="d")])
+    partition = partitions.by_shape(model, "weight")
+    assert partition.groups == 10**5
+    optimizer = ProxSGD(partition, 1e-3, 1.0, 1.0)
+    compiled(model, optimizer)
+    kernel = np.asarray(model.get_layer("d").kernel)
+    x = np.zeros((8, 500), "float32")
+    model.fit(x, np.zeros(8), 8, 1, verbose=0)
+    soft = np.sign(kernel) * np.maximum(np.abs(kernel) - 1e-3, 0)
+    np.testing.assert_allclose(model.get_layer("d").kernel, soft, atol=1e-7)
+
+
+def test_the_schedule_decays():
+    decay = ProxDecay(0.06, 4.0, 0.5)
+    assert float(decay(0)) == pytest.approx(0.03)
+    assert float(decay(96)) == pytest.approx(0.006)
+    assert ProxDecay.from_config(decay.get_config()).get_config() == decay.get_config()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"mu": -1.0}, "`mu` must be a number >= 0. Received: mu=-1.0"),
+        ({"mu": float("nan")}, "`mu` must be a number >= 0"),
+        ({"learning_rate": 1.5}, r"`learning_rate` must be in \(0, 1\] or a schedule"),
+        ({"learning_rate": 0.0}, r"`learning_rate` must be in \(0, 1\]"),
+        ({"rho": 0}, r"`rho` must be in \(0, 1\] or a schedule. Received: rho=0"),
+        ({"tau": "large"}, "`tau` must be among"),
+        ({"beta": 1.0}, r"`beta` must be in \[0, 1\)"),
+        ({"scaling": "square"}, "`scaling` must be among"),
+        ({"bounds": {"*": (1.0, 0.0)}}, r"`bounds` must map patterns to \(low, high\)"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ProxSGD(records.Partition({}), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("partition", "sentence"),
+    [
+        (
+            records.Partition({"gone": np.zeros((1,), int)}),
+            "`partition` must name trainable variables. Received: 'gone'",
+        ),
+        (
+            records.Partition({"w": np.zeros((3,), int)}),
+            r"labels that broadcast against their variables. Received: \(3,\) for w",
+        ),
+        (
+            records.Partition({"w": np.zeros((1, 1), int)}, multipliers=np.ones(2)),
+            "`multipliers` must be 1 numbers >= 0",
+        ),
+    ],
+)
+def test_partitions_that_do_not_fit_are_refused(partition, sentence):
+    weights = keras.Variable(np.zeros((4, 2)), name="w")
+    with pytest.raises(ValueError, match=sentence):
+        ProxSGD(partition).apply([keras.ops.zeros((4, 2))], [weights])
+
+
+@pytest.mark.slow
+def test_two_replicas_equal_one():
+    """On two logical CPUs, in a process of their own."""
+    found = [_in_process(_REPLICAS, str(n), "tensorflow") for n in (1, 2)]
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+_REPLICAS = """
+import json, sys
+import tensorflow as tf
+replicas = int(sys.argv[1])
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(
+    cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+import keras, numpy as np
+import tfsparse
+from tfsparse.methods import partitions
+from tfsparse.optimizers import ProxSGD
+strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+with strategy.scope():
+    keras.utils.set_random_seed(0)
+    x = keras.Input((12,))
+    h = keras.layers.Dense(9, activation="relu", name="a")(x)
+    h = keras.layers.Dense(7, activation="relu", name="b")(h)
+    model = keras.Model(x, keras.layers.Dense(3)(h))
+    groups = partitions.units(model, tfsparse.find_groups(model))
+    model.compile(ProxSGD(groups, 0.02, 0.3, 0.1, "group"), "mse", jit_compile=False)
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(240, 12)), rng.normal(size=(240, 3))
+model.fit(x, y, 24, 3, shuffle=False, verbose=0)
+model.optimizer.finalize(1e-3)
+print(json.dumps([np.asarray(v).tolist() for v in model.trainable_variables]))
+"""
+
+
+def _in_process(code, argument, backend):
+    done = subprocess.run(
+        [sys.executable, "-c", code, argument], capture_output=True, text=True,
+        env={**os.environ, "KERAS_BACKEND": backend}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="runs this file")
+def test_this_file_passes_on_jax():
+    pytest.importorskip("jax")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-p", "no:cacheprovider"],
+        capture_output=True, text=True, timeout=900,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]

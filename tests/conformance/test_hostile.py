@@ -555,3 +555,21 @@ def test_half_precision_is_proven_in_single(kind, mixed, how):
     assert differ(expected, small, pixels) <= 16 * float(
         ops.cast(np.finfo("float16").eps if kind == "float16" else 2.0**-7, "float32")
     )
+
+
+@pytest.mark.parametrize("dropped", ["q", "v", "att:output", "both"])
+def test_an_attention_writes_as_many_features_as_its_query_has(dropped):
+    x = keras.Input((5, 4))
+    q = layers.Dense(6, name="q")(x)
+    y = layers.GroupQueryAttention(3, 4, 2, name="att")(q, layers.Dense(6, name="v")(x))
+    model = built(x, layers.Dense(2)(layers.Flatten()(y)))
+    keep = {}
+    if dropped in ("q", "both"):
+        keep["q"] = np.arange(6) > 1
+    if dropped in ("v", "both"):
+        keep["v"] = np.arange(6) < 3
+    if dropped in ("att:output", "both"):
+        keep["att:output"] = np.arange(6) < 3
+    small, expected = tfsparse.strip(model, keep), tfsparse.mask(model, keep)
+    assert differ(expected, small, normal(4, 5, 4)) <= EXACT
+    assert small.get_layer("q").units == (4 if dropped == "both" else 6)

@@ -126,8 +126,8 @@ class ProxSGD(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self.mu = self.add_variable((), name="mu", initializer="zeros")
-        self.mu.assign(self._initial_mu)
+        start = keras.initializers.Constant(self._initial_mu)
+        self.mu = self.add_variable((), name="mu", initializer=start)
         self.refused = self.add_variable((), name="refused", dtype="int64")
         self.averages = self.add_optimizer_variables(variables, "average")
         self.squares = []

@@ -76,11 +76,15 @@ def _multi_head(walk, call, axes):
     if walk.kind == "unit":
         _widths(walk, call, own)
         result[0][-1] = out
-        if grouped:  # the layer writes as many features as its query has
-            if query[-1] is None:
-                walk.freeze(out, f"{call.name!r} writes as many features as it reads")
+        if grouped:  # as many features in its query as in its value, and as it writes
+            rows = [query[-1], value[-1], out]
+            if any(row is None for row in rows):
+                for row in rows:
+                    walk.freeze(
+                        row, f"{call.name!r} writes as many features as it reads"
+                    )
             else:
-                walk.lanes(call, [(-1, (query[-1],)), (-1, (out,))])
+                walk.lanes(call, [(-1, (row,)) for row in rows])
     return result
 
 
