@@ -40,50 +40,47 @@ def peak(graph, left) -> int:
     for call in graph.calls:
         size.update((tensor, left.size(tensor)) for tensor in call.outputs)
     number = {call: n for n, call in enumerate(graph.calls)}
-    waits = [
-        len({t for t in call.inputs if t in graph.writers}) for call in graph.calls
+    writer = {tensor: number[call] for tensor, call in graph.writers.items()}
+    needs = [  # sets of calls are the bits of whole numbers
+        _bits(writer[t] for t in call.inputs if t in writer) for call in graph.calls
     ]
-    outs = set(graph.outputs)
-    left_to_read = {
-        tensor: len(graph.readers.get(tensor, [])) + (tensor in outs) for tensor in size
+    readers = {
+        tensor: _bits(number[call] for call in graph.readers.get(tensor, []))
+        for tensor in size
     }
+    for tensor in graph.outputs:
+        readers[tensor] |= 1 << len(graph.calls)  # read at the end
     live = sum(size[t] for t in graph.inputs)
-    ready = frozenset(n for n, wait in enumerate(waits) if wait == 0)
-    state = [(live, live, ready, waits, left_to_read)]
+    ready = frozenset(n for n, need in enumerate(needs) if not need)
+    state = [(live, live, ready, 0)]
     for _ in graph.calls:
         following: dict[frozenset, tuple] = {}
-        for most, live, ready, waits, unread in state:
-            single = len(ready) == 1 and len(state) == 1
+        for most, live, ready, done in state:
             for n in sorted(ready):
-                new = _step(
-                    graph, n, size, number, most, live, ready, waits, unread, single
+                call, now = graph.calls[n], done | 1 << n
+                new = sum(size[t] for t in call.outputs)
+                freed = sum(
+                    size[t] for t in dict.fromkeys(call.inputs) if not readers[t] & ~now
                 )
-                known = following.get(new[2])
-                if known is None or new[:2] < known[:2]:
-                    following[new[2]] = new
+                during = live + new - (freed if in_place(call.operation) else 0)
+                unread = sum(size[t] for t in call.outputs if not readers[t])
+                opened = {
+                    number[reader]
+                    for tensor in call.outputs
+                    for reader in graph.readers.get(tensor, [])
+                    if not needs[number[reader]] & ~now
+                }
+                key = frozenset((ready - {n}) | opened)
+                found = (max(most, during), live + new - freed - unread)
+                known = following.get(key)
+                if known is None or found < known[:2]:
+                    following[key] = (*found, key, now)
         state = sorted(following.values(), key=lambda s: s[:2])[:BEAM]
     return state[0][0]
 
 
-def _step(graph, n, size, number, most, live, ready, waits, unread, single):
-    """The state after call `n`: (peak, live, ready calls, waits, unread readers)."""
-    call = graph.calls[n]
-    if not single:
-        waits, unread = list(waits), dict(unread)
-    new = sum(size[t] for t in call.outputs)
-    freed = 0
-    for tensor in dict.fromkeys(call.inputs):
-        unread[tensor] -= 1
-        if unread[tensor] == 0:
-            freed += size[tensor]
-    during = live + new - (freed if in_place(call.operation) else 0)
-    ready = set(ready) - {n}
-    for tensor in call.outputs:
-        if unread[tensor] == 0:  # nobody reads it: gone at once
-            freed += size[tensor]
-        for reader in graph.readers.get(tensor, []):
-            k = number[reader]
-            waits[k] -= 1
-            if waits[k] == 0:
-                ready.add(k)
-    return max(most, during), live + new - freed, frozenset(ready), waits, unread
+def _bits(numbers) -> int:
+    found = 0
+    for n in numbers:
+        found |= 1 << n
+    return found
