@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 
 _HOMES = {
+    "GSparsity": "tfsparse.methods",
+    "ProxSGD": "tfsparse.optimizers",
     "ShrinkNets": "tfsparse.methods",
     "dead_units": "tfsparse.deploy",
     "export": "tfsparse.deploy",
@@ -24,6 +26,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "GSparsity",
+    "ProxSGD",
     "ShrinkNets",
     "dead_units",
     "export",

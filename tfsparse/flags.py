@@ -10,7 +10,9 @@ from absl import flags
 
 from tfsparse.deploy.export import FORMATS
 from tfsparse.layers.filter import FORMS
-from tfsparse.methods.base import METHODS
+from tfsparse.methods import METHODS
+from tfsparse.methods.partitions import SHAPES
+from tfsparse.optimizers.proxsgd import SCALINGS, TAUS
 
 STRATEGIES = ("none", "mirrored")
 OPTIMIZERS = ("adam", "sgd")
@@ -35,6 +37,14 @@ class RunConfig:
     power: int = 2
     initial: str = "uniform"
     features: bool = False
+    eps: float = 0.5
+    rho: float = 0.1
+    tau: str = "constant"
+    scaling: str = "none"
+    partition: str = "unit"
+    carriers: bool = True
+    threshold: float = 1e-6
+    ignore: str = ""
     dense_epochs: int = 0
     epochs: int = 20
     shrink_epochs: int = 10
@@ -66,13 +76,21 @@ _HELP = {
     "width": "Multiplies the units of every hidden layer of a zoo model.",
     "hidden": "Hidden layers of the model 'mlp'.",
     "method": "Which method decides what goes; 'none' trains the model as it is.",
-    "strength": "Penalty; larger is sparser (ShrinkNets: lambda).",
+    "strength": "Penalty; larger is sparser (ShrinkNets: lambda, GSparsity: mu).",
     "form": "Switches: the draft's relu, or signed with the sign-variance rule.",
     "gamma": "Inertia of the sign-variance rule; 0 kills at the first change of sign.",
     "decay": "ShrinkNets' lambda_2, the decay of the kernels.",
     "power": "The decay's exponent, 1 or 2.",
     "initial": "Switches start 'uniform', or at 'ones' for a trained model.",
     "features": "Whether the inputs of a Dense behind input or Flatten get switches.",
+    "eps": "GSparsity: step size in (0, 1].",
+    "rho": "GSparsity: weight of the new gradient in the average, in (0, 1].",
+    "tau": "GSparsity: curvature 1, or RMS of the gradients by group or element.",
+    "scaling": "GSparsity: mu as it is, or times or divided by the root of a group's size.",
+    "partition": "GSparsity: what dies together, units or shapes of single kernels.",
+    "carriers": "GSparsity: whether biases and BatchNorm scales belong to a unit.",
+    "threshold": "GSparsity: norm up to which a group is dead.",
+    "ignore": "GSparsity: patterns of groups without a penalty, such as stem*,head*.",
     "dense_epochs": "Also train the untouched model that long, to compare with.",
     "epochs": "Epochs of the sparse stage, those without penalty included.",
     "shrink_epochs": "The penalty lasts at most that many epochs.",
@@ -95,6 +113,9 @@ _CHOICES = {
     "method": (*sorted(METHODS), "none"),
     "form": FORMS,
     "initial": ("uniform", "ones"),
+    "tau": TAUS,
+    "scaling": tuple(SCALINGS),
+    "partition": ("unit", *SHAPES),
     "optimizer": OPTIMIZERS,
     "strategy": STRATEGIES,
 }

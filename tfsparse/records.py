@@ -172,6 +172,41 @@ class Partition:
         """
         return self.sums({path: np.ones(shapes[path]) for path in self.labels})
 
+    def cut(self, pairs: Mapping[str, str], shapes, take) -> Partition:
+        """The partition of smaller variables; groups of which nothing is left go.
+
+        Args:
+            pairs: Path of a new variable -> path of the old one.
+            shapes: Old path -> its shape.
+            take: `(old path, array of that shape) -> what stays of it`.
+        """
+
+        def smaller(held):
+            found = {}
+            for new, old in pairs.items():
+                if old in held:
+                    whole = take(old, np.broadcast_to(held[old], shapes[old]).copy())
+                    first = tuple(
+                        slice(None) if size > 1 else slice(0, 1)
+                        for size in held[old].shape
+                    )
+                    found[new] = whole[first]
+            return found
+
+        labels, followers = smaller(self.labels), smaller(self.followers)
+        left = np.unique(
+            np.concatenate([np.zeros(0, int), *map(np.ravel, labels.values())])
+        )
+        left = left[left >= 0]
+        places = np.full(self.groups + 1, -1, "int32")  # the last one is for label -1
+        places[left] = np.arange(len(left))
+        return Partition(
+            {path: places[own] for path, own in labels.items()},
+            tuple(self.names[k] for k in left) if self.names else (),
+            None if self.multipliers is None else np.asarray(self.multipliers)[left],
+            {path: places[own] for path, own in followers.items()},
+        )
+
     def to_json(self) -> dict:
         """The partition as JSON, its labels as compressed text."""
         return {

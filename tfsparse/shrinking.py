@@ -114,7 +114,9 @@ def fit_shrinking(
     plain = flat(model)
     groups = find_groups(plain, method.kinds)
     sparse = method.prepare(plain, groups)
-    fresh = model.optimizer.__class__.from_config(model.optimizer.get_config())
+    fresh = method.optimizer(sparse, groups)
+    if fresh is None:
+        fresh = model.optimizer.__class__.from_config(model.optimizer.get_config())
     optimizers.recompile(sparse, model, fresh)
     fit_arguments.setdefault("verbose", 0)
     callbacks = [_Continued(c) for c in fit_arguments.pop("callbacks", None) or []]
@@ -207,7 +209,9 @@ def run(
                 method.set_strength(state.model, 0.0)
                 state.settled = epoch + 1
         left, stop = epochs - epoch - 1, state.model.stop_training
-        if remove and _pays(measure(state.model).macs - cost.macs, samples, left):
+        saved = measure(state.model).macs - cost.macs
+        last = method.regrows and state.settled == epoch + 1 and left > 0
+        if (remove and _pays(saved, samples, left)) or last:
             started = time.perf_counter()
             before = {g.name: g.size for g in groups}
             with scope():

@@ -227,16 +227,17 @@ def _fit_sparse(job: Run, dense) -> checkpoints.Checkpoint:
         groups = find_groups(dense, method.kinds)
         with job.scope():
             model = method.prepare(dense, groups)
-            _compile(job, model, config.learning_rate)
+            own = method.optimizer(model, groups)
+            _compile(job, model, config.learning_rate, own)
         latest = checkpoints.Checkpoint(model)
     state = shrinking.State(latest.model, latest.history, **_from_json(latest.state))
     bar = job.progress.stage("sparse", config.epochs, _steps(job))
 
     def fit_epoch(model, epoch):
-        rate = config.learning_rate
+        rate = method.learning_rate or config.learning_rate
         if state.settled is not None:
             rate = _cosine(
-                config.settle_learning_rate,
+                method.learning_rate or config.settle_learning_rate,
                 epoch - state.settled,
                 config.epochs - state.settled,
             )
@@ -297,14 +298,12 @@ def _reseed(model, seed: tuple[int, ...]) -> None:
             variable.assign(words.astype(variable.dtype))
 
 
-def _compile(job: Run, model, rate: float) -> None:
-    config = job.config
+def _compile(job: Run, model, rate: float, optimizer=None) -> None:
     mirrored = job.strategy.num_replicas_in_sync > 1
-    optimizer = (
-        keras.optimizers.Adam(rate)
-        if config.optimizer == "adam"
-        else keras.optimizers.SGD(rate, momentum=0.9)
-    )
+    if optimizer is None and job.config.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(rate)
+    elif optimizer is None:
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9)
     model.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -573,3 +573,13 @@ def test_an_attention_writes_as_many_features_as_its_query_has(dropped):
     small, expected = tfsparse.strip(model, keep), tfsparse.mask(model, keep)
     assert differ(expected, small, normal(4, 5, 4)) <= EXACT
     assert small.get_layer("q").units == (4 if dropped == "both" else 6)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_nan_in_half_precision_is_named(kind):
+    x = keras.Input((4,))
+    h = layers.Dense(3, name="h", dtype=kind)
+    model = keras.Model(x, layers.Dense(2)(h(x)))
+    h.kernel.assign(np.full((4, 3), np.nan))
+    with pytest.raises(ValueError, match="must have finite weights. Received: nan"):
+        tfsparse.strip(model, {"h": np.arange(3) < 2})

@@ -56,13 +56,13 @@ class Plan:
         return found
 
     def cut(self, path: str, value: np.ndarray) -> np.ndarray:
-        """The part of a variable's value that stays."""
+        """The part of a variable's value that stays; of labels, whole numbers, as it is."""
         for axis, indices in self.variables.get(path, {}).items():
             if isinstance(axis, tuple):
                 value = _take_rows(value, axis, indices)
             else:
                 value = np.take(value, indices, axis=axis)
-        factor = self.factors.get(path)
+        factor = None if value.dtype.kind == "i" else self.factors.get(path)
         return value if factor is None else value * np.asarray(factor, value.dtype)
 
     def shape(self, variable) -> tuple[int, ...]:

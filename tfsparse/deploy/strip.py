@@ -120,7 +120,7 @@ def remove(model, keep: removal.Keep, biases: dict[str, np.ndarray]):
     graph = planned.graph
     values = variables.values_of(graph)
     for path, value in values.items():
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
+        if value.dtype.kind not in "biu" and not np.isfinite(value).all():
             raise ValueError(
                 f"`model` must have finite weights. Received: nan or inf in {path}."
             )

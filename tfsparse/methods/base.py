@@ -22,6 +22,10 @@ class Method(abc.ABC):
     name: str
     strength: str
     kinds: tuple[str, ...] = ("unit",)
+    learning_rate: float | None = None
+    """Of its own optimizer while the penalty is on; None where it has none."""
+    regrows = False
+    """Whether dead units come back without the penalty, if they have not left by then."""
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -30,6 +34,10 @@ class Method(abc.ABC):
     @abc.abstractmethod
     def prepare(self, model, groups):
         """Returns the model to train, layers inserted; the argument stays as it is."""
+
+    def optimizer(self, model, groups):
+        """The optimizer that a prepared model needs; None where any will do."""
+        return None
 
     def callbacks(self, model, groups) -> list:
         """Keras callbacks that training needs; none by default."""

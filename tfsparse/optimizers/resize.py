@@ -33,7 +33,11 @@ def resize(optimizer, variables: list, pairs: dict[str, str], cut: Cut):
         >>> small_optimizer = resize(model.optimizer, small.trainable_variables,
         ...                          pairs, planned.cut)
     """
-    new = optimizer.__class__.from_config(optimizer.get_config())
+    config = optimizer.get_config()
+    if hasattr(optimizer, "partition"):  # its groups lie over the variables
+        shapes = {v.path: tuple(v.shape) for v in optimizer._trainable_variables}
+        config["partition"] = optimizer.partition.cut(pairs, shapes, cut).to_json()
+    new = optimizer.__class__.from_config(config)
     if not optimizer.built:
         return new
     if hasattr(optimizer, "inner_optimizer"):  # loss scaling wraps the real one

@@ -1,0 +1,157 @@
+"""GSparsity: whole groups of weights go to zero under a proximal optimizer."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from tfsparse import records
+from tfsparse.methods import base, partitions
+from tfsparse.optimizers import proxsgd
+
+
+class GSparsity(base.Method):
+    """Trains with ProxSGD until units are zero; what is zero goes.
+
+    Minimises L + strength * sum_k ||w_k||, each group k a coupled unit (or what
+    `partition` says). No layer is inserted; the optimizer does it all.
+
+    Args:
+        strength: mu; larger is sparser. A group shrinks by eps * mu / tau a step, so
+            steps * eps * mu / tau must exceed its first norm (about 1) or none dies.
+        eps: Step size in (0, 1].
+        rho: Weight of the new gradient in the average, in (0, 1].
+        tau: `constant`, `group` or `element`, see `ProxSGD`.
+        scaling: mu_k = mu times a power of the group's size: `none`, `sqrt` or
+            `inverse_sqrt`.
+        partition: `unit` (all that writes and carries a unit), or a shape of single
+            kernels: `filter`, `kernel`, `weight`, `channel`, ... (`partitions.SHAPES`).
+        carriers: Whether biases and BatchNorm scales belong to a unit's group; if not,
+            they are zeroed with it.
+        threshold: Norm up to which a group is dead.
+        ignore: Patterns, separated by commas, of groups without a penalty: of units by
+            the groups' names, else by the variables' paths. `stem*,head*`.
+
+    Raises:
+        ValueError: An argument outside its range.
+
+    Example:
+        >>> small = tfsparse.fit_shrinking(model, GSparsity(4e-3), x, y, epochs=10).model
+
+    Reference: GSparsity, Algorithm 1 and sections 4.1 and 4.2.
+    """
+
+    name = "gsparsity"
+    strength = "mu"
+    regrows = True
+
+    def __init__(
+        self,
+        strength: float = 4e-3,
+        eps: float = 0.5,
+        rho: float = 0.1,
+        tau: str = "constant",
+        scaling: str = "none",
+        partition: str = "unit",
+        carriers: bool = True,
+        threshold: float = 1e-6,
+        ignore: str = "",
+    ):
+        kinds = ("unit", *partitions.SHAPES)
+        if partition not in kinds:
+            raise ValueError(
+                f"`partition` must be among {kinds}. Received: {partition!r}."
+            )
+        if not threshold >= 0:
+            raise ValueError(f"`threshold` must be >= 0. Received: {threshold!r}.")
+        self._config = {
+            "strength": strength,
+            "eps": eps,
+            "rho": rho,
+            "tau": tau,
+            "scaling": scaling,
+            "partition": partition,
+            "carriers": carriers,
+            "threshold": threshold,
+            "ignore": ignore,
+        }
+        self.learning_rate = eps
+        self._optimizer(records.Partition({}))  # checks the others
+
+    def get_config(self) -> dict:
+        return dict(self._config)
+
+    def _optimizer(self, partition):
+        config = self._config
+        return proxsgd.ProxSGD(
+            partition,
+            config["strength"],
+            config["eps"],
+            config["rho"],
+            config["tau"],
+            scaling=config["scaling"],
+        )
+
+    def prepare(self, model, groups):
+        """A copy of the model; ProxSGD needs no layers of its own."""
+        copy = keras.models.clone_model(model)
+        copy.set_weights(model.get_weights())
+        return copy
+
+    def optimizer(self, model, groups):
+        """ProxSGD over the groups of the penalty.
+
+        Raises:
+            ValueError: Nothing can be penalised.
+        """
+        config = self._config
+        ignore = [pattern for pattern in config["ignore"].split(",") if pattern]
+        if config["partition"] == "unit":
+            found = partitions.units(model, groups, config["carriers"], ignore)
+        else:
+            found = partitions.by_shape(model, config["partition"], ignore)
+        return self._optimizer(found)
+
+    def set_strength(self, model, value: float) -> None:
+        optimizer_of(model).mu.assign(value)
+
+    def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
+        """Units that something still writes, dead groups set to zero first."""
+        optimizer_of(model).finalize(self._config["threshold"])
+        values = {
+            v.path: keras.ops.convert_to_numpy(v) for v in model.trainable_variables
+        }
+        keep = {}
+        for group in groups:
+            if group.frozen or group.kind != "unit":
+                continue
+            alive = np.zeros(group.size, bool)
+            for member in group.members:
+                if member.role == records.PRODUCER and member.path in values:
+                    rows = values[member.path]
+                    axes = (
+                        member.axis
+                        if isinstance(member.axis, tuple)
+                        else (member.axis,)
+                    )
+                    rows = np.moveaxis(rows, axes, range(len(axes)))
+                    rows = rows.reshape(-1, *rows.shape[len(axes) :])[member.indices]
+                    written = rows.reshape(len(rows), -1).any(axis=1)
+                    np.logical_or.at(alive, member.units, written)
+            keep[group.name] = alive
+        return keep
+
+    def trace(self, model, groups) -> dict:
+        """The norms of all groups, sorted, by their names' first part."""
+        optimizer = optimizer_of(model)
+        norms = optimizer.norms()
+        found: dict[str, list[float]] = {}
+        for name, norm in zip(optimizer.partition.names, norms, strict=True):
+            found.setdefault(name.rsplit("[", 1)[0], []).append(float(norm))
+        return {name: sorted(own) for name, own in found.items()}
+
+
+def optimizer_of(model) -> proxsgd.ProxSGD:
+    """The ProxSGD of a compiled model, behind loss scaling too."""
+    optimizer = model.optimizer
+    return getattr(optimizer, "inner_optimizer", optimizer)
