@@ -1,0 +1,221 @@
+"""Partitions by hand, and GSparsity from training to a stripped model."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from conformance import models
+from keras import layers
+
+import tfsparse
+from tfsparse import records, shrinking
+from tfsparse.methods import GSparsity, partitions
+
+
+def small_net():
+    image = keras.Input((6, 5, 2))
+    x = layers.Conv2D(3, (2, 4), use_bias=False, name="a")(image)
+    x = layers.ReLU()(layers.BatchNormalization(name="n")(x))
+    x = layers.Dense(4, name="b")(layers.Flatten()(x))
+    return keras.Model(image, layers.Dense(2, name="out")(x))
+
+
+@pytest.mark.parametrize(
+    ("shape", "conv", "dense"),
+    [
+        ("weight", (2, 4, 2, 3), (30, 4)),
+        ("kernel", (1, 1, 2, 3), (30, 4)),
+        ("filter", (1, 1, 1, 3), (1, 4)),
+        ("channel", (1, 1, 2, 1), (30, 1)),
+        ("shape", (2, 4, 2, 1), (30, 1)),
+        ("row", (2, 1, 2, 1), (30, 1)),
+        ("column", (1, 4, 2, 1), (30, 1)),
+        ("stack_shape", (2, 4, 1, 1), (1, 1)),
+        ("stack_row", (2, 1, 1, 1), (1, 1)),
+        ("stack_column", (1, 4, 1, 1), (1, 1)),
+    ],
+)
+def test_shapes_of_kernels(shape, conv, dense):
+    found = partitions.by_shape(small_net(), shape, ignore=["out/*"])
+    assert {path: own.shape for path, own in found.labels.items()} == {
+        "a/kernel": conv,
+        "b/kernel": dense,
+    }
+    labels = np.concatenate([own.ravel() for own in found.labels.values()])
+    np.testing.assert_array_equal(labels, np.arange(np.prod(conv) + np.prod(dense)))
+    assert len(found.names) == found.groups == len(labels)
+
+
+def test_coupled_units_by_hand():
+    model = small_net()
+    found = partitions.units(model, tfsparse.find_groups(model))
+    assert found.names == ("a[0]", "a[1]", "a[2]", "b[0]", "b[1]", "b[2]", "b[3]")
+    np.testing.assert_array_equal(found.labels["a/kernel"], [[[[0, 1, 2]]]])
+    np.testing.assert_array_equal(found.labels["n/gamma"], [0, 1, 2])
+    np.testing.assert_array_equal(found.labels["n/beta"], [0, 1, 2])
+    np.testing.assert_array_equal(found.labels["b/kernel"], [[3, 4, 5, 6]])
+    np.testing.assert_array_equal(found.labels["b/bias"], [3, 4, 5, 6])
+    assert set(found.labels) == {"a/kernel", "n/gamma", "n/beta", "b/kernel", "b/bias"}
+    rest = partitions.units(model, tfsparse.find_groups(model), ignore=["a*"])
+    assert rest.names == ("b[0]", "b[1]", "b[2]", "b[3]")
+    np.testing.assert_array_equal(rest.labels["b/bias"], [0, 1, 2, 3])
+
+
+def test_norms_and_sizes_of_groups_that_span_variables():
+    model = models.randomise(small_net(), seed=1)
+    found = partitions.units(model, tfsparse.find_groups(model))
+    values = {v.path: np.asarray(v) for v in model.trainable_variables}
+    parts = [values["a/kernel"][..., 1], values["n/gamma"][1], values["n/beta"][1]]
+    norm = np.sqrt(sum(np.square(part).sum() for part in parts))
+    assert found.norms(values)[1] == pytest.approx(norm, rel=1e-6)
+    shapes = {path: value.shape for path, value in values.items()}
+    np.testing.assert_array_equal(found.sizes(shapes), [18] * 3 + [31] * 4)
+    tiny = {path: value * 1e-30 for path, value in values.items()}
+    assert found.norms(tiny)[1] == pytest.approx(norm * 1e-30, rel=1e-5)
+    assert not found.norms({path: 0 * v for path, v in values.items()}).any()
+
+
+@pytest.mark.parametrize("name", sorted(models.TABLE))
+def test_a_zero_unit_sends_nothing_on(name):
+    """On every conformance model: what a coupled group holds is all that writes it."""
+    model = models.randomise(tfsparse.graph.rebuild.flat(models.TABLE[name].build()))
+    groups = [g for g in tfsparse.find_groups(model) if not g.frozen and not g.gates]
+    if not groups:
+        pytest.skip("nothing to prune")
+    try:
+        found = partitions.units(model, groups)
+    except ValueError as error:
+        assert "must not overlap" in str(error)
+        return
+    gone = np.arange(found.groups) % 2 == 1
+    for variable in model.trainable_variables:
+        labels = found.labels.get(variable.path)
+        if labels is not None:
+            dead = (labels >= 0) & gone[labels]
+            variable.assign(np.where(dead, 0, np.asarray(variable)))
+    dead_units = tfsparse.dead_units(model)
+    start = 0
+    for group in groups:
+        expected = ~gone[start : start + group.size]
+        expected[0] |= not expected.any()
+        np.testing.assert_array_equal(dead_units[group.name], expected)
+        start += group.size
+
+
+def test_json_keeps_a_partition():
+    model = small_net()
+    found = partitions.units(model, tfsparse.find_groups(model), carriers=False)
+    again = records.Partition.from_json(found.to_json())
+    assert again.names == found.names and again.groups == found.groups
+    for held in ("labels", "followers"):
+        one, two = getattr(found, held), getattr(again, held)
+        assert list(one) == list(two)
+        assert all(np.array_equal(one[k], two[k]) for k in one)
+
+
+def test_operations_span_layers():
+    model = small_net()
+    found = partitions.operations(model, {"one": ["a/*", "n/*"], "two": ["b/*"]})
+    assert found.names == ("one", "two")
+    assert {p: own.ravel().tolist() for p, own in found.labels.items()} == {
+        "a/kernel": [0], "n/gamma": [0], "n/beta": [0], "b/kernel": [1], "b/bias": [1],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (
+            lambda m: partitions.operations(m, {"one": ["a/*"], "two": ["*/kernel"]}),
+            "Groups must not overlap. Received: weights of a/kernel that belong to 'two'",
+        ),
+        (
+            lambda m: partitions.operations(m, {"one": ["gone/*"]}),
+            "`members` must name weights of the model. Received: 'one'",
+        ),
+        (
+            lambda m: partitions.explicit(m, {"g": {"gone": np.ones(3, bool)}}),
+            "`members` must name trainable variables. Received: 'gone' in group 'g'",
+        ),
+        (
+            lambda m: partitions.explicit(m, {"g": {"b/bias": np.ones(3, bool)}}),
+            r"Received: \(3,\) for b/bias of shape \(4,\) in group 'g'",
+        ),
+        (
+            lambda m: partitions.explicit(
+                m, {k: {"b/bias": np.arange(4) < 2} for k in ("g", "h")}
+            ),
+            "Groups must not overlap. Received: weights of b/bias that belong to 'h'",
+        ),
+        (lambda m: partitions.by_shape(m, "ring"), "`shape` must be among"),
+        (
+            lambda m: partitions.by_shape(m, "filter", ["*"]),
+            "`model` must have weights to penalise",
+        ),
+    ],
+)
+def test_partitions_that_cannot_be_are_refused(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make(small_net())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"strength": -1.0}, "`mu` must be a number >= 0"),
+        ({"eps": 2.0}, r"`learning_rate` must be in \(0, 1\]"),
+        ({"partition": "ring"}, "`partition` must be among"),
+        ({"threshold": -1.0}, "`threshold` must be >= 0"),
+    ],
+)
+def test_a_method_with_wrong_arguments_is_refused(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        GSparsity(**arguments)
+
+
+def image_net():
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 1))
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="a")(image)
+    x = layers.ReLU()(layers.BatchNormalization(name="n")(x))
+    x = layers.Conv2D(12, 3, activation="relu", name="b")(x)
+    x = layers.Dense(16, activation="relu", name="c")(layers.Flatten()(x))
+    model = keras.Model(image, layers.Dense(10, name="out")(x))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"], jit_compile=False)
+    return model
+
+
+def shrunk(digits, method, **arguments):
+    (x, y), _ = digits
+    given = {"epochs": 9, "shrink_epochs": 7, "batch_size": 50, "shuffle": False}
+    return tfsparse.fit_shrinking(image_net(), method, x, y, **(given | arguments))
+
+
+def test_removal_changes_no_curve(digits, monkeypatch):
+    monkeypatch.setattr(shrinking, "RETRACE_MACS", 0)
+    method = GSparsity(0.03)
+    whole, less = shrunk(digits, method, remove=False), shrunk(digits, method)
+    assert less.removals and less.removals[0].epoch < 7
+    for one, two in zip(whole.history, less.history, strict=True):
+        assert one["live"] == two["live"]
+        assert one["loss"] == pytest.approx(two["loss"], abs=0.02)
+    sizes = {g.name: g.size for g in tfsparse.find_groups(less.model)}
+    assert sizes == {g.name: g.size for g in tfsparse.find_groups(whole.model)}
+    assert 0 < sum(sizes.values()) < 8 + 12 + 16 + 10
+    assert less.model.optimizer.name == "adam"
+
+
+def test_without_removal_the_dead_leave_before_the_penalty_ends(digits):
+    found = shrunk(digits, GSparsity(0.03), remove=False)
+    live = [entry["live"] for entry in found.history]
+    assert live[-1] == live[6]  # they did not grow back
+
+
+@pytest.mark.parametrize("partition", ["filter", "weight", "kernel"])
+def test_shapes_of_kernels_die_too(digits, partition):
+    method = GSparsity(0.03 if partition == "filter" else 3e-3, partition=partition)
+    found = shrunk(digits, method)
+    cost = tfsparse.measure(found.model)
+    assert cost.nonzero < 0.9 * tfsparse.measure(image_net()).params
