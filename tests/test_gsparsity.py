@@ -183,7 +183,9 @@ def image_net():
     x = layers.Dense(16, activation="relu", name="c")(layers.Flatten()(x))
     model = keras.Model(image, layers.Dense(10, name="out")(x))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"], jit_compile=False)
+    model.compile(
+        keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"], jit_compile=False
+    )
     return model
 
 

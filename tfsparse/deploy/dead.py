@@ -79,18 +79,16 @@ def settled(model, tolerance: float):
     changed = {path: value.copy() for path, value in values.items()}
     for group in groups.find_groups(graph):
         dead = ~found.get(group.name, np.ones(group.size, bool))
-        for role in (records.PRODUCER, records.CONSUMER, records.CARRIER):
-            small = _norms(group, role, values) <= tolerance
-            for member in group.members:
-                scale = member.path.split("/")[-1] in SCALES
-                if member.role != role or (role == records.CARRIER and not scale):
+        for member in group.members:
+            small = _norms(group, member.role, values) <= tolerance
+            if member.role == records.CARRIER:
+                if member.path.split("/")[-1] not in SCALES:
                     continue
-                if role == records.CARRIER:
-                    small = _norms_of(group, member, values) <= tolerance
-                rows = variables.rows(changed[member.path], member.axis)
-                places = np.zeros(len(rows), bool)
-                places[member.indices] = (dead & small)[member.units]
-                variables.zero(changed[member.path], member.axis, places)
+                small = _norms_of(group, member, values) <= tolerance
+            rows = variables.rows(changed[member.path], member.axis)
+            places = np.zeros(len(rows), bool)
+            places[member.indices] = (dead & small)[member.units]
+            variables.zero(changed[member.path], member.axis, places)
     copy, operations = rebuild(graph)
     variables.load(operations, graph, changed, None)
     return copy
@@ -106,65 +104,97 @@ def stopped_and_moved(
     slices for it are zero, behind a scale that is zero, and behind any other call that
     is given constants for it alone.
     """
-    graph, walk = analysis.graph, analysis.walks["unit"]
-    members: dict[str, list] = {}
-    for (path, axis, role), labels in walk.members.items():
-        if role != records.CARRIER or path.split("/")[-1] in SCALES:
-            rows = variables.rows(values[path], axis).astype("float64")
-            zero = np.linalg.norm(rows.reshape(len(rows), -1), axis=1) <= tolerance
-            own = labels >= 0
-            members.setdefault(path, []).append((role, labels[own], zero[own]))
-    gates: dict[tuple, list] = {}
-    for layer, number_of_call, number, _, labels in walk.gates:
-        gates.setdefault((layer, number_of_call, number), []).append(labels)
-    read, alive, moved = np.zeros((3, len(walk.roots)), bool)
-    constant = {tensor: np.zeros(len(walk.roots), bool) for tensor in graph.inputs}
-    for call in graph.calls:
-        given = [(t, _labels_of(analysis, t)) for t in call.inputs]
-        passed, partly = np.zeros((2, len(walk.roots)), bool)
-        for _, here in given:
-            passed[here] = True
-        for tensor, here in given:
-            passed[here] &= constant[tensor][here]
-            if not _is_joined(call):
-                partly |= ~np.isin(np.arange(len(walk.roots)), here)
-        for tensor in call.outputs:
-            here = _labels_of(analysis, tensor)
-            moved[here] |= passed[here] & partly[here]
-        passed &= ~partly  # a tensor without these units may work on them
-        for number, (tensor, _) in enumerate(given):
-            for labels in gates.get((call.name, call.index, number), ()):
-                labels = labels[labels >= 0]
-                read[labels] = True
-                alive[labels] |= ~constant[tensor][labels]
-                passed[labels] = False  # a normaliser makes it what the others are
+    flow = _Flow(analysis, values, tolerance)
+    for call in analysis.graph.calls:
+        flow.follow(call)
+    return flow.read & ~flow.alive, flow.moved
+
+
+class _Flow:
+    """Which labels are constants, call by call. Arrays are indexed by root label."""
+
+    def __init__(self, analysis, values, tolerance: float):
+        walk = analysis.walks["unit"]
+        self._analysis, self._count = analysis, len(walk.roots)
+        self._members: dict[str, list] = {}  # path -> (role, labels, whether zero)
+        for (path, axis, role), labels in walk.members.items():
+            if role != records.CARRIER or path.split("/")[-1] in SCALES:
+                rows = variables.rows(values[path], axis).astype("float64")
+                zero = np.linalg.norm(rows.reshape(len(rows), -1), axis=1) <= tolerance
+                own = labels >= 0
+                self._members.setdefault(path, []).append(
+                    (role, labels[own], zero[own])
+                )
+        self._gates: dict[tuple, list] = {}
+        for layer, number_of_call, number, _, labels in walk.gates:
+            key = (layer, number_of_call, number)
+            self._gates.setdefault(key, []).append(labels[labels >= 0])
+        self.read, self.alive, self.moved = np.zeros((3, self._count), bool)
+        self._constant = {t: self._none() for t in analysis.graph.inputs}
+
+    def _none(self) -> np.ndarray:
+        return np.zeros(self._count, bool)
+
+    def follow(self, call) -> None:
+        """What one call makes of the constants that it is given."""
+        given = [(t, _labels_of(self._analysis, t)) for t in call.inputs]
+        passed = self._arrive(call, given)
+        self._end(call, given, passed)
         own = [
             member
             for variable in trace.variables_of(call.operation)
-            for member in members.get(graph.paths[id(variable)], ())
+            for member in self._members.get(
+                self._analysis.graph.paths[id(variable)], ()
+            )
         ]
+        written = self._write(own, passed)
+        for role, labels, _ in own:
+            if role == records.CONSUMER:
+                self.read[labels] = True
+                self.alive[labels] |= written[labels] & ~passed[labels]  # its own state
+                for tensor, here in given:
+                    common = np.intersect1d(here, labels)
+                    self.alive[common] |= ~self._constant[tensor][common]
+        self._constant.update((tensor, passed) for tensor in call.outputs)
+
+    def _arrive(self, call, given) -> np.ndarray:
+        """Labels of which every input holds a constant, or nothing."""
+        passed, partly = np.zeros((2, self._count), bool)
+        for _, here in given:
+            passed[here] = True
+        for tensor, here in given:
+            passed[here] &= self._constant[tensor][here]
+            if not _is_joined(call):
+                partly |= ~np.isin(np.arange(self._count), here)
+        for tensor in call.outputs:
+            here = _labels_of(self._analysis, tensor)
+            self.moved[here] |= passed[here] & partly[here]
+        return passed & ~partly  # a tensor without these units may work on them
+
+    def _end(self, call, given, passed) -> None:
+        """Labels that end here without weights are read; nothing of them goes on."""
+        for number, (tensor, _) in enumerate(given):
+            for labels in self._gates.get((call.name, call.index, number), ()):
+                self.read[labels] = True
+                self.alive[labels] |= ~self._constant[tensor][labels]
+                passed[labels] = False  # a normaliser makes it what the others are
+
+    def _write(self, own, passed) -> np.ndarray:
+        """Scales and producers of zero make constants; returns what was written."""
+        written = self._none()
         for role, labels, zero in own:
             if role == records.CARRIER:
-                shut = np.zeros(len(walk.roots), bool)
+                shut = self._none()
                 shut[labels[zero]] = True
                 shut[labels[~zero]] = False  # of several places all must be
                 passed |= shut
             elif role == records.PRODUCER:
                 passed[labels] = True
-        written = np.zeros(len(walk.roots), bool)
         for role, labels, zero in own:
             if role == records.PRODUCER:
                 passed[labels[~zero]] = False
                 written[labels] = True
-        for role, labels, _ in own:
-            if role == records.CONSUMER:
-                read[labels] = True
-                alive[labels] |= written[labels] & ~passed[labels]  # its own state
-                for tensor, here in given:
-                    common = np.intersect1d(here, labels)
-                    alive[common] |= ~constant[tensor][common]
-        constant.update((tensor, passed) for tensor in call.outputs)
-    return read & ~alive, moved
+        return written
 
 
 def _is_joined(call) -> bool:
