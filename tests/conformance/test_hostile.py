@@ -102,7 +102,8 @@ def test_one_attention_called_on_one_and_on_two_tensors():
     inputs = [normal(6, 4, 3), normal(6, 4, 3) + 1]
     small = tfsparse.strip(model)
     assert differ(model, small, inputs) <= EXACT
-    assert small.count_params() < model.count_params()
+    if kind == "multi" or part in ("att", "all"):  # grouped: one width for both
+        assert small.count_params() < model.count_params()
 
 
 def test_two_layers_of_one_name_one_without_a_bias():
@@ -583,3 +584,26 @@ def test_nan_in_half_precision_is_named(kind):
     h.kernel.assign(np.full((4, 3), np.nan))
     with pytest.raises(ValueError, match="must have finite weights. Received: nan"):
         tfsparse.strip(model, {"h": np.arange(3) < 2})
+
+
+@pytest.mark.parametrize("kind", ["multi", "grouped"])
+@pytest.mark.parametrize("part", ["att", "att:key", "att:value", "all"])
+def test_attention_with_a_gate(kind, part):
+    x = keras.Input((5, 6))
+    if kind == "multi":
+        layer = layers.MultiHeadAttention(2, 4, use_gate=True, name="att")
+    else:
+        layer = layers.GroupQueryAttention(4, 4, 2, use_gate=True, name="att")
+    q = layers.Dense(6, name="q")(x)
+    model = built(x, layers.Dense(2)(layers.Flatten()(layer(q, q))))
+    keep = {
+        g.name: np.arange(g.size) % 4 > 1 if g.size > 2 else np.arange(g.size) > 0
+        for g in tfsparse.find_groups(model)
+        if not g.frozen and part in (g.name, "all")
+    }
+    assert keep
+    small, expected = tfsparse.strip(model, keep), tfsparse.mask(model, keep)
+    assert differ(model, expected, normal(4, 5, 6)) > 1e-3
+    assert differ(expected, small, normal(4, 5, 6)) <= EXACT
+    if kind == "multi" or part in ("att", "all"):  # grouped: one width for both
+        assert small.count_params() < model.count_params()
