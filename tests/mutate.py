@@ -30,6 +30,10 @@ TESTS = ("tests/test_groups.py", "tests/conformance/test_stock.py",
          "tests/conformance/test_hostile.py")  # fmt: skip
 DROPPED = {"carry", "consume", "gate", "freeze", "freeze_all", "join", "lanes", "site"}
 SHIFTED = {"repeat", "tile", "concatenate"}
+EQUIVALENT = {
+    ("moves.py", "together = np.concatenate([x for x in held if x is not None])"),
+}
+"""Statements whose reversal changes nothing: only the set of the labels is used."""
 
 
 def mutants() -> list[tuple[str, int, str, str]]:
@@ -116,6 +120,8 @@ def main(wanted: list[str]) -> int:
     have = {(row["file"], row["line"], row["kind"], row["code"]) for row in rows}
     for name, line, kind, source in mutants():
         code = (RULES / name).read_text().splitlines()[line - 1].strip()
+        if (name, code) in EQUIVALENT:
+            continue
         if wanted and f"{name}:{line}" not in wanted:
             continue
         if not wanted and (name, line, kind, code) in have:

@@ -20,6 +20,10 @@ from tfsparse.graph import groups, trace
 from tfsparse.graph.rebuild import rebuild
 
 
+TAYLOR_BATCH = 4
+"""Samples in a batch of `taylor`: at a minimum, the mean over many is mostly noise."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
     """What the criteria look at.
@@ -47,7 +51,7 @@ class Job:
         graph, groups_ = self.analysis.graph, self.analysis.groups
         found = {g.name: np.zeros(g.size) for g in groups_ if not g.frozen}
         samples = 0
-        batches = gradients.of_batches(graph.model, self.loss, *self.data)
+        batches = gradients.of_batches(graph.model, self.loss, *self.data, TAYLOR_BATCH)
         for count, slopes in batches:
             samples += count
             products = {
