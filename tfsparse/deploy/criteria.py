@@ -19,7 +19,6 @@ from tfsparse.deploy import variables
 from tfsparse.graph import groups, trace
 from tfsparse.graph.rebuild import rebuild
 
-
 TAYLOR_BATCH = 4
 """Samples in a batch of `taylor`: at a minimum, the mean over many is mostly noise."""
 

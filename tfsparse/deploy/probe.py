@@ -92,11 +92,13 @@ def open_sizes(graph: trace.Graph, wanted: int = 1) -> list[int]:
     return found
 
 
-def replay(graph: trace.Graph, values, inputs, wanted, change=None) -> list[np.ndarray]:
+def replay(
+    graph: trace.Graph, values, inputs, wanted, change=None, dtype: str = "float32"
+) -> list[np.ndarray]:
     """What tensors of a graph are with other weights; the model is not touched.
 
-    Layers that compute in half precision do so in float32 here: its rounding would hide
-    a fault as large as 1e-3.
+    Layers of lower precision compute in `dtype` here: half precision would hide a fault
+    as large as 1e-3, and single precision what a chaotic model makes of its rounding.
 
     Args:
         graph: The graph, whose own layers are called.
@@ -105,21 +107,23 @@ def replay(graph: trace.Graph, values, inputs, wanted, change=None) -> list[np.n
         wanted: The tensors to return.
         change: `(call, arguments as a list, None) -> list` before a call, and
             `(call, None, outputs) -> outputs` after it, where something is changed.
+        dtype: `float32` or `float64`.
 
     Returns:
         An array for each wanted tensor.
     """
+    lower = HALF if dtype == "float32" else (*HALF, "float32")
     mapping = [(variable, values[path]) for path, variable in graph.variables.items()]
     left = {tensor: len(readers) for tensor, readers in graph.readers.items()}
     for tensor in wanted:
         left[tensor] = left.get(tensor, 0) + 1  # stays to the end
     with (
         keras.StatelessScope(state_mapping=mapping),
-        _in_float32(graph.operations),
+        _computing(graph.operations, lower, dtype),
     ):
         tensors = {
             tensor: ops.convert_to_tensor(
-                array, "float32" if tensor.dtype in HALF else tensor.dtype
+                array, dtype if tensor.dtype in lower else tensor.dtype
             )
             for tensor, array in zip(graph.inputs, inputs, strict=True)
         }
@@ -142,10 +146,10 @@ def replay(graph: trace.Graph, values, inputs, wanted, change=None) -> list[np.n
 
 
 class _Wide(keras.DTypePolicy):
-    """Computes in float32, whatever the variables are stored in."""
+    """Computes in one precision, whatever the variables are stored in."""
 
-    def __init__(self, variable_dtype: str):
-        super().__init__("float32")
+    def __init__(self, compute_dtype: str, variable_dtype: str):
+        super().__init__(compute_dtype)
         self._stored = variable_dtype
 
     @property
@@ -154,16 +158,16 @@ class _Wide(keras.DTypePolicy):
 
 
 @contextlib.contextmanager
-def _in_float32(operations):
-    """Lets layers of half precision compute in float32."""
+def _computing(operations, lower: tuple[str, ...], dtype: str):
+    """Lets layers that compute in one of the lower precisions do so in `dtype`."""
     changed = []
     try:
         for layer in trace.sublayers(operations):
             policy = layer.dtype_policy
             own = not isinstance(policy, keras.dtype_policies.DTypePolicyMap)
-            if own and policy.compute_dtype in HALF:
+            if own and policy.compute_dtype in lower:
                 changed.append((layer, policy))
-                layer.dtype_policy = _Wide(policy.variable_dtype)
+                layer.dtype_policy = _Wide(dtype, policy.variable_dtype)
         yield
     finally:
         for layer, policy in changed:
@@ -231,8 +235,17 @@ def random_statistics(graph: trace.Graph, values, rng):
     return values, settle
 
 
-def run(model, inputs: list[np.ndarray]) -> list[np.ndarray]:
+def run(model, inputs: list[np.ndarray], dtype: str = "float32") -> list[np.ndarray]:
     """Outputs of a model in inference mode, flat, as arrays; its states stay."""
     graph = trace.read(model)
     held = {path: variable.value for path, variable in graph.variables.items()}
-    return replay(graph, held, inputs, graph.outputs)
+    return replay(graph, held, inputs, graph.outputs, dtype=dtype)
+
+
+def largest_difference(expected, received) -> float:
+    """Largest difference of lists of arrays, relative to each one's largest value."""
+    worst = 0.0
+    for a, b in zip(expected, received, strict=True):
+        difference = float(np.abs(a - b).max()) / (float(np.abs(a).max()) or 1.0)
+        worst = max(worst, difference if difference == difference else np.inf)
+    return worst
