@@ -416,6 +416,8 @@ FROZEN = [
         _between(lambda x, _: layers.Softmax(name="soft")(x)),
         "'soft' normalises across units",
     ),
+    (_between(lambda x, _: ops.softmax(x)), "normalises across units"),
+    (_between(lambda x, _: ops.log_softmax(x, axis=1)), "normalises across units"),
     (
         _between(lambda x, _: layers.Activation("log_softmax", name="act")(x)),
         "activation 'log_softmax' of 'act' mixes units",
