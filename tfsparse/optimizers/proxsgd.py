@@ -128,7 +128,7 @@ class ProxSGD(keras.optimizers.Optimizer):
         super().build(variables)
         start = keras.initializers.Constant(self._initial_mu)
         self.mu = self.add_variable((), name="mu", initializer=start)
-        self.refused = self.add_variable((), name="refused", dtype="int64")
+        self.refused = self.add_variable((), name="refused", dtype="int")
         self.averages = self.add_optimizer_variables(variables, "average")
         self.squares = []
         if self.tau != "constant":
@@ -177,7 +177,9 @@ class ProxSGD(keras.optimizers.Optimizer):
         finite = ops.isfinite(
             sum(ops.sum(ops.cast(gradient, "float32")) for gradient in gradients)
         )
-        self.assign_add(self.refused, ops.cast(ops.logical_not(finite), "int64"))
+        self.assign_add(
+            self.refused, ops.cast(ops.logical_not(finite), self.refused.dtype)
+        )
         eps = ops.where(finite, ops.cast(learning_rate, "float32"), 0.0)
         for gradient, variable in pairs:
             run(variable, self._average, gradient, finite, eps)
@@ -192,15 +194,17 @@ class ProxSGD(keras.optimizers.Optimizer):
     def _average(self, variable, gradient, finite, eps) -> None:
         """Updates the averages of a variable; the variable too, if it has no group."""
         index = self._get_variable_index(variable)
-        average = self.averages[index]
+        average = ops.convert_to_tensor(self.averages[index])
         gradient = ops.cast(ops.convert_to_tensor(gradient), variable.dtype)
         rho = ops.cast(self._rho(), variable.dtype)
         gradient = ops.where(finite, gradient, average)  # a refused step moves nothing
-        self.assign(average, average + rho * (gradient - average))
+        average = average + rho * (gradient - average)
+        self.assign(self.averages[index], average)
         if self.squares:
-            square = self.squares[index]
+            square = ops.convert_to_tensor(self.squares[index])
             new = ops.where(finite, ops.square(gradient), square)
-            self.assign(square, square + (1.0 - self.beta) * (new - square))
+            square = square + (1.0 - self.beta) * (new - square)
+            self.assign(self.squares[index], square)
         if index not in self._grouped:
             tau = 1.0
             if self.squares:
@@ -221,7 +225,7 @@ class ProxSGD(keras.optimizers.Optimizer):
 
     def _rms(self, variable):
         """Root of the mean square of the gradients, corrected for its start at zero."""
-        square = self.squares[self._get_variable_index(variable)]
+        square = ops.convert_to_tensor(self.squares[self._get_variable_index(variable)])
         steps = ops.cast(self._iterations - self.refused, "float32") + 1.0
         correction = 1.0 - ops.power(self.beta, ops.maximum(steps, 1.0))
         return ops.sqrt(square / ops.cast(correction, square.dtype)) + 1e-8
@@ -286,7 +290,7 @@ class ProxSGD(keras.optimizers.Optimizer):
     def _shrink(self, variable, eps, factor, step) -> None:
         """Moves a variable towards its proximal point."""
         index = self._get_variable_index(variable)
-        average = self.averages[index]
+        average = ops.convert_to_tensor(self.averages[index])
         point = ops.convert_to_tensor(variable) - (
             average if step is None else average * step
         )
