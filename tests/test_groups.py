@@ -320,7 +320,9 @@ TURNED = [
 ]
 
 
-@pytest.mark.parametrize(("make", "sentence"), TURNED, ids=lambda v: str(v)[-30:])
+@pytest.mark.parametrize(
+    ("make", "sentence"), TURNED, ids=[sentence for _, sentence in TURNED]
+)
 def test_units_on_another_axis_than_the_channels_say_why(make, sentence):
     found = groups_of(_turned(make))["units"]
     assert sentence in found.frozen and found.size == 5
