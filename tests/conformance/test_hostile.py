@@ -632,3 +632,14 @@ def test_a_transposed_convolution_under_a_spectral_norm():
     small, expected = tfsparse.strip(model, keep), tfsparse.mask(model, keep)
     assert differ(expected, small, normal(3, 4, 5, 2)) <= EXACT
     assert small.get_layer("norm").vector_u.shape == (1, 4)
+
+
+@pytest.mark.parametrize("biased", [None, "b", "c", "bc"])
+def test_an_einsum_that_scales_what_it_reads(biased):
+    x, h = keras.Input((4,)), layers.Dense(6, name="h")
+    scaled = layers.EinsumDense("ab,bc->abc", (6, 3), bias_axes=biased, name="e")
+    model = built(x, layers.Dense(2)(layers.Flatten()(scaled(h(x)))))
+    keep = {"h": np.arange(6) % 3 > 0}
+    small, expected = tfsparse.strip(model, keep), tfsparse.mask(model, keep)
+    assert differ(expected, small, normal(5, 4)) <= EXACT
+    assert small.get_layer("e").kernel.shape == (4, 3)
