@@ -625,3 +625,16 @@ def test_rows_that_must_stay_even_by_hand():
         ("mha", [3, 4])
     ] * 2
     assert len({row.owner for row in rows}) == 2 and min(r.owner for r in rows) >= 0
+
+
+def test_a_grouped_convolution_of_what_stays_says_why():
+    image = keras.Input((6, 5, 4), name="image")
+    x = layers.Conv2D(6, 2, groups=2, name="units")(image)
+    x = layers.Dense(2, name="out")(layers.GlobalAveragePooling2D()(x))
+    found = groups_of(keras.Model(image, x))["units"]
+    assert "'units', a grouped convolution, reads channels that stay" in found.frozen
+    vector = keras.Input((12,), name="vector")
+    x = layers.Conv1D(4, 1, groups=2, name="conv")(layers.Reshape((1, 12))(vector))
+    x = layers.Dense(2, name="out")(layers.Concatenate()([layers.Flatten()(x), vector]))
+    found = tfsparse.find_groups(keras.Model(vector, x), ("feature",))
+    assert "read by the grouped convolution 'conv'" in {g.frozen for g in found}

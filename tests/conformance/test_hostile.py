@@ -643,3 +643,22 @@ def test_an_einsum_that_scales_what_it_reads(biased):
     small, expected = tfsparse.strip(model, keep), tfsparse.mask(model, keep)
     assert differ(expected, small, normal(5, 4)) <= EXACT
     assert small.get_layer("e").kernel.shape == (4, 3)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dropped", ["e", "h", "both"])
+def test_an_embedding_that_reads_as_wide_as_it_writes(tied, dropped):
+    tokens = keras.Input((5,), dtype="int32")
+    table = layers.ReversibleEmbedding(10, 6, tie_weights=tied, name="e")
+    h = layers.Dense(6, name="h")
+    model = built(tokens, table(h(table(tokens)), reverse=True))
+    keep = {
+        g.name: np.arange(g.size) % 3 > 0
+        for g in tfsparse.find_groups(model)
+        if not g.frozen and dropped in (g.name, "both")
+    }
+    small, expected = tfsparse.strip(model, keep), tfsparse.mask(model, keep)
+    numbers = np.arange(10).reshape(2, 5)
+    assert differ(expected, small, numbers) <= EXACT
+    if dropped == "both":
+        assert small.get_layer("e").embeddings.shape == (10, 4)

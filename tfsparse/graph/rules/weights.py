@@ -207,6 +207,12 @@ def _reversible(walk, call, axes):
         return _embedding(walk, call, axes)
     own = layer.embeddings if layer.tie_weights else layer.reverse_embeddings
     walk.consume(own, 1 if layer.tie_weights else 0, x[-1])
+    if not layer.tie_weights and walk.kind == "unit":  # both tables have one width
+        wide = walk.produce(layer.embeddings, 1)
+        if x[-1] is None:
+            walk.freeze(wide, f"{call.name!r} is as wide when it reads what stays")
+        else:
+            walk.lanes(call, [(-1, (wide,)), (-1, (x[-1],))])
     return [[*x[:-1], None]]
 
 
