@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from conformance import models
 from keras import layers
 
 import tfsparse
-from tfsparse import records, shrinking
+from tfsparse import records, shrinking, train
 from tfsparse.methods import GSparsity, partitions
 
 
@@ -221,3 +223,25 @@ def test_shapes_of_kernels_die_too(digits, partition):
     found = shrunk(digits, method)
     cost = tfsparse.measure(found.model)
     assert cost.nonzero < 0.9 * tfsparse.measure(image_net()).params
+
+
+def test_the_main_job_runs_it(tmp_path):
+    folder = tmp_path / "run"
+    code = train.main(
+        ["train", "--data=digits", "--model=mlp", "--hidden=24,16", "--method=gsparsity",
+         "--strength=0.03", "--epochs=10", "--shrink_epochs=8", "--fine_tune_epochs=1",
+         "--batch_size=50", "--formats=keras,tflite_int8", "--tensorboard=false",
+         f"--workdir={folder}"]
+    )  # fmt: skip
+    assert code == 0
+    report = json.loads((folder / "report.json").read_text())
+    kept = {g["name"]: (g["kept"], g["size"]) for g in report["groups"]}
+    assert 0 < kept["fc1"][0] < 24 and 0 < kept["fc2"][0] < 16
+    stages = {s["name"]: s for s in report["stages"]}
+    assert stages["mcu"]["accuracy"] > 0.85
+    units = kept["fc1"][0], kept["fc2"][0]
+    assert (
+        stages["mcu"]["params"]
+        == 65 * units[0] + (units[0] + 1) * units[1] + (units[1] + 1) * 10
+    )
+    assert (folder / "report.html").exists()

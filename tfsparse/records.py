@@ -36,6 +36,13 @@ class Member:
     indices: np.ndarray
     units: np.ndarray
 
+    def slices(self, value: np.ndarray) -> np.ndarray:
+        """What of the variable's value lies at these positions, flat. `(n, elements)`."""
+        axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        front = np.moveaxis(value, axes, range(len(axes)))
+        rows = front.reshape(-1, *front.shape[len(axes) :])[self.indices]
+        return rows.reshape(len(rows), -1)
+
 
 @dataclasses.dataclass(frozen=True)
 class Site:

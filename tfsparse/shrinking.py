@@ -174,7 +174,8 @@ def run(
         shrink_epochs: After that many the penalty is off.
         target: Measure -> absolute bound that ends the penalty when met, or None.
         samples: Training samples an epoch, to weigh removals.
-        remove: Whether dead units leave the running model.
+        remove: Whether dead units leave the running model; of a method whose dead units
+            grow back, those that died leave in any case as the penalty ends.
         on_epoch: Called after each epoch, to save and to show.
         scope: Context in which models are built (a tf.distribute scope).
 

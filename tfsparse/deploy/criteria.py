@@ -105,8 +105,7 @@ class Job:
 
 def rows(value: np.ndarray, member: records.Member) -> np.ndarray:
     """The slices of a variable that a member's positions own, flat. `(n, elements)`."""
-    taken = variables.rows(value, member.axis)[member.indices]
-    return taken.reshape(len(taken), -1).astype("float64")
+    return member.slices(value).astype("float64")
 
 
 def _producers(group):

@@ -240,7 +240,6 @@ def _norms(group, role: str, values) -> np.ndarray:
 def _norms_of(group, member, values) -> np.ndarray:
     """L2 norm of the slices of each unit that one member holds."""
     squares = np.zeros(group.size)
-    rows = variables.rows(values[member.path], member.axis)[member.indices]
-    sums = np.square(rows.astype("float64")).reshape(len(rows), -1).sum(1)
+    sums = np.square(member.slices(values[member.path]).astype("float64")).sum(axis=1)
     np.add.at(squares, member.units, sums)
     return np.sqrt(squares)

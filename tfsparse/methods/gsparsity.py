@@ -128,15 +128,7 @@ class GSparsity(base.Method):
             alive = np.zeros(group.size, bool)
             for member in group.members:
                 if member.role == records.PRODUCER and member.path in values:
-                    rows = values[member.path]
-                    axes = (
-                        member.axis
-                        if isinstance(member.axis, tuple)
-                        else (member.axis,)
-                    )
-                    rows = np.moveaxis(rows, axes, range(len(axes)))
-                    rows = rows.reshape(-1, *rows.shape[len(axes) :])[member.indices]
-                    written = rows.reshape(len(rows), -1).any(axis=1)
+                    written = member.slices(values[member.path]).any(axis=1)
                     np.logical_or.at(alive, member.units, written)
             keep[group.name] = alive
         return keep

@@ -114,9 +114,8 @@ class ProxSGD(keras.optimizers.Optimizer):
             if isinstance(partition, records.Partition)
             else records.Partition.from_json(partition)
         )
-        self.rho = (
-            keras.optimizers.schedules.deserialize(rho) if _is_saved(rho) else rho
-        )
+        saved = isinstance(rho, Mapping)
+        self.rho = keras.optimizers.schedules.deserialize(rho) if saved else rho
         self.tau, self.beta, self.scaling = tau, float(beta), scaling
         self.bounds = {pattern: tuple(pair) for pattern, pair in (bounds or {}).items()}
         self._initial_mu = float(mu)
@@ -310,7 +309,9 @@ class ProxSGD(keras.optimizers.Optimizer):
 
     def norms(self) -> np.ndarray:
         """L2 norm of every group of the partition. `(groups,)`."""
-        return self.partition.norms(_values(self._trainable_variables))
+        return self.partition.norms(
+            {v.path: ops.convert_to_numpy(v) for v in self._trainable_variables}
+        )
 
     def finalize(self, threshold: float = 1e-6) -> np.ndarray:
         """Sets the groups that have died to exact zero, and their averages with them.
@@ -366,14 +367,6 @@ class ProxSGD(keras.optimizers.Optimizer):
 
 
 _TINY = 1e-30
-
-
-def _values(variables) -> dict[str, np.ndarray]:
-    return {v.path: ops.convert_to_numpy(v) for v in variables}
-
-
-def _is_saved(rho) -> bool:
-    return isinstance(rho, Mapping)
 
 
 def _check(mu, learning_rate, rho, tau, beta, scaling, bounds) -> None:

@@ -103,7 +103,7 @@ def _bytes(value, _position=None) -> str:
 
 
 def live_units(document: dict) -> Figure | None:
-    """Units whose switch is on, for each group, over the epochs."""
+    """Units that the method keeps, for each group, over the epochs."""
     history = document["method"]["history"]
     if not history or "live" not in history[0]:
         return None

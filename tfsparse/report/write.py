@@ -13,7 +13,7 @@ from tfsparse.report import plots
 
 STAGE_WORDS = {
     "dense": "the untouched network, trained for comparison",
-    "sparse": "with switches, at the end of shrinking",
+    "sparse": "at the end of training with a penalty, as it was trained",
     "stripped": "dead units removed, stock layers only",
     "finetuned": "what is exported: fine-tuned, if validation gained by it",
     "tflite_float": "float .tflite on LiteRT",
