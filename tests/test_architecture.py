@@ -23,6 +23,7 @@ ROOMS = {
     "meters": set(),
     "progress": set(),
     "checkpoints": {"files"},
+    "bisection": {"records"},
     "graph": {"records"},
     "layers": {"numerics", "records"},
     "optimizers": {"numerics", "records"},

@@ -638,3 +638,15 @@ def test_a_grouped_convolution_of_what_stays_says_why():
     x = layers.Dense(2, name="out")(layers.Concatenate()([layers.Flatten()(x), vector]))
     found = tfsparse.find_groups(keras.Model(vector, x), ("feature",))
     assert "read by the grouped convolution 'conv'" in {g.frozen for g in found}
+
+
+def test_an_embedding_that_reads_what_stays_keeps_its_width():
+    tokens = keras.Input((5,), dtype="int32", name="tokens")
+    stays = keras.Input((5, 6), name="stays")
+    table = layers.ReversibleEmbedding(10, 6, tie_weights=False, name="table")
+    model = keras.Model([tokens, stays], [table(tokens), table(stays, reverse=True)])
+    head = layers.Dense(2, name="head")(layers.Flatten()(model.outputs[0]))
+    model = keras.Model([tokens, stays], [head, model.outputs[1]])
+    found = groups_of(model)["table"]
+    assert found.size == 6
+    assert found.frozen == "'table' is as wide when it reads what stays"

@@ -11,7 +11,7 @@ from conformance import models
 from keras import layers
 
 import tfsparse
-from tfsparse import records, shrinking, train
+from tfsparse import optimizers, records, shrinking, train
 from tfsparse.methods import GSparsity, partitions
 
 
@@ -223,6 +223,72 @@ def test_shapes_of_kernels_die_too(digits, partition):
     found = shrunk(digits, method)
     cost = tfsparse.measure(found.model)
     assert cost.nonzero < 0.9 * tfsparse.measure(image_net()).params
+
+
+def test_setting_the_dead_to_zero_costs_nothing(digits):
+    (x, y), (x_test, y_test) = digits
+    seen = []
+
+    def accuracy(model):
+        values = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
+        seen.append(sum(int((v == 0).sum()) for v in values))
+        return float((model.predict(x_test, verbose=0).argmax(-1) == y_test).mean())
+
+    method = GSparsity(0.03)
+    groups = tfsparse.find_groups(image_net())
+    running = method.prepare(image_net(), groups)
+    optimizers.recompile(running, image_net(), method.optimizer(running, groups))
+    running.fit(x, y, batch_size=50, epochs=8, verbose=0)
+    before = [keras.ops.convert_to_numpy(v) for v in running.optimizer.variables]
+    rows = shrinking.discretisation(running, method, accuracy)
+    assert [row["threshold"] for row in rows] == [None, 1e-6, 1e-3, 0.5]
+    assert rows[0]["accuracy"] == rows[1]["accuracy"] == rows[2]["accuracy"] > 0.9
+    assert rows[2]["dead"] >= 8 and rows[3]["dead"] > rows[2]["dead"]
+    assert rows[3]["accuracy"] < rows[0]["accuracy"]
+    assert seen[3] > seen[2] > seen[0]  # each threshold starts from the same weights
+    for value, variable in zip(before, running.optimizer.variables, strict=True):
+        assert np.array_equal(value, keras.ops.convert_to_numpy(variable))
+
+
+def test_a_target_is_met_by_bisection(digits):
+    found = shrunk(digits, GSparsity(0.005), target={"params": 0.4}, trials=8)
+    whole = tfsparse.measure(image_net()).params
+    assert 0.3 * whole < tfsparse.measure(found.model).params <= 0.4 * whole
+    assert len(found.history) == 9
+
+
+def test_a_target_out_of_reach_says_the_nearest(digits):
+    with pytest.raises(ValueError, match="after 1 trial.* times the target"):
+        shrunk(digits, GSparsity(1e-4), target={"params": 0.1}, trials=1)
+    with pytest.raises(ValueError, match="`trials` must come with a target"):
+        shrunk(digits, GSparsity(1e-4), trials=3)
+
+
+def test_the_main_job_bisects_and_resumes(tmp_path, capsys):
+    folder = tmp_path / "run"
+    arguments = ["train", "--data=digits", "--model=mlp", "--hidden=24,16",
+                 "--method=gsparsity", "--strength=0.01", "--target=params=0.5",
+                 "--epochs=7", "--shrink_epochs=6", "--fine_tune_epochs=0",
+                 "--batch_size=50", "--formats=keras", "--tensorboard=false",
+                 f"--workdir={folder}"]  # fmt: skip
+    assert train.main([*arguments, "--trials=1"]) == 2
+    assert "times the target with strength" in capsys.readouterr().err
+    assert train.main([*arguments, "--trials=8", "--resume"]) == 2  # another run
+    for path in folder.glob("checkpoints/config.json"):
+        path.unlink()
+    first = folder / "checkpoints" / "trial-1"
+    made = first.stat().st_mtime_ns
+    assert train.main([*arguments, "--trials=8", "--resume"]) == 0
+    assert first.stat().st_mtime_ns == made  # not trained again
+    report = json.loads((folder / "report.json").read_text())
+    rows = report["method"]["trials"]
+    assert 2 <= len(rows) <= 8
+    chosen = [r for r in rows if r["strength"] == report["method"]["strength"]]
+    assert 0.5 < chosen[0]["cost"] <= 1
+    left = report["stages"][-1]["params"] / report["dense_cost"]["params"]
+    assert left <= 0.5
+    assert (folder / "plots" / "trials.png").exists()
+    assert len(report["method"]["settling"]) == 4
 
 
 def test_the_main_job_runs_it(tmp_path):

@@ -49,6 +49,7 @@ class RunConfig:
     epochs: int = 20
     shrink_epochs: int = 10
     target: str = ""
+    trials: int = 0
     remove: bool = True
     optimizer: str = "adam"
     learning_rate: float = 3e-3
@@ -95,6 +96,7 @@ _HELP = {
     "epochs": "Epochs of the sparse stage, those without penalty included.",
     "shrink_epochs": "The penalty lasts at most that many epochs.",
     "target": "Ends the penalty once met: params=8000, macs=0.1, ... (fractions remain).",
+    "trials": "Bisect the strength to meet the target, in at most that many trials.",
     "remove": "Remove dead units from the running model, not only at its end.",
     "optimizer": "Optimizer of every stage.",
     "learning_rate": "While the penalty is on, constant.",
@@ -192,7 +194,7 @@ def check(config: RunConfig) -> None:
     for name in positive:
         if not getattr(config, name) > 0:
             raise _wrong(config, name, "positive")
-    for name in ("dense_epochs", "fine_tune_epochs", "shrink_epochs", "strength", "seed",
+    for name in ("trials", "dense_epochs", "fine_tune_epochs", "shrink_epochs", "strength", "seed",
                  "decay", "settle_learning_rate", "fine_tune_learning_rate"):  # fmt: skip
         if not 0 <= getattr(config, name) < float("inf"):
             raise _wrong(config, name, "0 or more")
@@ -210,7 +212,15 @@ def check(config: RunConfig) -> None:
     unknown = set(config.formats) - set(FORMATS)
     if unknown or not config.formats:
         raise _wrong(config, "formats", f"among {', '.join(FORMATS)}")
-    parse_target(config.target)
+    target = parse_target(config.target)
+    if config.trials and not target:
+        raise _wrong(config, "trials", "0 without a --target")
+    if config.trials and not 1 <= config.shrink_epochs < config.epochs:
+        raise _wrong(
+            config, "shrink_epochs", "below --epochs and positive with --trials"
+        )
+    if config.trials and not config.strength:
+        raise _wrong(config, "strength", "positive with --trials")
 
 
 def _wrong(config: RunConfig, name: str, wanted: str) -> ValueError:

@@ -171,6 +171,23 @@ class Partition:
         }
         return scale * np.sqrt(self.sums(squares))
 
+    def emptied(
+        self, values: Mapping[str, np.ndarray], dead: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The values, those of dead groups and of what follows them zero.
+
+        Args:
+            values: Path -> value; other paths than the partition's stay as they are.
+            dead: `(groups,)` bool.
+        """
+        places = {**self.followers, **self.labels}
+        found = dict(values)
+        for path in places.keys() & values.keys():
+            gone = (places[path] >= 0) & dead[places[path]]
+            if gone.any():
+                found[path] = np.where(gone, 0, values[path]).astype(values[path].dtype)
+        return found
+
     def sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> np.ndarray:
         """Elements in each group. `(groups,)`.
 

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfsparse import meters, optimizers, records
+from tfsparse import bisection, meters, optimizers, records
 from tfsparse.deploy import dead, fold, probe, removal, shrink, variables
 from tfsparse.deploy.lower import lower
 from tfsparse.deploy.strip import compare, fill, without_bias
@@ -41,6 +41,7 @@ class State:
         removals: What left the running model so far.
         settled: The epoch from which the penalty is off; None while it is on.
         reasons: Group name -> why dead units of it had to stay.
+        settling: What `discretisation` found as the penalty ended.
     """
 
     model: Any
@@ -48,6 +49,7 @@ class State:
     removals: list[records.Removal] = dataclasses.field(default_factory=list)
     settled: int | None = None
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)
+    settling: list[dict] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,7 @@ def fit_shrinking(
     epochs: int,
     shrink_epochs: int | None = None,
     target: Mapping[str, float] | None = None,
+    trials: int = 0,
     remove: bool = True,
     **fit_arguments,
 ) -> Result:
@@ -87,6 +90,9 @@ def fit_shrinking(
         shrink_epochs: How many of them the penalty lasts at most; half by default.
         target: Ends the penalty as soon as it is met, such as `{"params": 0.1}`;
             values up to 1 are the fraction that remains, larger ones absolute.
+        trials: If positive, the penalty is not ended by the target: its strength is
+            bisected until `shrink_epochs` of it just meet the target, in at most that
+            many trials; then training goes on from the best one.
         remove: Whether dead units leave during training or only at its end.
         **fit_arguments: Passed on to `fit`.
 
@@ -95,7 +101,8 @@ def fit_shrinking(
 
     Raises:
         ValueError: The model is not compiled or has nothing to remove.
-        TrainingError: Everything died; the penalty is too strong.
+        TrainingError: Everything died, the penalty is too strong; or no trial met the
+            target.
 
     Example:
         >>> result = fit_shrinking(model, ShrinkNets(4e-3), x, y, epochs=10)
@@ -111,13 +118,15 @@ def fit_shrinking(
         raise ValueError(
             f"`epochs` must be a positive int. Received: epochs={epochs!r}."
         )
-    plain = flat(model)
-    groups = find_groups(plain, method.kinds)
-    sparse = method.prepare(plain, groups)
-    fresh = method.optimizer(sparse, groups)
-    if fresh is None:
-        fresh = model.optimizer.__class__.from_config(model.optimizer.get_config())
-    optimizers.recompile(sparse, model, fresh)
+    if shrink_epochs is None:
+        shrink_epochs = epochs // 2
+    bounds = absolute_target(target, measure(model))
+    if trials and (bounds is None or not 1 <= shrink_epochs < epochs):
+        raise ValueError(
+            "`trials` must come with a target, and with epochs before and after the end "
+            f"of the penalty. Received: trials={trials}, target={target}, "
+            f"shrink_epochs={shrink_epochs}, epochs={epochs}."
+        )
     fit_arguments.setdefault("verbose", 0)
     callbacks = [_Continued(c) for c in fit_arguments.pop("callbacks", None) or []]
     samples = _samples(x, fit_arguments)
@@ -130,21 +139,51 @@ def fit_shrinking(
             y,
             initial_epoch=epoch,
             epochs=epoch + 1,
-            callbacks=[*callbacks, *method.callbacks(running, groups)],
+            callbacks=[
+                *callbacks,
+                *method.callbacks(running, find_groups(running, method.kinds)),
+            ],
             **fit_arguments,
         )
         return {key: values[-1] for key, values in logs.history.items()}
 
-    state = run(
-        State(sparse),
-        method,
-        fit_epoch,
-        epochs=epochs,
-        shrink_epochs=epochs // 2 if shrink_epochs is None else shrink_epochs,
-        target=absolute_target(target, measure(model)),
-        samples=samples,
-        remove=remove,
-    )
+    def start(method, plain):
+        groups = find_groups(plain, method.kinds)
+        sparse = method.prepare(plain, groups)
+        fresh = method.optimizer(sparse, groups)
+        if fresh is None:
+            fresh = model.optimizer.__class__.from_config(model.optimizer.get_config())
+        optimizers.recompile(sparse, model, fresh)
+        return State(sparse)
+
+    def go_on(state, method, **more):
+        given = {"target": bounds, **more}
+        return run(
+            state, method, fit_epoch, epochs=epochs, shrink_epochs=shrink_epochs,
+            samples=samples, remove=remove, **given,
+        )  # fmt: skip
+
+    plain = flat(model)
+    if trials:
+        states: dict[int, State] = {}
+
+        def trial(number, strength, parent):
+            own = method.with_strength(strength)
+            first = plain
+            if parent is not None:
+                first, _ = finish(states[parent].model, own)
+            states[number] = go_on(
+                start(own, first), own, target=None, until_settled=True
+            )
+            cost = share(measure(states[number].model), bounds)
+            return cost, method.warm and steady(states[number].history)
+
+        strength = method.get_config()["strength"]
+        made = bisection.search(trial, strength, trials)
+        state = states[bisection.best(made)]
+    else:
+        state = start(method, plain)
+    state = go_on(state, method)
     small, _ = finish(state.model, method)
     fresh = model.optimizer.__class__.from_config(model.optimizer.get_config())
     optimizers.recompile(small, model, fresh)
@@ -163,6 +202,8 @@ def run(
     remove: bool = True,
     on_epoch: Callable[[State, int], None] | None = None,
     scope: Callable = contextlib.nullcontext,
+    accuracy: Callable[[Any], float] | None = None,
+    until_settled: bool = False,
 ) -> State:
     """Goes on from `state` to the last epoch. The loop behind `fit_shrinking`.
 
@@ -178,6 +219,9 @@ def run(
             grow back, those that died leave in any case as the penalty ends.
         on_epoch: Called after each epoch, to save and to show.
         scope: Context in which models are built (a tf.distribute scope).
+        accuracy: `model -> accuracy`, to tell what it costs to set what died to zero;
+            None for not telling.
+        until_settled: Whether to stop as the penalty ends, whatever epochs are left.
 
     Returns:
         The same `state`, at its end.
@@ -203,10 +247,11 @@ def run(
             }
         )
         if state.settled is None:
-            met = target is not None and all(
-                getattr(cost, name) <= bound for name, bound in target.items()
-            )
+            met = target is not None and share(cost, target) <= 1
             if met or epoch + 1 >= shrink_epochs:
+                if accuracy is not None:
+                    state.settling = discretisation(state.model, method, accuracy)
+                method.settle(state.model)
                 method.set_strength(state.model, 0.0)
                 state.settled = epoch + 1
         left, stop = epochs - epoch - 1, state.model.stop_training
@@ -214,6 +259,7 @@ def run(
         last = method.regrows and state.settled == epoch + 1 and left > 0
         if (remove and _pays(saved, samples, left)) or last:
             started = time.perf_counter()
+            method.settle(state.model)
             before = {g.name: g.size for g in groups}
             with scope():
                 state.model, keep, state.reasons = collect(state.model, keep)
@@ -231,9 +277,42 @@ def run(
                 )
         if on_epoch is not None:
             on_epoch(state, epoch)
-        if stop:
+        if stop or (until_settled and state.settled is not None):
             break
     return state
+
+
+def discretisation(model, method, accuracy: Callable[[Any], float]) -> list[dict]:
+    """What it costs to set groups to zero, for each threshold that a method names.
+
+    Args:
+        model: The running model; it is left as it is.
+        method: The method that prepared it.
+        accuracy: `model -> accuracy`.
+
+    Returns:
+        Rows of `threshold` (None: the model as it is), `dead` and `groups` (counts) and
+        `accuracy`; none for a method without thresholds.
+
+    Reference: GSparsity, Table 2.
+    """
+    if not method.thresholds:
+        return []
+    rows = [{"threshold": None, "dead": 0, "accuracy": accuracy(model)}]
+    held = [*model.variables, *model.optimizer.variables]
+    before = [keras.ops.convert_to_numpy(v) for v in held]
+    for threshold in method.thresholds:
+        dead = method.settle(model, threshold)
+        rows.append(
+            {
+                "threshold": threshold,
+                "dead": int(dead.sum()),
+                "accuracy": accuracy(model),
+            }
+        )
+        for variable, value in zip(held, before, strict=True):
+            variable.assign(value)
+    return [{**row, "groups": len(dead)} for row in rows]
 
 
 def collect(model, keep):
@@ -289,6 +368,7 @@ def finish(model, method):
     Raises:
         StripError: The small model computes something else.
     """
+    method.settle(model)
     keep = spare_one(method.keep(model, find_groups(model, method.kinds)))
     lowered = lower(model)
     alive = dead.dead_units(lowered)
@@ -327,6 +407,21 @@ def absolute_target(target: Mapping[str, float] | None, cost: records.Cost):
             )
         bounds[name] = value * getattr(cost, name) if value <= 1 else value
     return bounds
+
+
+def share(cost: records.Cost, bounds: Mapping[str, float]) -> float:
+    """The largest ratio of a cost to its absolute bound; up to 1 the target is met."""
+    return max(getattr(cost, name) / bound for name, bound in bounds.items())
+
+
+STEADY_EPOCHS = 3
+"""So many epochs without a death show that a penalty has killed what it can."""
+
+
+def steady(history: list[dict]) -> bool:
+    """Whether no unit died in the last epochs under the penalty."""
+    last = [entry["live"] for entry in history if entry["strength_on"]]
+    return len(last) > STEADY_EPOCHS and last[-1] == last[-1 - STEADY_EPOCHS]
 
 
 def _pays(saved_macs: int, samples: int, epochs_left: int) -> bool:

@@ -22,6 +22,7 @@ with files.quiet():  # TensorFlow's native start-up chatter would hide our one l
     import tensorflow as tf
 
     from tfsparse import (
+        bisection,
         checkpoints,
         data,
         deploy,
@@ -222,16 +223,59 @@ def _fit_sparse(job: Run, dense) -> checkpoints.Checkpoint:
             job, "sparse", dense, config.epochs, config.settle_learning_rate
         )
     method = _method(config)
-    latest = job.store.latest("sparse", job.scope)
+    bounds = shrinking.absolute_target(
+        flags.parse_target(config.target), measure(dense)
+    )
+    if not config.trials:
+        return _shrink(job, "sparse", method, dense, bounds)
+
+    def trial(number, strength, parent):
+        own, first = method.with_strength(strength), dense
+        if parent is not None:
+            before = job.store.latest(f"trial-{parent + 1}", job.scope)
+            with job.scope():
+                first, _ = shrinking.finish(before.model, own)
+        found = _shrink(job, f"trial-{number + 1}", own, first, until_settled=True)
+        cost = shrinking.share(measure(found.model), bounds)
+        return cost, method.warm and shrinking.steady(found.history)
+
+    made = bisection.search(trial, config.strength, config.trials)
+    best = bisection.best(made)
+    first = job.store.latest(f"trial-{best + 1}", job.scope)
+    found = _shrink(job, "sparse", method, dense, first=first)
+    found.state["trials"] = [dataclasses.asdict(t) for t in made]
+    found.state["strength"] = made[best].strength
+    return found
+
+
+def _shrink(
+    job: Run, stage, method, model, bounds=None, *, first=None, until_settled=False
+) -> checkpoints.Checkpoint:
+    """Trains `model` with a penalty, or goes on from a checkpoint; resumes by itself.
+
+    Args:
+        job: The run.
+        stage: Under which name checkpoints are kept.
+        method: What decides.
+        model: The untouched model.
+        bounds: A target that ends the penalty.
+        first: The checkpoint to start from, if not from the untouched model.
+        until_settled: Whether to stop as the penalty ends.
+    """
+    config = job.config
+    latest = job.store.latest(stage, job.scope) or first
     if latest is None:
-        groups = find_groups(dense, method.kinds)
+        groups = find_groups(model, method.kinds)
         with job.scope():
-            model = method.prepare(dense, groups)
+            model = method.prepare(model, groups)
             own = method.optimizer(model, groups)
             _compile(job, model, config.learning_rate, own)
         latest = checkpoints.Checkpoint(model)
     state = shrinking.State(latest.model, latest.history, **_from_json(latest.state))
-    bar = job.progress.stage("sparse", config.epochs, _steps(job))
+    if until_settled and state.settled is not None:
+        return latest
+    last = config.shrink_epochs if until_settled else config.epochs
+    bar = job.progress.stage(stage, last, _steps(job))
 
     def fit_epoch(model, epoch):
         rate = method.learning_rate or config.learning_rate
@@ -247,8 +291,12 @@ def _fit_sparse(job: Run, dense) -> checkpoints.Checkpoint:
     def on_epoch(state, epoch):
         bar.note(f"{state.history[-1]['params']:,} parameters alive")
         point = checkpoints.Checkpoint(state.model, state.history, _to_json(state))
-        job.store.save("sparse", epoch + 1, point)
-        job.store.log("sparse", epoch, state.history[-1], config.tensorboard)
+        job.store.save(stage, epoch + 1, point)
+        job.store.log(stage, epoch, state.history[-1], config.tensorboard)
+
+    def accuracy(model):
+        x, y = as_floats(job.dataset.x_test), job.dataset.y_test
+        return _accuracy(model, x, y)
 
     with bar:
         try:
@@ -258,16 +306,16 @@ def _fit_sparse(job: Run, dense) -> checkpoints.Checkpoint:
                 fit_epoch,
                 epochs=config.epochs,
                 shrink_epochs=config.shrink_epochs,
-                target=shrinking.absolute_target(
-                    flags.parse_target(config.target), measure(dense)
-                ),
+                target=bounds,
                 samples=len(job.dataset.x_train),
                 remove=config.remove,
                 on_epoch=on_epoch,
                 scope=job.scope,
+                accuracy=accuracy,
+                until_settled=until_settled,
             )
         except records.TrainingError as error:
-            kept = job.store.latest_path("sparse") or "none yet"
+            kept = job.store.latest_path(stage) or "none yet"
             raise records.TrainingError(
                 f"{error} Last good checkpoint: {kept}."
             ) from error
@@ -353,6 +401,7 @@ def _to_json(state: shrinking.State) -> dict:
     return {
         "settled": state.settled,
         "reasons": state.reasons,
+        "settling": state.settling,
         "removals": [dataclasses.asdict(r) for r in state.removals],
     }
 

@@ -26,6 +26,10 @@ class Method(abc.ABC):
     """Of its own optimizer while the penalty is on; None where it has none."""
     regrows = False
     """Whether dead units come back without the penalty, if they have not left by then."""
+    warm = False
+    """Whether a stronger penalty may go on from the model that a weaker one left."""
+    thresholds: tuple[float, ...] = ()
+    """Where a report tells what `settle` costs; none where it costs nothing."""
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -43,8 +47,24 @@ class Method(abc.ABC):
         """Keras callbacks that training needs; none by default."""
         return []
 
+    def with_strength(self, value: float) -> Method:
+        """The same method with another penalty."""
+        return type(self)(**{**self.get_config(), "strength": value})
+
     def set_strength(self, model, value: float) -> None:
         """Sets the penalty of a prepared model while it trains; 0 ends it."""
+
+    def settle(self, model, threshold: float | None = None) -> np.ndarray | None:
+        """Makes what has died exactly zero, before it leaves; nothing by default.
+
+        Args:
+            model: The prepared model.
+            threshold: Norm up to which a group is dead; None for the method's own.
+
+        Returns:
+            Which groups of its penalty are dead, bool; None where nothing was to do.
+        """
+        return None
 
     @abc.abstractmethod
     def keep(self, model, groups, tools=None) -> Mapping[str, np.ndarray]:

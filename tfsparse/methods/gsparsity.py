@@ -43,7 +43,8 @@ class GSparsity(base.Method):
 
     name = "gsparsity"
     strength = "mu"
-    regrows = True
+    regrows = warm = True
+    thresholds = (1e-6, 1e-3, 0.5)
 
     def __init__(
         self,
@@ -115,12 +116,16 @@ class GSparsity(base.Method):
     def set_strength(self, model, value: float) -> None:
         optimizer_of(model).mu.assign(value)
 
+    def settle(self, model, threshold: float | None = None) -> np.ndarray:
+        threshold = self._config["threshold"] if threshold is None else threshold
+        return optimizer_of(model).finalize(threshold)
+
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
-        """Units that something still writes, dead groups set to zero first."""
-        optimizer_of(model).finalize(self._config["threshold"])
-        values = {
-            v.path: keras.ops.convert_to_numpy(v) for v in model.trainable_variables
-        }
+        """Units that something still writes once dead groups are zero."""
+        optimizer = optimizer_of(model)
+        values = optimizer.partition.emptied(
+            optimizer.values(), optimizer.dead(self._config["threshold"])
+        )
         keep = {}
         for group in groups:
             if group.frozen or group.kind != "unit":

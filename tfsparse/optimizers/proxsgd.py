@@ -134,6 +134,7 @@ class ProxSGD(keras.optimizers.Optimizer):
             self.squares = self.add_optimizer_variables(variables, "square")
         self._blocks = blocks.lay_out(self.partition, variables, SCALINGS[self.scaling])
         self._grouped = {part.index for block in self._blocks for part in block.slices}
+        self._paths = [v.path for v in variables]
         self._boxes = [
             next((b for p, b in self.bounds.items() if fnmatch.fnmatchcase(v.path, p)), None)
             for v in variables
@@ -309,9 +310,28 @@ class ProxSGD(keras.optimizers.Optimizer):
 
     def norms(self) -> np.ndarray:
         """L2 norm of every group of the partition. `(groups,)`."""
-        return self.partition.norms(
-            {v.path: ops.convert_to_numpy(v) for v in self._trainable_variables}
-        )
+        return self.partition.norms(self.values())
+
+    def values(self) -> dict[str, np.ndarray]:
+        """Path -> value of every trainable variable."""
+        return {
+            path: ops.convert_to_numpy(variable)
+            for path, variable in zip(
+                self._paths, self._trainable_variables, strict=True
+            )
+        }
+
+    def dead(self, threshold: float = 1e-6) -> np.ndarray:
+        """Which groups have a norm up to a threshold. `(groups,)` bool.
+
+        Raises:
+            ValueError: `threshold` is negative, or the optimizer has not been built.
+        """
+        if not threshold >= 0:
+            raise ValueError(f"`threshold` must be >= 0. Received: {threshold!r}.")
+        if not self.built:
+            raise ValueError("A partition needs an optimizer that has been built.")
+        return self.norms() <= threshold
 
     def finalize(self, threshold: float = 1e-6) -> np.ndarray:
         """Sets the groups that have died to exact zero, and their averages with them.
@@ -330,21 +350,13 @@ class ProxSGD(keras.optimizers.Optimizer):
             >>> f"{dead.mean():.0%} of the groups are gone"
             '62% of the groups are gone'
         """
-        if not threshold >= 0:
-            raise ValueError(f"`threshold` must be >= 0. Received: {threshold!r}.")
-        if not self.built:
-            raise ValueError("finalize needs an optimizer that has made a step.")
-        dead = self.norms() <= threshold
-        state = [self.averages, *([self.squares] if self.squares else [])]
-        places = {**self.partition.followers, **self.partition.labels}
-        for index, variable in enumerate(self._trainable_variables):
-            if variable.path in places:
-                labels = places[variable.path]
-                gone = (labels >= 0) & dead[labels]
-                if gone.any():
-                    for held in (variable, *(slots[index] for slots in state)):
-                        value = ops.convert_to_numpy(held)
-                        held.assign(np.where(gone, 0, value).astype(value.dtype))
+        dead = self.dead(threshold)
+        for held in (self._trainable_variables, self.averages, self.squares):
+            by_path = dict(zip(self._paths, held, strict=False))  # squares may be none
+            values = {p: ops.convert_to_numpy(v) for p, v in by_path.items()}
+            for path, value in self.partition.emptied(values, dead).items():
+                if value is not values[path]:
+                    by_path[path].assign(value)
         return dead
 
     def get_config(self):

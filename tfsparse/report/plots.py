@@ -17,6 +17,7 @@ CAPTIONS = {
     "accuracy_bytes": "Accuracy against bytes, stage by stage",
     "live_units": "Live units of every layer over the epochs",
     "training": "Training curves",
+    "trials": "The search for the strength that meets the target",
     "step_time": "Time of an epoch as the network shrinks",
     "layers": "Parameters of every layer, before and after",
 }
@@ -28,6 +29,7 @@ def draw(document: dict) -> dict[str, Figure]:
         "accuracy_bytes": accuracy_bytes,
         "live_units": live_units,
         "training": training,
+        "trials": trials,
         "step_time": step_time,
         "layers": layers,
     }
@@ -162,6 +164,38 @@ def training(document: dict) -> Figure:
         fontsize=8,
         loc="center right",
     )
+    return figure
+
+
+def trials(document: dict) -> Figure | None:
+    """What each strength left, as a share of the target, in the order of the trials."""
+    made = document["method"].get("trials")
+    alive = [(n, t) for n, t in enumerate(made or [], 1) if t["cost"] > 0]
+    if not alive:
+        return None
+    figure, axes = _axes(
+        CAPTIONS["trials"], "strength of the penalty", "left, as a share of the target"
+    )
+    ordered = sorted(alive, key=lambda pair: pair[1]["strength"])
+    xs = [t["strength"] for _, t in ordered]
+    ys = [t["cost"] for _, t in ordered]
+    axes.plot(xs, ys, color=GREY, linewidth=1)
+    for number, row in ordered:
+        color = ORANGE if row["strength"] == document["method"]["strength"] else BLUE
+        axes.scatter(row["strength"], row["cost"], color=color, zorder=3, s=34)
+        axes.annotate(
+            str(number), (row["strength"], row["cost"]), xytext=(5, 5),
+            textcoords="offset points", fontsize=8,
+        )  # fmt: skip
+    axes.axhline(1, color=GREEN, linestyle=":", linewidth=1.2)
+    axes.annotate(
+        "target", (0, 1), xycoords=("axes fraction", "data"), xytext=(4, 3),
+        textcoords="offset points", fontsize=8, color=GREEN,
+    )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    _log_ticks(axes.xaxis, FuncFormatter(lambda value, _: f"{value:.3g}"))
+    _log_ticks(axes.yaxis)
     return figure
 
 
