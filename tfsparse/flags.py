@@ -11,7 +11,7 @@ from absl import flags
 from tfsparse.deploy.export import FORMATS
 from tfsparse.layers.filter import FORMS
 from tfsparse.methods import METHODS
-from tfsparse.methods.partitions import SHAPES
+from tfsparse.methods.gsparsity import PARTITIONS
 from tfsparse.optimizers.proxsgd import SCALINGS, TAUS
 
 STRATEGIES = ("none", "mirrored")
@@ -117,7 +117,7 @@ _CHOICES = {
     "initial": ("uniform", "ones"),
     "tau": TAUS,
     "scaling": tuple(SCALINGS),
-    "partition": ("unit", *SHAPES),
+    "partition": PARTITIONS,
     "optimizer": OPTIMIZERS,
     "strategy": STRATEGIES,
 }

@@ -93,7 +93,8 @@ def lower(model):
         outputs = args[0]
         if scaling.writer is None and not scaling.readers:
             name = f"{item.name}_{item.index}_scale"
-            factor = scaling.scale.tolist()
+            alike = (scaling.scale == scaling.scale[0]).all()
+            factor = float(scaling.scale[0]) if alike else scaling.scale.tolist()
             outputs = keras.layers.Rescaling(factor, name=name)(outputs)
         fused = scaling.writer is not None and isinstance(scaling.writer, _FUSES)
         if scaling.activation and not fused:

@@ -2,5 +2,6 @@
 
 from tfsparse.layers.filter import Filter
 from tfsparse.layers.penalty import SwitchDecay
+from tfsparse.layers.scale import Scale
 
-__all__ = ["Filter", "SwitchDecay"]
+__all__ = ["Filter", "Scale", "SwitchDecay"]

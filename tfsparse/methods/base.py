@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import itertools
 from collections.abc import Mapping
 
 import keras
@@ -92,14 +93,15 @@ def build(name: str, **arguments) -> Method:
     return METHODS[name](**arguments)
 
 
-def graft(model, configure, after):
-    """A copy of `model`, with layers reconfigured and calls added after layers.
+def graft(model, configure=None, after=None, before=None):
+    """A copy of `model`, with layers reconfigured and calls added around layers.
 
     Args:
         model: A built Functional or Sequential model; it is not changed.
-        configure: `(layer, config dict) -> config dict`.
+        configure: `(layer, config dict) -> config dict`; None for no change.
         after: `(layer name, call index, outputs) -> outputs`; asked for the model's
             rank-2 inputs too, under the input's name.
+        before: `(layer name, call index, number of the input, tensor) -> tensor`.
 
     Returns:
         A new functional model with the same layer names and the same weights.
@@ -109,7 +111,10 @@ def graft(model, configure, after):
     counts: dict[str, int] = {}
 
     def clone(layer):
-        return layer.__class__.from_config(configure(layer, layer.get_config()))
+        config = layer.get_config()
+        return layer.__class__.from_config(
+            configure(layer, config) if configure else config
+        )
 
     names = {
         id(layer.output): layer.name
@@ -125,7 +130,7 @@ def graft(model, configure, after):
     switched = {
         id(x): after(x.name, 0, x)
         for x in keras.tree.flatten(inputs)
-        if len(x.shape) == 2
+        if after and len(x.shape) == 2
     }
 
     def call(layer, *args, **kwargs):
@@ -134,7 +139,18 @@ def graft(model, configure, after):
         args, kwargs = keras.tree.map_structure(
             lambda x: switched.get(id(x), x), (args, kwargs)
         )
-        return after(layer.name, index, layer(*args, **kwargs))
+        if before:
+            numbers = itertools.count()
+            args, kwargs = keras.tree.map_structure(
+                lambda x: (
+                    before(layer.name, index, next(numbers), x)
+                    if isinstance(x, keras.KerasTensor)
+                    else x
+                ),
+                (args, kwargs),
+            )
+        outputs = layer(*args, **kwargs)
+        return after(layer.name, index, outputs) if after else outputs
 
     body = keras.models.clone_model(
         model, input_tensors=inputs, clone_function=clone, call_function=call

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 
-from tfsparse import records
+from tfsparse import layers, records
 from tfsparse.methods import base, partitions
 from tfsparse.optimizers import proxsgd
+
+PARTITIONS = ("unit", "operation", *partitions.SHAPES)
+
+FACTORS = {"*_scale/factor": (0.0, 1.0)}
+"""Where the factors of branches without weights are kept."""
 
 
 class GSparsity(base.Method):
@@ -24,8 +28,10 @@ class GSparsity(base.Method):
         tau: `constant`, `group` or `element`, see `ProxSGD`.
         scaling: mu_k = mu times a power of the group's size: `none`, `sqrt` or
             `inverse_sqrt`.
-        partition: `unit` (all that writes and carries a unit), or a shape of single
-            kernels: `filter`, `kernel`, `weight`, `channel`, ... (`partitions.SHAPES`).
+        partition: `unit` (all that writes and carries a unit), `operation` (all that
+            only one input of an Add needs; where that is nothing, a factor in [0, 1]),
+            or a shape of single kernels: `filter`, `kernel`, `weight`, `channel`, ...
+            (`partitions.SHAPES`).
         carriers: Whether biases and BatchNorm scales belong to a unit's group; if not,
             they are zeroed with it.
         threshold: Norm up to which a group is dead.
@@ -58,10 +64,9 @@ class GSparsity(base.Method):
         threshold: float = 1e-6,
         ignore: str = "",
     ):
-        kinds = ("unit", *partitions.SHAPES)
-        if partition not in kinds:
+        if partition not in PARTITIONS:
             raise ValueError(
-                f"`partition` must be among {kinds}. Received: {partition!r}."
+                f"`partition` must be among {PARTITIONS}. Received: {partition!r}."
             )
         if not threshold >= 0:
             raise ValueError(f"`threshold` must be >= 0. Received: {threshold!r}.")
@@ -77,6 +82,8 @@ class GSparsity(base.Method):
             "ignore": ignore,
         }
         self.learning_rate = eps
+        if partition == "operation":
+            self.kinds = ("unit", "branch")
         self._optimizer(records.Partition({}))  # checks the others
 
     def get_config(self) -> dict:
@@ -91,13 +98,26 @@ class GSparsity(base.Method):
             config["rho"],
             config["tau"],
             scaling=config["scaling"],
+            bounds=FACTORS,
         )
 
     def prepare(self, model, groups):
-        """A copy of the model; ProxSGD needs no layers of its own."""
-        copy = keras.models.clone_model(model)
-        copy.set_weights(model.get_weights())
-        return copy
+        """A copy of the model, with a `Scale` on every branch that has no weights."""
+        bare = {}
+        for group in groups:
+            if group.kind == "branch" and not group.frozen:
+                owned = {unit for m in group.members for unit in m.units.tolist()}
+                for number, gate in enumerate(group.gates):
+                    if number not in owned:
+                        bare[gate.layer, gate.call, gate.input] = gate
+
+        def before(name, index, number, tensor):
+            gate = bare.get((name, index, number))
+            if gate is None:
+                return tensor
+            return layers.Scale(name=partitions.scale_name(gate))(tensor)
+
+        return base.graft(model, before=before)
 
     def optimizer(self, model, groups):
         """ProxSGD over the groups of the penalty.
@@ -109,6 +129,8 @@ class GSparsity(base.Method):
         ignore = [pattern for pattern in config["ignore"].split(",") if pattern]
         if config["partition"] == "unit":
             found = partitions.units(model, groups, config["carriers"], ignore)
+        elif config["partition"] == "operation":
+            found = partitions.branches(model, groups, ignore)
         else:
             found = partitions.by_shape(model, config["partition"], ignore)
         return self._optimizer(found)
@@ -121,21 +143,22 @@ class GSparsity(base.Method):
         return optimizer_of(model).finalize(threshold)
 
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
-        """Units that something still writes once dead groups are zero."""
+        """Units and branches that something still writes once dead groups are zero."""
         optimizer = optimizer_of(model)
         values = optimizer.partition.emptied(
             optimizer.values(), optimizer.dead(self._config["threshold"])
         )
         keep = {}
         for group in groups:
-            if group.frozen or group.kind != "unit":
+            if group.frozen:
                 continue
-            alive = np.zeros(group.size, bool)
+            alive, written = np.zeros((2, group.size), bool)
             for member in group.members:
                 if member.role == records.PRODUCER and member.path in values:
-                    written = member.slices(values[member.path]).any(axis=1)
-                    np.logical_or.at(alive, member.units, written)
-            keep[group.name] = alive
+                    own = member.slices(values[member.path]).any(axis=1)
+                    np.logical_or.at(alive, member.units, own)
+                    written[member.units] = True
+            keep[group.name] = alive | ~written  # no weights, no verdict
         return keep
 
     def trace(self, model, groups) -> dict:

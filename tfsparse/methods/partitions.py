@@ -123,6 +123,55 @@ def units(
     return records.Partition(labels, tuple(names), followers=followers)
 
 
+def branches(
+    model, groups: Sequence[records.UnitGroup], ignore: Sequence[str] = ()
+) -> records.Partition:
+    """Branches of Adds: all that only one input of an Add needs is one group.
+
+    Where a branch holds an Add of its own, the inner one's weights are the inner's.
+
+    Args:
+        model: The model that the groups were found in, or a copy with `Scale`s.
+        groups: From `find_groups(model, ("branch",))`; frozen ones are left out.
+        ignore: Patterns of group names or variable paths without a penalty.
+
+    Returns:
+        A Partition with one label for each branch that has weights.
+
+    Raises:
+        ValueError: No branch is left.
+
+    Example:
+        >>> branches(net, tfsparse.find_groups(net, ("branch",))).names
+        ('add:branches[0]', 'add:branches[1]')
+    """
+    variables = {v.path: v for v in model.trainable_variables}
+    owned: dict[str, list[str]] = {}
+    for group in groups:
+        if group.frozen or group.kind != "branch" or _named(group.name, ignore):
+            continue
+        for number, gate in enumerate(group.gates):
+            paths = {m.path for m in group.members if (m.units == number).all()}
+            paths.add(f"{scale_name(gate)}/factor")
+            own = [p for p in paths if p in variables and not _named(p, ignore)]
+            owned[f"{group.name}[{number}]"] = own
+    inner_last = sorted(owned, key=lambda name: -len(owned[name]))
+    owner = {path: name for name in inner_last for path in owned[name]}
+    names = [name for name in owned if name in set(owner.values())]
+    labels = {
+        path: np.full([1] * len(variables[path].shape), names.index(name), "int32")
+        for path, name in owner.items()
+    }
+    _some(labels, ignore)
+    return records.Partition(labels, tuple(names))
+
+
+def scale_name(gate: records.Gate) -> str:
+    """The name of the `Scale` that stands where a branch without weights ends."""
+    call = f"_{gate.call}" if gate.call else ""
+    return f"{gate.layer}{call}_{gate.input}_scale".replace("/", "_")
+
+
 def operations(
     model, members: Mapping[str, Sequence[str]], ignore: Sequence[str] = ()
 ) -> records.Partition:

@@ -10,7 +10,7 @@ import zipfile
 
 import keras
 
-from tfsparse.zoo import lenet, tiny, vgg
+from tfsparse.zoo import cells, lenet, tiny, vgg
 
 MODELS = {
     "lenet_300_100": lenet.lenet_300_100,
@@ -19,6 +19,8 @@ MODELS = {
     "vgg16": vgg.vgg16,
     "resnet8": tiny.resnet8,
     "ds_cnn": tiny.ds_cnn,
+    "cells": cells.cells,
+    "darts_v2": cells.darts_v2,
 }
 """Builders by the name that `--model` takes; each turns an input into logits."""
 
