@@ -311,3 +311,88 @@ def test_the_main_job_runs_it(tmp_path):
         == 65 * units[0] + (units[0] + 1) * units[1] + (units[1] + 1) * 10
     )
     assert (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("depth", ["flat", "nested"])
+def test_branches_of_adds_are_groups(depth):
+    image = keras.Input((8, 8, 3))
+    stem = layers.Conv2D(4, 3, padding="same", name="stem")(image)
+    y = layers.Conv2D(4, 3, padding="same", use_bias=False, name="a")(stem)
+    y = layers.BatchNormalization(name="n")(y)
+    if depth == "nested":
+        inner = layers.Conv2D(4, 1, name="c")(y)
+        y = layers.Add(name="inner")([inner, y])
+    pool = layers.MaxPooling2D(3, 1, "same")(stem)
+    x = layers.Add(name="sum")([stem, y, pool])
+    model = keras.Model(image, layers.Dense(2)(layers.Flatten()(x)))
+    method = GSparsity(partition="operation")
+    groups = tfsparse.find_groups(model, method.kinds)
+    running = method.prepare(model, groups)
+    scales = {layer.name for layer in running.layers if layer.name.endswith("_scale")}
+    own = {
+        path: int(labels.max())
+        for path, labels in partitions.branches(running, groups).labels.items()
+    }
+    names = partitions.branches(running, groups).names
+    found = {path: names[label] for path, label in own.items()}
+    wanted = {
+        "sum_0_scale/factor": "sum:branches[0]", "sum_2_scale/factor": "sum:branches[2]",
+        "a/kernel": "sum:branches[1]", "n/gamma": "sum:branches[1]",
+        "n/beta": "sum:branches[1]",
+    }  # fmt: skip
+    assert scales == {"sum_0_scale", "sum_2_scale"} | (
+        {"inner_1_scale"} if depth == "nested" else set()
+    )
+    if depth == "nested":
+        wanted["inner_1_scale/factor"] = "inner:branches[1]"
+        wanted |= {f"c/{name}": "inner:branches[0]" for name in ("kernel", "bias")}
+    assert found == wanted
+    x = np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype("float32")
+    assert np.allclose(model(x), running(x), atol=1e-5)
+
+
+def test_dead_operations_and_their_wires_leave(digits):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 1))
+    x = layers.Conv2D(8, 3, padding="same", name="stem")(image)
+    y = layers.Conv2D(8, 3, padding="same", use_bias=False, name="conv")(x)
+    y = layers.ReLU()(layers.BatchNormalization(name="norm")(y))
+    z = layers.Conv2D(8, 5, padding="same", name="wide", activation="relu")(x)
+    pool = layers.MaxPooling2D(3, 1, "same", name="pool")(x)
+    x = layers.Add(name="sum")([x, y, z, pool])
+    x = layers.Flatten()(x)
+    model = keras.Model(image, layers.Dense(10, name="out")(x))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(
+        keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"], jit_compile=False
+    )
+    (x, y), (x_test, y_test) = digits
+    method = GSparsity(0.08, partition="operation", ignore="stem*")
+    found = tfsparse.fit_shrinking(
+        model, method, x, y, epochs=14, shrink_epochs=12, batch_size=50, shuffle=False
+    )
+    live = found.history[-1]["live"]["sum:branches"]
+    assert live == 2
+    left = {layer.name for layer in found.model.layers}
+    assert left.isdisjoint({"wide", "pool"}) and {"conv", "norm", "sum"} <= left
+    assert not any("Scale" in type(layer).__name__ for layer in found.model.layers)
+    weights = {v.path: v for v in found.model.trainable_variables}
+    factors = [
+        layer.scale
+        for layer in found.model.layers
+        if isinstance(layer, layers.Rescaling)
+    ]
+    assert len(factors) == 1 and 0 < factors[0] <= 1  # of the identity, which lives
+    assert all(np.abs(v).max() > 0 for p, v in weights.items() if "kernel" in p)
+    answers = found.model.predict(x_test, verbose=0).argmax(-1)
+    assert (answers == y_test).mean() > 0.85
+
+
+def test_layers_that_do_not_train_keep_their_units(digits):
+    model = image_net()
+    model.get_layer("b").trainable = False
+    method = GSparsity(0.03)
+    groups = tfsparse.find_groups(model)
+    running = method.prepare(model, groups)
+    optimizers.recompile(running, model, method.optimizer(running, groups))
+    assert method.keep(running, groups)["b"].all()

@@ -41,6 +41,7 @@ class State:
         removals: What left the running model so far.
         settled: The epoch from which the penalty is off; None while it is on.
         reasons: Group name -> why dead units of it had to stay.
+        groups: Groups of the penalty before anything left.
         settling: What `discretisation` found as the penalty ended.
     """
 
@@ -49,6 +50,7 @@ class State:
     removals: list[records.Removal] = dataclasses.field(default_factory=list)
     settled: int | None = None
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)
+    groups: int = 0
     settling: list[dict] = dataclasses.field(default_factory=list)
 
 
@@ -229,6 +231,8 @@ def run(
     Raises:
         TrainingError: Everything died, or the loss is not finite.
     """
+    if not state.history:
+        state.groups = method.groups(state.model)
     for epoch in range(len(state.history), epochs):
         with meters.metered() as spent:
             logs = fit_epoch(state.model, epoch)
@@ -250,7 +254,12 @@ def run(
             met = target is not None and share(cost, target) <= 1
             if met or epoch + 1 >= shrink_epochs:
                 if accuracy is not None:
-                    state.settling = discretisation(state.model, method, accuracy)
+                    rows = discretisation(state.model, method, accuracy)
+                    gone = state.groups - method.groups(state.model)
+                    state.settling = [
+                        {**r, "dead": gone + r["dead"], "groups": state.groups}
+                        for r in rows
+                    ]
                 method.settle(state.model)
                 method.set_strength(state.model, 0.0)
                 state.settled = epoch + 1
@@ -291,8 +300,8 @@ def discretisation(model, method, accuracy: Callable[[Any], float]) -> list[dict
         accuracy: `model -> accuracy`.
 
     Returns:
-        Rows of `threshold` (None: the model as it is), `dead` and `groups` (counts) and
-        `accuracy`; none for a method without thresholds.
+        Rows of `threshold` (None: the model as it is), `dead` (groups) and `accuracy`;
+        none for a method without thresholds.
 
     Reference: GSparsity, Table 2.
     """
@@ -312,7 +321,7 @@ def discretisation(model, method, accuracy: Callable[[Any], float]) -> list[dict
         )
         for variable, value in zip(held, before, strict=True):
             variable.assign(value)
-    return [{**row, "groups": len(dead)} for row in rows]
+    return rows
 
 
 def collect(model, keep):

@@ -401,6 +401,7 @@ def _to_json(state: shrinking.State) -> dict:
     return {
         "settled": state.settled,
         "reasons": state.reasons,
+        "groups": state.groups,
         "settling": state.settling,
         "removals": [dataclasses.asdict(r) for r in state.removals],
     }

@@ -55,6 +55,10 @@ class Method(abc.ABC):
     def set_strength(self, model, value: float) -> None:
         """Sets the penalty of a prepared model while it trains; 0 ends it."""
 
+    def groups(self, model) -> int:
+        """How many groups the penalty of a prepared model has; 0 where none is told."""
+        return 0
+
     def settle(self, model, threshold: float | None = None) -> np.ndarray | None:
         """Makes what has died exactly zero, before it leaves; nothing by default.
 

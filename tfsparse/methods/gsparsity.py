@@ -138,6 +138,9 @@ class GSparsity(base.Method):
     def set_strength(self, model, value: float) -> None:
         optimizer_of(model).mu.assign(value)
 
+    def groups(self, model) -> int:
+        return optimizer_of(model).partition.groups
+
     def settle(self, model, threshold: float | None = None) -> np.ndarray:
         threshold = self._config["threshold"] if threshold is None else threshold
         return optimizer_of(model).finalize(threshold)

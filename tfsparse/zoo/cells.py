@@ -29,23 +29,26 @@ def darts_v2(inputs, outputs: int, width):
 
     Reference: Liu et al. 2019, arXiv:1806.09055; GSparsity, appendix D.
     """
-    return _network(inputs, outputs, width(36), 20)
+    return _network(inputs, outputs, width(36), 20, (6, 13))
 
 
 def cells(inputs, outputs: int, width):
-    """The same cells in a network for small images: 5 cells, 8 filters at first."""
-    return _network(inputs, outputs, width(8), 5)
+    """Three of the same cells for small grey images, 8 filters at first.
+
+    The stem halves the image, the second cell again; 24 operations.
+    """
+    return _network(inputs, outputs, width(8), 3, (1,), stem_strides=2)
 
 
-def _network(x, outputs: int, filters: int, count: int):
-    """A stem, cells of which two halve the image, a pooling, a classifier."""
-    before = last = _norm(
-        layers.Conv2D(3 * filters, 3, padding="same", use_bias=False, name="stem")(x),
-        "stem",
-    )
+def _network(x, outputs: int, filters: int, count: int, halving, stem_strides: int = 1):
+    """A stem, cells of which some halve the image, a pooling, a classifier."""
+    stem = layers.Conv2D(
+        3 * filters, 3, stem_strides, "same", use_bias=False, name="stem"
+    )(x)
+    before = last = _norm(stem, "stem")
     halved = False
     for number in range(count):
-        halves = number in (count // 3, 2 * count // 3)
+        halves = number in halving
         filters *= 2 if halves else 1
         name = f"cell{number + 1}"
         new = _cell(name, "reduction" if halves else "normal", before, last, filters,
