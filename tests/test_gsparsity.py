@@ -125,6 +125,25 @@ def test_operations_span_layers():
     }  # fmt: skip
 
 
+def test_some_groups_may_weigh_more():
+    model = small_net()
+    found = tfsparse.find_groups(model)
+    method = GSparsity(0.1, scaling="sqrt", multipliers="a=2,b*=0.5")
+    partition = method.optimizer(model, found).partition
+    bases = [name.split("[")[0] for name in partition.names]
+    assert set(bases) == {"a", "b"}
+    wanted = [{"a": 2.0, "b": 0.5}[base] for base in bases]
+    assert partition.multipliers.tolist() == wanted
+    shapes = GSparsity(0.1, partition="filter", multipliers="a/*=3")
+    partition = shapes.optimizer(model, found).partition
+    factors = dict(zip(partition.names, partition.multipliers, strict=True))
+    assert factors["a/kernel[0]"] == 3 and factors["b/kernel[0]"] == 1
+    with pytest.raises(ValueError, match="`multipliers` must map patterns.*'q': 2.0"):
+        GSparsity(multipliers="q=2").optimizer(model, found)
+    with pytest.raises(ValueError, match="`multipliers` must be a list.*'a'"):
+        GSparsity(multipliers="a")
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [

@@ -341,7 +341,7 @@ def test_mu_is_a_variable(digits):
     assert ProxSGD.from_config(optimizer.get_config()).get_config()["mu"] == 0.0
 
 
-def test_a_step_with_nan_is_refused(digits):
+def test_a_step_with_nan_is_refused(digits, caplog):
     (x, y), _ = digits
     model = net()
     optimizer = ProxSGD(coupled(model), 0.01, 0.5, 0.1, "group")
@@ -354,6 +354,11 @@ def test_a_step_with_nan_is_refused(digits):
         np.testing.assert_array_equal(before, now)
     for before, now in zip(slots, optimizer.averages + optimizer.squares, strict=True):
         np.testing.assert_array_equal(before, now)
+    optimizer.finalize()
+    optimizer.finalize()
+    assert [r.getMessage().split(":")[0] for r in caplog.records] == [
+        "1 steps were refused and changed no weight"
+    ]
 
 
 def test_a_hundred_thousand_groups():

@@ -140,6 +140,18 @@ def test_no_method_and_sgd(tmp_path):
     assert report["stages"][0]["params"] == report["stages"][-1]["params"]
 
 
+def test_rates_may_drop_and_weights_decay(tmp_path):
+    folder = str(tmp_path / "run")
+    flags = ("--method=none", "--optimizer=sgd", "--drop_every=1", "--epochs=3")
+    more = ("--settle_learning_rate=0.1", "--weight_decay=0.01", "--formats=keras")
+    assert main(folder, *flags, *more) == 0
+    for epoch, rate in ((2, 0.01), (3, 0.001)):
+        path = f"{folder}/checkpoints/sparse/epoch-{epoch:04d}/model.keras"
+        optimizer = keras.saving.load_model(path).optimizer
+        assert float(optimizer.learning_rate) == pytest.approx(rate)
+        assert optimizer.weight_decay == 0.01 and optimizer.momentum == 0.9
+
+
 def test_npz_and_own_model_and_features(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 12)).astype("float32")

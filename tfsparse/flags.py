@@ -45,6 +45,7 @@ class RunConfig:
     carriers: bool = True
     threshold: float = 1e-6
     ignore: str = ""
+    multipliers: str = ""
     dense_epochs: int = 0
     epochs: int = 20
     shrink_epochs: int = 10
@@ -52,6 +53,8 @@ class RunConfig:
     trials: int = 0
     remove: bool = True
     optimizer: str = "adam"
+    weight_decay: float = 0.0
+    drop_every: int = 0
     learning_rate: float = 3e-3
     settle_learning_rate: float = 2e-3
     fine_tune_epochs: int = 5
@@ -92,6 +95,7 @@ _HELP = {
     "carriers": "GSparsity: whether biases and BatchNorm scales belong to a unit.",
     "threshold": "GSparsity: norm up to which a group is dead.",
     "ignore": "GSparsity: patterns of groups without a penalty, such as stem*,head*.",
+    "multipliers": "GSparsity: factors on the penalty of groups, such as stage2*=2.",
     "dense_epochs": "Also train the untouched model that long, to compare with.",
     "epochs": "Epochs of the sparse stage, those without penalty included.",
     "shrink_epochs": "The penalty lasts at most that many epochs.",
@@ -99,6 +103,8 @@ _HELP = {
     "trials": "Bisect the strength to meet the target, in at most that many trials.",
     "remove": "Remove dead units from the running model, not only at its end.",
     "optimizer": "Optimizer of every stage.",
+    "weight_decay": "Of that optimizer, decoupled from the gradient.",
+    "drop_every": "Divide all rates by 10 every so many epochs, instead of the cosine.",
     "learning_rate": "While the penalty is on, constant.",
     "settle_learning_rate": "After it, falling to 0 along a cosine.",
     "fine_tune_epochs": "Epochs of the stripped model.",
@@ -194,8 +200,9 @@ def check(config: RunConfig) -> None:
     for name in positive:
         if not getattr(config, name) > 0:
             raise _wrong(config, name, "positive")
-    for name in ("trials", "dense_epochs", "fine_tune_epochs", "shrink_epochs", "strength", "seed",
-                 "decay", "settle_learning_rate", "fine_tune_learning_rate"):  # fmt: skip
+    for name in ("trials", "drop_every", "weight_decay", "dense_epochs",
+                 "fine_tune_epochs", "shrink_epochs", "strength", "seed", "decay",
+                 "settle_learning_rate", "fine_tune_learning_rate"):  # fmt: skip
         if not 0 <= getattr(config, name) < float("inf"):
             raise _wrong(config, name, "0 or more")
     for name in ("gamma", "validation"):

@@ -198,7 +198,9 @@ def _fit_plain(job: Run, stage: str, model, epochs: int, rate: float):
         latest = checkpoints.Checkpoint(model)
     with job.progress.stage(stage, epochs, _steps(job)) as bar:
         for epoch in range(len(latest.history), epochs):
-            latest.model.optimizer.learning_rate.assign(_cosine(rate, epoch, epochs))
+            latest.model.optimizer.learning_rate.assign(
+                _rate(job.config, rate, epoch, epochs)
+            )
             with meters.metered() as spent:
                 logs = _fit_epoch(job, latest.model, stage, epoch, bar)
             logs.update(spent)
@@ -279,8 +281,11 @@ def _shrink(
 
     def fit_epoch(model, epoch):
         rate = method.learning_rate or config.learning_rate
+        if state.settled is None and config.drop_every:
+            rate = _rate(config, rate, epoch, config.epochs)
         if state.settled is not None:
-            rate = _cosine(
+            rate = _rate(
+                config,
                 method.learning_rate or config.settle_learning_rate,
                 epoch - state.settled,
                 config.epochs - state.settled,
@@ -348,10 +353,11 @@ def _reseed(model, seed: tuple[int, ...]) -> None:
 
 def _compile(job: Run, model, rate: float, optimizer=None) -> None:
     mirrored = job.strategy.num_replicas_in_sync > 1
+    decay = job.config.weight_decay or None
     if optimizer is None and job.config.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(rate)
+        optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
     elif optimizer is None:
-        optimizer = keras.optimizers.SGD(rate, momentum=0.9)
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9, weight_decay=decay)
     model.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -363,7 +369,10 @@ def _compile(job: Run, model, rate: float, optimizer=None) -> None:
     )
 
 
-def _cosine(rate: float, epoch: int, epochs: int) -> float:
+def _rate(config: flags.RunConfig, rate: float, epoch: int, epochs: int) -> float:
+    """The learning rate of an epoch without penalty: along a cosine, or in drops."""
+    if config.drop_every:
+        return rate * 0.1 ** (epoch // config.drop_every)
     return 0.5 * rate * (1 + math.cos(math.pi * epoch / max(1, epochs)))
 
 

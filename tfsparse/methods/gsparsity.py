@@ -37,6 +37,8 @@ class GSparsity(base.Method):
         threshold: Norm up to which a group is dead.
         ignore: Patterns, separated by commas, of groups without a penalty: of units by
             the groups' names, else by the variables' paths. `stem*,head*`.
+        multipliers: Patterns, as in `ignore`, with factors on their penalty:
+            `stage2*=2,stage3*=2`.
 
     Raises:
         ValueError: An argument outside its range.
@@ -63,6 +65,7 @@ class GSparsity(base.Method):
         carriers: bool = True,
         threshold: float = 1e-6,
         ignore: str = "",
+        multipliers: str = "",
     ):
         if partition not in PARTITIONS:
             raise ValueError(
@@ -80,7 +83,9 @@ class GSparsity(base.Method):
             "carriers": carriers,
             "threshold": threshold,
             "ignore": ignore,
+            "multipliers": multipliers,
         }
+        self._multipliers = _factors(multipliers)
         self.learning_rate = eps
         if partition == "operation":
             self.kinds = ("unit", "branch")
@@ -133,6 +138,8 @@ class GSparsity(base.Method):
             found = partitions.branches(model, groups, ignore)
         else:
             found = partitions.by_shape(model, config["partition"], ignore)
+        if self._multipliers:
+            found = partitions.weighted(found, self._multipliers)
         return self._optimizer(found)
 
     def set_strength(self, model, value: float) -> None:
@@ -172,6 +179,21 @@ class GSparsity(base.Method):
         for name, norm in zip(optimizer.partition.names, norms, strict=True):
             found.setdefault(name.rsplit("[", 1)[0], []).append(float(norm))
         return {name: sorted(own) for name, own in found.items()}
+
+
+def _factors(text: str) -> dict[str, float]:
+    """Reads `stage2*=2,stage3*=2`."""
+    found = {}
+    for part in filter(None, text.split(",")):
+        pattern, _, factor = part.partition("=")
+        try:
+            found[pattern.strip()] = float(factor)
+        except ValueError as error:
+            raise ValueError(
+                f"`multipliers` must be a list such as stage2*=2,stage3*=2. Received: "
+                f"{part!r}."
+            ) from error
+    return found
 
 
 def optimizer_of(model) -> proxsgd.ProxSGD:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import logging
 from collections.abc import Mapping
 
 import keras
@@ -11,6 +12,8 @@ from keras import ops
 
 from tfsparse import numerics, records
 from tfsparse.optimizers import blocks
+
+_LOG = logging.getLogger(__name__)
 
 TAUS = ("constant", "group", "element")
 SCALINGS = {"none": 0.0, "sqrt": 0.5, "inverse_sqrt": -0.5}
@@ -134,6 +137,7 @@ class ProxSGD(keras.optimizers.Optimizer):
             self.squares = self.add_optimizer_variables(variables, "square")
         self._blocks = blocks.lay_out(self.partition, variables, SCALINGS[self.scaling])
         self._grouped = {part.index for block in self._blocks for part in block.slices}
+        self._told = 0
         self._paths = [v.path for v in variables]
         self._boxes = [
             next((b for p, b in self.bounds.items() if fnmatch.fnmatchcase(v.path, p)), None)
@@ -331,7 +335,19 @@ class ProxSGD(keras.optimizers.Optimizer):
             raise ValueError(f"`threshold` must be >= 0. Received: {threshold!r}.")
         if not self.built:
             raise ValueError("A partition needs an optimizer that has been built.")
+        self._tell_refused()
         return self.norms() <= threshold
+
+    def _tell_refused(self) -> None:
+        """Logs how many steps were refused since this was last told."""
+        refused = int(ops.convert_to_numpy(self.refused))
+        if refused > self._told:
+            _LOG.warning(
+                "%d steps were refused and changed no weight: their gradients were not "
+                "finite. Look for nan in the data, or lower the learning rate.",
+                refused - self._told,
+            )
+        self._told = refused
 
     def finalize(self, threshold: float = 1e-6) -> np.ndarray:
         """Sets the groups that have died to exact zero, and their averages with them.
