@@ -115,11 +115,20 @@ def _tests(folder: str) -> int:
 
 
 def main(wanted: list[str]) -> int:
-    """Runs the mutants that have no result yet."""
+    """Runs the mutants that have no result yet, and those that survived."""
+    made = [
+        (name, line, kind, (RULES / name).read_text().splitlines()[line - 1].strip())
+        for name, line, kind, _ in mutants()
+    ]
     rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    rows = [
+        row
+        for row in rows
+        if (row["file"], row["line"], row["kind"], row["code"]) in made
+        and not row["survived"]
+    ]
     have = {(row["file"], row["line"], row["kind"], row["code"]) for row in rows}
-    for name, line, kind, source in mutants():
-        code = (RULES / name).read_text().splitlines()[line - 1].strip()
+    for (name, line, kind, code), (*_, source) in zip(made, mutants(), strict=True):
         if (name, code) in EQUIVALENT:
             continue
         if wanted and f"{name}:{line}" not in wanted:
