@@ -72,7 +72,8 @@ def row(name: str, rounds: int, steps: int) -> dict:
             jit_compile=False,
             steps_per_execution=steps,
         )
-        step = model.make_train_function()
+        model.make_train_function()
+        step = model.train_function
         stream = iter(batches)
         step(stream)  # traces
         running[kind] = (lambda step=step, stream=stream: step(stream)), model

@@ -114,6 +114,35 @@ def benchmark_lines() -> list[str]:
                 f"on the test split, mean of {len(criteria['models'])} seeds: "
                 f"{', '.join(words)}."
             )
+    cost = _read("proxsgd_cost.json")
+    if cost:
+        parts = [
+            f"{r['model']} ({r['groups']:,} groups) {r['to_sgd']:.2f} and {r['to_adam']:.2f}"
+            for r in cost["rows"]
+        ]
+        lines.append(
+            "- A training step with ProxSGD beside one with Keras's SGD with momentum and "
+            f"one with Adam, times as long (median): {', '.join(parts)}."
+        )
+    against = _read("proximal_against_subgradient.json")
+    if against:
+        best: dict[str, dict] = {}
+        for r in against["rows"]:
+            if (
+                r["objective"] < best.get(r["kind"], r)["objective"]
+                or r["kind"] not in best
+            ):
+                best[r["kind"]] = r
+        parts = [
+            f"{kind} at {r['rate']:g} {r['dead'][-1]['1e-06']} of {r['groups']} groups "
+            f"up to 1e-6, objective {r['objective']:.3f}, accuracy {r['accuracy']:.2%}"
+            for kind, r in best.items()
+        ]
+        lines.append(
+            "- ProxSGD against a subgradient of the same penalty, LeNet-5, "
+            f"{against['epochs']} epochs, best rate of four: {'; '.join(parts)} "
+            f"([plot]({RESULTS}/proximal_against_subgradient.png))."
+        )
     mutations = _read("mutations.json")
     if mutations:
         left = sum(row["survived"] for row in mutations["rows"])
@@ -128,6 +157,68 @@ def benchmark_lines() -> list[str]:
             f"{exact['worst']:.1e}."
         )
     return lines
+
+
+def gsparsity_tables() -> list[str]:
+    """Strength against cost, operations, and budgets against magnitude pruning."""
+    lines = []
+    sweep = _read("gsparsity_sweep.json")
+    if sweep:
+        lines += [
+            "GSparsity on LeNet-5 and MNIST, one run for each strength; accuracy on the test "
+            "split as trained, with groups up to each norm set to zero, and of the int8 file "
+            f"after retraining ([plot]({RESULTS}/gsparsity_sweep.png)).",
+            "",
+            "| mu | as trained | 1e-6 | 1e-3 | 0.5 | retrained, int8 | dead | MACs | parameters |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for r in sweep["rows"]:
+            accuracies = " | ".join(f"{s['accuracy']:.2%}" for s in r["settling"])
+            dead = r["settling"][1]["dead"] / r["settling"][1]["groups"]
+            lines.append(
+                f"| {r['strength']:g} | {accuracies} | {r['mcu']:.2%} | {dead:.0%} "
+                f"| {r['macs']:,} | {r['params']:,} |"
+            )
+    operations = _read("operation_pruning.json")
+    if operations:
+        whole = operations["rows"][0]["params"]
+        lines += [
+            "",
+            "Whole operations of three DARTS-V2 cells on MNIST, each a group:",
+            "",
+            "| mu | as trained | 1e-6 | 1e-3 | 0.5 | retrained | operations left | parameters "
+            "| inference of 500 |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for r in operations["rows"]:
+            accuracies = " | ".join(f"{s['accuracy']:.2%}" for s in r["settling"])
+            left = r["groups"] - r["settling"][1]["dead"]
+            lines.append(
+                f"| {r['strength']:g} | {accuracies} | {r['retrained']:.2%} "
+                f"| {left} of {r['groups']} | {r['params'] / whole:.1%} "
+                f"| {r['milliseconds']:.0f} ms |"
+            )
+    budgets = _read("gsparsity_against_magnitude.json")
+    if budgets:
+        lines += [
+            "",
+            "GSparsity against magnitude pruning to the same number of parameters (l2: filters, "
+            "`tfsparse.prune`; tfmot: single weights, as many non-zeros), same retraining, "
+            "int8 files on the test split, mean over seeds:",
+            "",
+            "| network | budget | method | seeds | accuracy | lost | file | gzipped | inference |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for r in sorted(
+            budgets["summary"], key=lambda r: (r["net"], -r["budget"], r["kind"])
+        ):
+            lines.append(
+                f"| {r['net']} | {r['budget']:,} | {r['kind']} | {r['seeds']} "
+                f"| {r['accuracy']:.2%} ± {r['spread']:.2%} | {r['added_error']:.2%} "
+                f"| {r['file_bytes']:,.0f} B | {r['gzip_bytes']:,.0f} B "
+                f"| {r['microseconds']:.0f} µs |"
+            )
+    return [*lines, ""] if lines else []
 
 
 def zoo_table() -> list[str]:
@@ -172,7 +263,9 @@ def main() -> int:
     head, rest = text.split(START, 1)
     first, rest = rest.split("\n", 1)
     _, tail = rest.split(END, 1)
-    body = "\n".join([*models_table(), "", *benchmark_lines(), "", *zoo_table()])
+    body = "\n".join(
+        [*models_table(), "", *benchmark_lines(), "", *gsparsity_tables(), *zoo_table()]
+    )
     files.write_text("README.md", f"{head}{START}{first}\n{body}\n{END}{tail}")
     return 0
 

@@ -149,59 +149,88 @@ class ProxSGD(keras.optimizers.Optimizer):
             return super()._backend_update_step(
                 grads, trainable_variables, learning_rate
             )
-        self._update(
-            list(zip(grads, trainable_variables, strict=True)),
-            list(grads),
-            learning_rate,
-            lambda variable, step, *arguments: step(variable, *arguments),
-        )
+        self._update_here(zip(grads, trainable_variables, strict=True), learning_rate)
         return None
 
     def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate):
         """The step under tf.distribute, gradients summed over the replicas."""
         pairs = [(g, v) for g, v in grads_and_vars if g is not None]
         first = [distribution.experimental_local_results(g)[0] for g, _ in pairs]
+        if distribution.num_replicas_in_sync == 1:
+            variables = [v for _, v in pairs]
+            self._update_here(zip(first, variables, strict=True), learning_rate)
+            return
 
         def on_every_replica(variable, step, *arguments):
             if isinstance(variable, keras.Variable):
                 variable = variable.value  # TensorFlow's own
             distribution.extended.update(variable, step, args=arguments, group=False)
 
-        self._update(pairs, first, learning_rate, on_every_replica)
+        finite = self._are_finite(first)
+        self._update(pairs, finite, finite, learning_rate, on_every_replica)
 
-    def _update(self, pairs, gradients, learning_rate, run) -> None:
+    def _update_here(self, pairs, learning_rate) -> None:
+        """The step on one device, or where the backend spreads tensors itself."""
+        gradients, variables = zip(*pairs, strict=True)
+        gradients = [
+            ops.cast(ops.convert_to_tensor(g), v.dtype)
+            for g, v in zip(gradients, variables, strict=True)
+        ]
+        averages = [
+            ops.convert_to_tensor(self.averages[self._get_variable_index(v)])
+            for v in variables
+        ]
+        finite = self._are_finite(gradients)
+        # In place of gradients that are not finite, averages move no average.
+        gradients = ops.cond(finite, lambda: gradients, lambda: averages)
+        self._update(
+            list(zip(gradients, variables, strict=True)),
+            finite,
+            None,
+            learning_rate,
+            lambda variable, step, *arguments: step(variable, *arguments),
+        )
+
+    def _are_finite(self, gradients):
+        """Whether all gradients are; counts the step as refused if not."""
+        finite = ops.isfinite(
+            sum(ops.sum(ops.cast(gradient, "float32")) for gradient in gradients)
+        )
+        refused = ops.cast(ops.logical_not(finite), self.refused.dtype)
+        self.assign_add(self.refused, refused)
+        return finite
+
+    def _update(self, pairs, finite, unchecked, learning_rate, run) -> None:
         """One step: averages and plain weights first, then the groups.
 
         Args:
             pairs: (gradient, variable), as `run` passes them on.
-            gradients: The same gradients as tensors.
+            finite: Whether the step is made.
+            unchecked: The same if the gradients may still hold what is not finite; None
+                if they have been replaced.
             learning_rate: eps.
             run: `(variable, step, *arguments)`, calls the step with the variable.
         """
-        finite = ops.isfinite(
-            sum(ops.sum(ops.cast(gradient, "float32")) for gradient in gradients)
-        )
-        self.assign_add(
-            self.refused, ops.cast(ops.logical_not(finite), self.refused.dtype)
-        )
         eps = ops.where(finite, ops.cast(learning_rate, "float32"), 0.0)
         for gradient, variable in pairs:
-            run(variable, self._average, gradient, finite, eps)
+            run(variable, self._average, gradient, finite, unchecked, eps)
         variables = self._trainable_variables
         for block in self._blocks:
             points = [self._point(variables[part.index]) for part in block.slices]
-            for part, *found in zip(
-                block.slices, *self._shrinkage(block, points), strict=True
-            ):
-                run(variables[part.index], self._shrink, eps, *found)
+            *found, moved = self._shrinkage(block, points)
+            if unchecked is not None:  # cheaper to work out anew than to send around
+                moved = [None] * len(moved)
+            for part, *known in zip(block.slices, *found, moved, strict=True):
+                run(variables[part.index], self._shrink, eps, *known)
 
-    def _average(self, variable, gradient, finite, eps) -> None:
+    def _average(self, variable, gradient, finite, unchecked, eps) -> None:
         """Updates the averages of a variable; the variable too, if it has no group."""
         index = self._get_variable_index(variable)
         average = ops.convert_to_tensor(self.averages[index])
         gradient = ops.cast(ops.convert_to_tensor(gradient), variable.dtype)
         rho = ops.cast(self._rho(), variable.dtype)
-        gradient = ops.where(finite, gradient, average)  # a refused step moves nothing
+        if unchecked is not None:
+            gradient = ops.where(unchecked, gradient, average)
         average = average + rho * (gradient - average)
         self.assign(self.averages[index], average)
         if self.squares:
@@ -234,8 +263,8 @@ class ProxSGD(keras.optimizers.Optimizer):
         correction = 1.0 - ops.power(self.beta, ops.maximum(steps, 1.0))
         return ops.sqrt(square / ops.cast(correction, square.dtype)) + 1e-8
 
-    def _shrinkage(self, block: blocks.Block, points) -> tuple[list, list]:
-        """For each slice of a block: the factor of its proximal map, and 1 / tau."""
+    def _shrinkage(self, block: blocks.Block, points) -> tuple[list, list, list]:
+        """For each slice of a block: the factor of its proximal map, 1 / tau, w - v / tau."""
         dtype = points[0][0].dtype
         mu = ops.cast(self.mu, dtype) * ops.cast(block.multipliers, dtype)
         if self.tau == "element":
@@ -247,7 +276,7 @@ class ProxSGD(keras.optimizers.Optimizer):
                 strength = block.spread(mu, part, 0.0)
                 factors.append(tau * own / (tau * own + strength + _TINY))
                 steps.append(1.0 / tau)
-            return factors, steps
+            return factors, steps, [None] * len(steps)
         tau = 1.0
         if self.tau == "group":
             tau = block.sum([rms for _, _, rms in points])
@@ -262,7 +291,8 @@ class ProxSGD(keras.optimizers.Optimizer):
         ]
         norms = ops.sqrt(block.sum([ops.square(b) for b in moved]))
         shrinkage = numerics.group_shrinkage(norms, mu / tau)
-        return [block.spread(shrinkage, part, 1.0) for part in block.slices], steps
+        factors = [block.spread(shrinkage, part, 1.0) for part in block.slices]
+        return factors, steps, moved
 
     def _root(self, block, weighted, taus, mu):
         """Norms of the groups after a proximal map in the metric of tau.
@@ -291,14 +321,19 @@ class ProxSGD(keras.optimizers.Optimizer):
             root = ops.maximum(root + ops.where(alive, step, 0.0), 0.0)
         return ops.where(alive, root, 0.0)
 
-    def _shrink(self, variable, eps, factor, step) -> None:
-        """Moves a variable towards its proximal point."""
+    def _shrink(self, variable, eps, factor, step, point=None) -> None:
+        """Moves a variable towards its proximal point; `point` is w - step v, if known."""
         index = self._get_variable_index(variable)
-        average = ops.convert_to_tensor(self.averages[index])
-        point = ops.convert_to_tensor(variable) - (
-            average if step is None else average * step
-        )
-        self._move(variable, index, factor * point, eps)
+        if point is None:
+            average = ops.convert_to_tensor(self.averages[index])
+            moved = average if step is None else average * step
+            point = ops.convert_to_tensor(variable) - moved
+        eps = ops.cast(eps, variable.dtype)
+        if self._boxes[index] is None:  # fewer passes over the weights than `_move`
+            weights = ops.convert_to_tensor(variable)
+            self.assign(variable, (1.0 - eps) * weights + (eps * factor) * point)
+        else:
+            self._move(variable, index, factor * point, eps)
 
     def _move(self, variable, index: int, point, eps) -> None:
         box = self._boxes[index]
