@@ -310,15 +310,16 @@ def test_the_main_job_bisects_and_resumes(tmp_path, capsys):
     assert len(report["method"]["settling"]) == 4
 
 
-def test_the_main_job_runs_it(tmp_path):
+def test_the_main_job_runs_it(tmp_path, capsys):
     folder = tmp_path / "run"
     code = train.main(
         ["train", "--data=digits", "--model=mlp", "--hidden=24,16", "--method=gsparsity",
          "--strength=0.03", "--epochs=10", "--shrink_epochs=8", "--fine_tune_epochs=1",
          "--batch_size=50", "--formats=keras,tflite_int8", "--tensorboard=false",
-         f"--workdir={folder}"]
+         "--target=params=50", f"--workdir={folder}"]
     )  # fmt: skip
     assert code == 0
+    assert "The target params=50 is not met yet: params=" in capsys.readouterr().out
     report = json.loads((folder / "report.json").read_text())
     kept = {g["name"]: (g["kept"], g["size"]) for g in report["groups"]}
     assert 0 < kept["fc1"][0] < 24 and 0 < kept["fc2"][0] < 16

@@ -471,7 +471,7 @@ def _in_process(code, argument, backend):
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="it runs this file")
 @pytest.mark.parametrize(
     "chosen",
-    ["lasso or nan or variable or hundred", pytest.param("", marks=pytest.mark.slow)],
+    ["nan or variable or hundred", pytest.param("", marks=pytest.mark.slow)],
 )
 def test_this_file_passes_on_jax(chosen):
     pytest.importorskip("jax")

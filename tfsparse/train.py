@@ -155,6 +155,7 @@ def _stages(job: Run, dense) -> dict:
         started["dense"] = _fit_dense(job, dense)
     sparse = _fit_sparse(job, dense)
     stripped, reasons = _strip(job, sparse.model)
+    _tell_missed(job, dense, stripped)
     tuned = _fine_tune(job, stripped)
     artifacts = _export(job, tuned.model)
     return _report(job, dense, started, sparse, stripped, reasons, tuned, artifacts)
@@ -248,6 +249,19 @@ def _fit_sparse(job: Run, dense) -> checkpoints.Checkpoint:
     found.state["trials"] = [dataclasses.asdict(t) for t in made]
     found.state["strength"] = made[best].strength
     return found
+
+
+def _tell_missed(job: Run, dense, stripped) -> None:
+    """Says so where the penalty's epochs ended before the target was met."""
+    target = flags.parse_target(job.config.target)
+    bounds = shrinking.absolute_target(target, measure(dense))
+    cost = measure(stripped)
+    if bounds and shrinking.share(cost, bounds) > 1:
+        left = ", ".join(f"{name}={getattr(cost, name):,}" for name in bounds)
+        job.progress.say(
+            f"The target {job.config.target} is not met yet: {left}. Raise --strength or "
+            "--shrink_epochs, or let --trials=8 find the strength."
+        )
 
 
 def _shrink(
