@@ -46,7 +46,8 @@ def test_shapes_of_kernels(shape, conv, dense):
     }
     labels = np.concatenate([own.ravel() for own in found.labels.values()])
     np.testing.assert_array_equal(labels, np.arange(np.prod(conv) + np.prod(dense)))
-    assert len(found.names) == found.groups == len(labels)
+    assert found.groups == len(labels)
+    assert len(found.names) == (0 if shape == "weight" else len(labels))
 
 
 def test_coupled_units_by_hand():
@@ -413,3 +414,39 @@ def test_layers_that_do_not_train_keep_their_units(digits):
     running.fit(*digits[0], epochs=1, verbose=0)
     keep = method.keep(running, tfsparse.find_groups(running))
     assert keep["b"].all() and not keep["a"].all()
+
+
+def test_a_layer_that_died_whole_keeps_a_unit_and_says_so(digits):
+    (x, y), _ = digits
+    image = keras.Input((8, 8, 1))
+    flat = layers.Flatten()(image)
+    parts = [layers.Dense(8, activation="relu", name=name)(flat) for name in "pq"]
+    joined = layers.Concatenate()(parts)
+    model = keras.Model(image, layers.Dense(10, name="out")(joined))
+    method = GSparsity(1e-4, multipliers="p=1000")
+    groups = tfsparse.find_groups(model)
+    running = method.prepare(model, groups)
+    running.compile(
+        method.optimizer(running, groups),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    running.fit(x, y, batch_size=50, epochs=4, verbose=0)
+    small, reasons = shrinking.finish(running, method)
+    assert reasons["p"] == "all of it died, and a layer keeps one unit"
+    assert small.get_layer("p").units == 1 and small.get_layer("q").units == 8
+    assert not np.any(small.get_layer("p").kernel)
+
+
+def test_single_weights_have_no_names():
+    model = small_net()
+    method = GSparsity(partition="weight")
+    optimizer = method.optimizer(model, ())
+    assert (
+        optimizer.partition.names == () and optimizer.partition.groups == 48 + 120 + 8
+    )
+    optimizer.build(model.trainable_variables)
+    model.optimizer = optimizer
+    assert len(method.trace(model, ())["weights"]) == 176
+    with pytest.raises(ValueError, match="must be for groups with names"):
+        GSparsity(partition="weight", multipliers="a*=2").optimizer(model, ())

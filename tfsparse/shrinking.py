@@ -378,7 +378,8 @@ def finish(model, method):
         StripError: The small model computes something else.
     """
     method.settle(model)
-    keep = spare_one(method.keep(model, find_groups(model, method.kinds)))
+    wanted = method.keep(model, find_groups(model, method.kinds))
+    keep = spare_one(wanted)
     lowered = lower(model)
     alive = dead.dead_units(lowered)
     folded, biases, reasons = fold.fold(lowered, alive)
@@ -386,7 +387,12 @@ def finish(model, method):
         name: np.where(alive[name], values, folded[name]) if name in alive else values
         for name, values in {**alive, **keep}.items()
     }
-    return remove_units(lowered, decided, biases), reasons
+    spared = {
+        name: "all of it died, and a layer keeps one unit"
+        for name, alive in wanted.items()
+        if not alive.any()
+    }
+    return remove_units(lowered, decided, biases), {**spared, **reasons}
 
 
 def spare_one(keep: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

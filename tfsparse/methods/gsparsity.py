@@ -176,7 +176,8 @@ class GSparsity(base.Method):
         optimizer = optimizer_of(model)
         norms = optimizer.norms()
         found: dict[str, list[float]] = {}
-        for name, norm in zip(optimizer.partition.names, norms, strict=True):
+        names = optimizer.partition.names or ("weights",) * len(norms)
+        for name, norm in zip(names, norms, strict=True):
             found.setdefault(name.rsplit("[", 1)[0], []).append(float(norm))
         return {name: sorted(own) for name, own in found.items()}
 

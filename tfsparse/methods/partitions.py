@@ -45,7 +45,8 @@ def by_shape(model, shape: str, ignore: Sequence[str] = ()) -> records.Partition
         ignore: Patterns of variable paths without a penalty, such as `head*`.
 
     Returns:
-        A Partition over the kernels of Dense and convolutional layers.
+        A Partition over the kernels of Dense and convolutional layers; of single weights
+        without names.
 
     Raises:
         ValueError: `shape` is unknown, or no kernel is left.
@@ -60,6 +61,7 @@ def by_shape(model, shape: str, ignore: Sequence[str] = ()) -> records.Partition
         )
     labels: dict[str, np.ndarray] = {}
     names: list[str] = []
+    start = 0
     for path, kernel in _kernels(model):
         if _named(path, ignore):
             continue
@@ -69,8 +71,10 @@ def by_shape(model, shape: str, ignore: Sequence[str] = ()) -> records.Partition
             for letter, size in zip(letters, kernel.shape, strict=True)
         ]
         count = int(np.prod(kept))
-        labels[path] = len(names) + np.arange(count, dtype="int32").reshape(kept)
-        names += [f"{path}[{number}]" for number in range(count)]
+        labels[path] = start + np.arange(count, dtype="int32").reshape(kept)
+        start += count
+        if shape != "weight":  # too many to name
+            names += [f"{path}[{number}]" for number in range(count)]
     _some(labels, ignore)
     return records.Partition(labels, tuple(names))
 
@@ -188,6 +192,8 @@ def weighted(
 
     Reference: GSparsity, appendix B, which doubles two stages.
     """
+    if not partition.names:
+        raise ValueError("`multipliers` must be for groups with names. Received: none.")
     bases = np.array([name.rsplit("[", 1)[0] for name in partition.names])
     known, inverse = np.unique(bases, return_inverse=True)
     own = np.ones(len(known))
