@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 import tfsparse
-from tfsparse import deploy, files, train, zoo
+from tfsparse import deploy, files, outcome, zoo
 from tfsparse.deploy import probe
 from tfsparse.layers import Filter
 
@@ -98,7 +98,7 @@ def main() -> None:
     document = {
         "command": "python benchmarks/exactness.py",
         "worst": max(row[key] for row in rows for key in keys if key in row),
-        "environment": train.environment(),
+        "environment": outcome.environment(),
         "rows": rows,
     }
     files.write_json(RESULTS, document)

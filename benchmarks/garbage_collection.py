@@ -23,7 +23,7 @@ import tempfile
 
 from matplotlib.figure import Figure
 
-from tfsparse import files, train
+from tfsparse import files, outcome
 
 RESULTS = os.path.join(os.path.dirname(__file__), "results", "garbage_collection")
 STAGES = ("history", "fine_tune_history")
@@ -183,7 +183,7 @@ def main() -> None:
         document = {
             "command": "python benchmarks/garbage_collection.py "
             f"--flagfile={chosen.flagfile}",
-            "environment": train.environment(),
+            "environment": outcome.environment(),
             "summary": {
                 **summarise(runs),
                 "memory_bytes": [p["bytes"] for p in memory],

@@ -22,7 +22,7 @@ import keras_tuner
 import numpy as np
 from matplotlib.figure import Figure
 
-from tfsparse import data, files, shrinking, train, zoo
+from tfsparse import data, files, fitting, outcome, zoo
 from tfsparse.graph import measure
 from tfsparse.methods import ShrinkNets
 
@@ -71,7 +71,7 @@ def shrink(images: Data, strength: float) -> dict:
         def on_epoch_end(self, epoch, logs=None):
             points.append([time.perf_counter() - started, logs["val_accuracy"]])
 
-    result = shrinking.fit_shrinking(
+    result = fitting.fit_shrinking(
         network(LARGEST),
         ShrinkNets(strength, decay=DECAY),
         *images.train,
@@ -211,7 +211,7 @@ def main() -> None:
             "command": f"python benchmarks/size_search.py --seconds {chosen.seconds:g}",
             "largest_params": measure(network(LARGEST)).params,
             "epochs_a_trial": EPOCHS,
-            "environment": train.environment(),
+            "environment": outcome.environment(),
             "rows": rows,
         }
         files.write_json(path, document)

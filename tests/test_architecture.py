@@ -39,7 +39,10 @@ ROOMS = {
 The plan's table did not know `files`, `meters`, `progress` and `checkpoints`.
 """
 
-CONDUCTORS = {"__init__", "train", "shrinking", "search.__main__", "flags", "tools"}
+CONDUCTORS = {
+    "__init__", "train", "shrinking", "fitting", "outcome", "search.__main__", "flags",
+    "tools",
+}  # fmt: skip
 
 TENSORFLOW = {"data", "gradients", "train", "deploy.export", "deploy.interpreters"}
 """The only modules that may say `import tensorflow`, or an interpreter of its files."""

@@ -9,7 +9,7 @@ from conformance import models
 from keras import layers
 
 import tfsparse
-from tfsparse import records, shrinking
+from tfsparse import fitting, records, shrinking
 from tfsparse.deploy import lower
 
 
@@ -42,7 +42,7 @@ def both_ways(digits):
             keras.utils.set_random_seed(3)
             model = digits_net()
             before = models.weights_of(model)
-            results[remove] = shrinking.fit_shrinking(
+            results[remove] = tfsparse.fit_shrinking(
                 model,
                 tfsparse.ShrinkNets(0.03, seed=1, decay=0.0),  # dead weights decay, too
                 x[:1000],
@@ -172,7 +172,7 @@ def test_callbacks_see_one_run(eager_removal):
     x, y = vectors()
     witness = Witness()
     history = keras.callbacks.History()
-    result = shrinking.fit_shrinking(
+    result = tfsparse.fit_shrinking(
         small_net(), Executioner(1e-3), x, y, epochs=3, callbacks=[witness, history]
     )
     assert witness.seen == ["train begins", 0, 1, 2, "train ends"]
@@ -185,7 +185,7 @@ def test_a_callback_may_stop_training():
     x, y = vectors()
     witness = Witness(stop_after=1)
     method = tfsparse.ShrinkNets(1e-3)
-    result = shrinking.fit_shrinking(
+    result = tfsparse.fit_shrinking(
         small_net(), method, x, y, epochs=5, callbacks=[witness]
     )
     assert witness.seen == ["train begins", 0, 1, "train ends"]
@@ -196,7 +196,7 @@ def test_a_callback_may_stop_training_in_an_epoch_of_removal(eager_removal):
     x, y = vectors()
     witness = Witness(stop_after=1)
     method = Executioner(1e-3)
-    result = shrinking.fit_shrinking(
+    result = tfsparse.fit_shrinking(
         small_net(), method, x, y, epochs=5, callbacks=[witness]
     )
     assert witness.seen == ["train begins", 0, 1, "train ends"]
@@ -208,7 +208,7 @@ def test_early_stopping_may_restore_the_best_weights(eager_removal):
     stop = keras.callbacks.EarlyStopping(
         "loss", mode="max", patience=1, restore_best_weights=True
     )
-    result = shrinking.fit_shrinking(
+    result = tfsparse.fit_shrinking(
         small_net(), Executioner(1e-3), x, y, epochs=4, callbacks=[stop]
     )
     assert result.model.get_layer("hidden").units < 6
@@ -221,7 +221,7 @@ def test_metric_objects_begin_every_epoch_anew(eager_removal):
         entropy = keras.metrics.SparseCategoricalCrossentropy(
             "entropy", from_logits=True
         )
-        result = shrinking.fit_shrinking(
+        result = tfsparse.fit_shrinking(
             small_net(metrics=[entropy], optimizer=keras.optimizers.Adam(0.2)),
             Executioner(0.0, decay=0.0),
             *(x, y),
@@ -243,7 +243,7 @@ def test_a_learning_rate_callback_survives_removals(eager_removal):
             rates.append(float(self.model.optimizer.learning_rate))
             self.model.optimizer.learning_rate = rates[-1] / 2
 
-    shrinking.fit_shrinking(
+    tfsparse.fit_shrinking(
         small_net(), Executioner(1e-3), x, y, epochs=3, callbacks=[Rate()]
     )
     np.testing.assert_allclose(rates, [0.01, 0.005, 0.0025], rtol=1e-5)
@@ -256,7 +256,7 @@ def test_everything_dead_is_an_error_that_says_what_to_do():
         "The network must stay alive.*no longer depends on its input.*Lower --stre"
     )
     with pytest.raises(records.TrainingError, match=sentence):
-        shrinking.fit_shrinking(net, tfsparse.ShrinkNets(50.0), x, y, epochs=3)
+        tfsparse.fit_shrinking(net, tfsparse.ShrinkNets(50.0), x, y, epochs=3)
 
 
 def test_a_loss_that_is_not_finite_is_an_error():
@@ -265,7 +265,7 @@ def test_a_loss_that_is_not_finite_is_an_error():
     with pytest.raises(
         records.TrainingError, match="must stay finite. Received: loss=nan"
     ):
-        shrinking.fit_shrinking(small_net(), tfsparse.ShrinkNets(), x, y, epochs=2)
+        tfsparse.fit_shrinking(small_net(), tfsparse.ShrinkNets(), x, y, epochs=2)
 
 
 @pytest.mark.parametrize(
@@ -283,12 +283,12 @@ def test_a_loss_that_is_not_finite_is_an_error():
 def test_wrong_arguments_are_refused(arguments, sentence):
     x, y = vectors()
     with pytest.raises(ValueError, match=sentence):
-        shrinking.fit_shrinking(small_net(), tfsparse.ShrinkNets(), x, y, **arguments)
+        tfsparse.fit_shrinking(small_net(), tfsparse.ShrinkNets(), x, y, **arguments)
 
 
 def test_an_uncompiled_model_is_refused():
     with pytest.raises(ValueError, match="`model` must be compiled. Received"):
-        shrinking.fit_shrinking(
+        tfsparse.fit_shrinking(
             models.named_vector(), tfsparse.ShrinkNets(), *vectors(), epochs=1
         )
 
@@ -300,7 +300,7 @@ def test_a_target_ends_the_penalty_as_soon_as_it_is_met(
     """91 weights with 6 hidden units, 15 fewer with each that dies."""
     net = small_net()
     x, y = vectors()
-    result = shrinking.fit_shrinking(
+    result = tfsparse.fit_shrinking(
         net,
         Executioner(1e-3),
         x,
@@ -318,7 +318,7 @@ def test_a_target_ends_the_penalty_as_soon_as_it_is_met(
 
 def test_a_removal_must_pay_for_its_retrace():
     x, y = vectors()
-    result = shrinking.fit_shrinking(small_net(), Executioner(1e-3), x, y, epochs=3)
+    result = tfsparse.fit_shrinking(small_net(), Executioner(1e-3), x, y, epochs=3)
     assert not result.removals
     assert result.history[-1]["live"] == {"hidden": 3}
     assert result.model.get_layer("hidden").units == 3
@@ -380,7 +380,7 @@ def test_a_sequential_shrinks_while_it_trains(eager_removal):
     vector = [keras.Input((7,)), layers.Dense(6, activation="relu", name="hidden")]
     net = small_net(lambda: keras.Sequential([*vector, layers.Dense(3, name="out")]))
     x, y = vectors()
-    result = shrinking.fit_shrinking(net, Executioner(1e-3), x, y, epochs=3)
+    result = tfsparse.fit_shrinking(net, Executioner(1e-3), x, y, epochs=3)
     assert result.history[0]["live"] == {"hidden": 5}
     assert len(result.removals) == 2
 
@@ -426,7 +426,7 @@ def test_a_dataset_trains_like_its_arrays():
     losses = []
     for given in ((x, y), (data,)):
         keras.utils.set_random_seed(1)
-        result = shrinking.fit_shrinking(
+        result = tfsparse.fit_shrinking(
             small_net(), tfsparse.ShrinkNets(1e-3), *given, epochs=2, shuffle=False
         )
         losses.append([row["loss"] for row in result.history])
@@ -453,7 +453,7 @@ class Batches(keras.utils.PyDataset):
     ],
 )
 def test_samples_are_counted(x, arguments, samples):
-    assert shrinking._samples(x, arguments) == samples
+    assert fitting._samples(x, arguments) == samples
 
 
 @pytest.mark.parametrize("kind", ["repeated", "pydataset"])
@@ -463,7 +463,7 @@ def test_samples_of_a_stream_are_counted(kind):
     x, y = vectors()
     repeated = tf.data.Dataset.from_tensor_slices((x, y)).batch(32).repeat()
     given = {"repeated": repeated, "pydataset": Batches()}[kind]
-    assert shrinking._samples(given, {"steps_per_epoch": 2}) == 64
+    assert fitting._samples(given, {"steps_per_epoch": 2}) == 64
 
 
 def test_a_nested_model_shrinks_like_a_flat_one(digits):
@@ -480,7 +480,7 @@ def test_a_nested_model_shrinks_like_a_flat_one(digits):
     model = keras.Model(image, layers.Dense(10, name="out")(backbone(image)))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.01), loss)
-    result = shrinking.fit_shrinking(
+    result = tfsparse.fit_shrinking(
         model, tfsparse.ShrinkNets(0.05, seed=1), x[:500], y[:500], epochs=4
     )
     assert "conv" in {layer.name for layer in result.model.layers}

@@ -15,7 +15,7 @@ _HOMES = {
     "dead_units": "tfsparse.deploy",
     "export": "tfsparse.deploy",
     "find_groups": "tfsparse.graph",
-    "fit_shrinking": "tfsparse.shrinking",
+    "fit_shrinking": "tfsparse.fitting",
     "mask": "tfsparse.deploy",
     "measure": "tfsparse.graph",
     "prune": "tfsparse.deploy",

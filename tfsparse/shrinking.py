@@ -12,13 +12,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfsparse import bisection, meters, optimizers, records
+from tfsparse import meters, optimizers, records
 from tfsparse.deploy import dead, fold, probe, removal, shrink, variables
 from tfsparse.deploy.lower import lower
 from tfsparse.deploy.strip import compare, fill, without_bias
 from tfsparse.deploy.strip import remove as remove_units
 from tfsparse.graph import find_groups, measure
-from tfsparse.graph.rebuild import flat
 
 RETRACE_MACS = 5e10
 """What a removal costs (rebuild and retrace, about a second on two cores), in MACs.
@@ -52,144 +51,6 @@ class State:
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)
     groups: int = 0
     settling: list[dict] = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What `fit_shrinking` returns.
-
-    Attributes:
-        model: The small model, stock layers only, compiled like the one given.
-        history: One dict an epoch, see `State.history`.
-        removals: What was removed, and when.
-    """
-
-    model: Any
-    history: list[dict]
-    removals: list[records.Removal]
-
-
-def fit_shrinking(
-    model,
-    method,
-    x,
-    y=None,
-    *,
-    epochs: int,
-    shrink_epochs: int | None = None,
-    target: Mapping[str, float] | None = None,
-    trials: int = 0,
-    remove: bool = True,
-    **fit_arguments,
-) -> Result:
-    """Trains a model while its dead units are removed; the drop-in for `model.fit`.
-
-    Args:
-        model: A compiled Functional or Sequential model; it is not changed.
-        method: Such as `ShrinkNets(strength=4e-3)`.
-        x, y: As for `fit`: arrays `(samples, ...)`, or a `tf.data.Dataset` as `x`.
-        epochs: Passes over the data.
-        shrink_epochs: How many of them the penalty lasts at most; half by default.
-        target: Ends the penalty as soon as it is met, such as `{"params": 0.1}`;
-            values up to 1 are the fraction that remains, larger ones absolute.
-        trials: If positive, the penalty is not ended by the target: its strength is
-            bisected until `shrink_epochs` of it just meet the target, in at most that
-            many trials; then training goes on from the best one.
-        remove: Whether dead units leave during training or only at its end.
-        **fit_arguments: Passed on to `fit`.
-
-    Returns:
-        A `Result`.
-
-    Raises:
-        ValueError: The model is not compiled or has nothing to remove.
-        TrainingError: Everything died, the penalty is too strong; or no trial met the
-            target.
-
-    Example:
-        >>> result = fit_shrinking(model, ShrinkNets(4e-3), x, y, epochs=10)
-        >>> result.model.evaluate(x_test, y_test)
-
-    Reference: ShrinkNets draft, section 3.1.
-    """
-    if not getattr(model, "compiled", False):
-        raise ValueError(
-            "`model` must be compiled. Received: a model without compile()."
-        )
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(
-            f"`epochs` must be a positive int. Received: epochs={epochs!r}."
-        )
-    if shrink_epochs is None:
-        shrink_epochs = epochs // 2
-    bounds = absolute_target(target, measure(model))
-    if trials and (bounds is None or not 1 <= shrink_epochs < epochs):
-        raise ValueError(
-            "`trials` must come with a target, and with epochs before and after the end "
-            f"of the penalty. Received: trials={trials}, target={target}, "
-            f"shrink_epochs={shrink_epochs}, epochs={epochs}."
-        )
-    fit_arguments.setdefault("verbose", 0)
-    callbacks = [_Continued(c) for c in fit_arguments.pop("callbacks", None) or []]
-    samples = _samples(x, fit_arguments)
-
-    def fit_epoch(running, epoch):
-        for callback in callbacks:
-            callback.last = epoch == epochs - 1
-        logs = running.fit(
-            x,
-            y,
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-            callbacks=[
-                *callbacks,
-                *method.callbacks(running, find_groups(running, method.kinds)),
-            ],
-            **fit_arguments,
-        )
-        return {key: values[-1] for key, values in logs.history.items()}
-
-    def start(method, plain):
-        groups = find_groups(plain, method.kinds)
-        sparse = method.prepare(plain, groups)
-        fresh = method.optimizer(sparse, groups)
-        if fresh is None:
-            fresh = model.optimizer.__class__.from_config(model.optimizer.get_config())
-        optimizers.recompile(sparse, model, fresh)
-        return State(sparse)
-
-    def go_on(state, method, **more):
-        given = {"target": bounds, **more}
-        return run(
-            state, method, fit_epoch, epochs=epochs, shrink_epochs=shrink_epochs,
-            samples=samples, remove=remove, **given,
-        )  # fmt: skip
-
-    plain = flat(model)
-    if trials:
-        states: dict[int, State] = {}
-
-        def trial(number, strength, parent):
-            own = method.with_strength(strength)
-            first = plain
-            if parent is not None:
-                first, _ = finish(states[parent].model, own)
-            states[number] = go_on(
-                start(own, first), own, target=None, until_settled=True
-            )
-            cost = share(measure(states[number].model), bounds)
-            return cost, method.warm and steady(states[number].history)
-
-        strength = method.get_config()["strength"]
-        made = bisection.search(trial, strength, trials)
-        state = states[bisection.best(made)]
-    else:
-        state = start(method, plain)
-    state = go_on(state, method)
-    small, _ = finish(state.model, method)
-    fresh = model.optimizer.__class__.from_config(model.optimizer.get_config())
-    optimizers.recompile(small, model, fresh)
-    return Result(small, state.history, state.removals)
 
 
 def run(
@@ -458,51 +319,3 @@ def _check(model, logs: Mapping[str, float], epoch: int) -> None:
             "no longer depends on its input, everything between has died. "
             "Lower --strength."
         )
-
-
-def _samples(x, fit_arguments) -> int:
-    if hasattr(x, "cardinality") or isinstance(x, keras.utils.PyDataset):
-        stream = hasattr(x, "cardinality")
-        batch = next(iter(x.take(1))) if stream else x[0]
-        batches = fit_arguments.get("steps_per_epoch")
-        if batches is None:
-            batches = int(x.cardinality()) if stream else x.num_batches
-        return max(0, batches or 0) * len(keras.tree.flatten(batch)[0])
-    share = 1.0 - float(fit_arguments.get("validation_split") or 0.0)
-    return int(len(keras.tree.flatten(x)[0]) * share)
-
-
-class _Continued(keras.callbacks.Callback):
-    """Lets a user's callback see one training run where there is one fit per epoch."""
-
-    def __init__(self, callback):
-        super().__init__()
-        self._callback = callback
-        self._begun = False
-        self.last = False
-
-    def set_model(self, model):
-        if self.model is not None and self.model is not model:
-            # Weights remembered from before a removal do not fit any more.
-            if getattr(self._callback, "best_weights", None) is not None:
-                self._callback.best_weights = None
-        super().set_model(model)
-        self._callback.set_model(model)
-
-    def set_params(self, params):
-        super().set_params(params)
-        self._callback.set_params(params)
-
-    def on_train_begin(self, logs=None):
-        if not self._begun:
-            self._begun = True
-            self._callback.on_train_begin(logs)
-
-    def on_train_end(self, logs=None):
-        if self.last or self.model.stop_training:
-            self._callback.on_train_end(logs)
-
-    def __getattribute__(self, name):
-        if name.startswith("on_") and name not in ("on_train_begin", "on_train_end"):
-            return getattr(self._callback, name)
-        return super().__getattribute__(name)

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import platform
 import sys
-import time
-from importlib import metadata
 from typing import Any
 
 from tfsparse import files
@@ -29,14 +25,13 @@ with files.quiet():  # TensorFlow's native start-up chatter would hide our one l
         flags,
         meters,
         methods,
+        outcome,
         records,
-        report,
         shrinking,
         zoo,
     )
     from tfsparse import progress as progress_lib
-    from tfsparse.deploy import interpreters
-    from tfsparse.graph import cost, find_groups, measure
+    from tfsparse.graph import find_groups, measure
     from tfsparse.graph.rebuild import flat
 
     tf.config.list_logical_devices()
@@ -45,7 +40,6 @@ with files.quiet():  # TensorFlow's native start-up chatter would hide our one l
 STEPS_PER_CALL = 20
 """Steps that run in the graph between two looks of Python."""
 
-PARITY_SAMPLES = 1000
 
 NOTHING = records.Cost(*[0] * len(dataclasses.fields(records.Cost)))
 """To check a target's names before any work is done."""
@@ -158,7 +152,9 @@ def _stages(job: Run, dense) -> dict:
     _tell_missed(job, dense, stripped)
     tuned = _fine_tune(job, stripped)
     artifacts = _export(job, tuned.model)
-    return _report(job, dense, started, sparse, stripped, reasons, tuned, artifacts)
+    return outcome.tell(
+        job, dense, started, sparse, stripped, reasons, tuned, artifacts
+    )
 
 
 # Training ------------------------------------------------------------------------
@@ -184,8 +180,8 @@ def _fine_tune(job: Run, stripped) -> checkpoints.Checkpoint:
     tuned = _fit_plain(
         job, "finetuned", model, config.fine_tune_epochs, config.fine_tune_learning_rate
     )
-    x, y = as_floats(job.dataset.x_validation), job.dataset.y_validation
-    kept = _accuracy(tuned.model, x, y) >= _accuracy(stripped, x, y)
+    x, y = outcome.as_floats(job.dataset.x_validation), job.dataset.y_validation
+    kept = outcome.accuracy(tuned.model, x, y) >= outcome.accuracy(stripped, x, y)
     shipped = tuned.model if kept else stripped
     return checkpoints.Checkpoint(shipped, tuned.history, {"fine_tune_kept": kept})
 
@@ -314,8 +310,8 @@ def _shrink(
         job.store.log(stage, epoch, state.history[-1], config.tensorboard)
 
     def accuracy(model):
-        x, y = as_floats(job.dataset.x_test), job.dataset.y_test
-        return _accuracy(model, x, y)
+        x, y = outcome.as_floats(job.dataset.x_test), job.dataset.y_test
+        return outcome.accuracy(model, x, y)
 
     with bar:
         try:
@@ -467,158 +463,9 @@ def calibration_samples(job: Run) -> np.ndarray:
     """Training samples for the int8 ranges, drawn by the run's seed."""
     count = min(job.config.calibration_samples, len(job.dataset.x_train))
     rng = np.random.default_rng((job.config.seed, 1))
-    return as_floats(
+    return outcome.as_floats(
         job.dataset.x_train[rng.choice(len(job.dataset.x_train), count, False)]
     )
-
-
-def as_floats(x: np.ndarray) -> np.ndarray:
-    """Pixels as models take them: float32, uint8 divided by 255."""
-    return x.astype(np.float32) / 255.0 if x.dtype == np.uint8 else x
-
-
-def _report(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) -> dict:
-    """Measures everything on the test split, once, and writes the report."""
-    x, y = as_floats(job.dataset.x_test), job.dataset.y_test
-    job.progress.say(f"Evaluating on {len(y):,} test samples")
-    stages = []
-    if "dense" in trained:
-        stages.append(
-            _model_stage("dense", trained["dense"].model, x, y, trained["dense"])
-        )
-    stages.append(_model_stage("sparse", sparse.model, x, y, sparse))
-    stages.append(_model_stage("stripped", stripped, x, y))
-    stages.append(_model_stage("finetuned", tuned.model, x, y, tuned))
-    by_format = {artifact.format: artifact for artifact in artifacts}
-    if "keras" in by_format:
-        stages[-1]["file"] = os.path.basename(by_format["keras"].path)
-        stages[-1]["file_bytes"] = by_format["keras"].file_bytes
-    parity = deploy.verify(tuned.model, artifacts, x[:PARITY_SAMPLES])
-    arena = {row.artifact: row.arena_bytes for row in parity}
-    final = stages[-1]
-    for name in ("tflite_float", "tflite_int8"):
-        if name in by_format:
-            started = time.perf_counter()
-            outputs, _ = interpreters.run(by_format[name], x)
-            stages.append(
-                _file_stage(name, final, by_format[name], outputs, y, started)
-            )
-    if arena.get("mcu"):
-        started = time.perf_counter()
-        outputs, used = interpreters.run_micro(by_format["tflite_int8"].path, x)
-        row = _file_stage("mcu", final, by_format["tflite_int8"], outputs, y, started)
-        stages.append({**row, "arena_bytes": used})
-    document = {
-        "config": flags.as_json(job.config),
-        "environment": environment(),
-        "seed": job.config.seed,
-        "method": {
-            "name": job.config.method,
-            "history": sparse.history,
-            "fine_tune_history": tuned.history,
-            "dense_history": trained["dense"].history if "dense" in trained else [],
-            **sparse.state,
-            **tuned.state,
-        },
-        "dense_cost": dataclasses.asdict(measure(dense)),
-        "stages": stages,
-        "groups": _group_rows(dense, stripped, reasons, job.config),
-        "layers": {
-            "dense": cost.layer_costs(dense),
-            "final": cost.layer_costs(tuned.model),
-        },
-        "parity": [dataclasses.asdict(row) for row in parity],
-    }
-    report.write(document, job.config.workdir)
-    job.progress.table(document["stages"])
-    job.progress.say(f"The report is {job.store.path('report.html')}")
-    return document
-
-
-def _accuracy(model, x, y) -> float:
-    return float((interpreters.predict(model, x).argmax(-1) == y).mean())
-
-
-def _model_stage(name, model, x, y, trained=None) -> dict:
-    started = time.perf_counter()
-    accuracy = _accuracy(model, x, y)
-    seconds = sum(entry["seconds"] for entry in trained.history) if trained else 0.0
-    counted = measure(model)
-    return {
-        "name": name,
-        "accuracy": accuracy,
-        "samples": len(y),
-        "params": counted.params,
-        "nonzero": counted.nonzero,
-        "macs": counted.macs,
-        "weight_bytes": counted.weight_bytes + counted.index_bytes,
-        "file": None,
-        "file_bytes": None,
-        "arena_bytes": None,
-        "seconds": seconds or time.perf_counter() - started,
-    }
-
-
-def _file_stage(name, final, artifact, outputs, y, started) -> dict:
-    return {
-        **final,
-        "name": name,
-        "accuracy": float((outputs.argmax(-1) == y).mean()),
-        "samples": len(y),
-        "file": os.path.basename(artifact.path),
-        "file_bytes": artifact.file_bytes,
-        "arena_bytes": None,
-        "seconds": time.perf_counter() - started,
-    }
-
-
-def _group_rows(dense, stripped, reasons, config) -> list[dict]:
-    """Every group of the original model with its fate."""
-    kinds = ("unit", "feature") if config.features else ("unit",)
-    left = {group.name: group.size for group in find_groups(stripped, kinds)}
-    rows = []
-    for group in find_groups(dense, kinds):
-        kept = left.get(group.name, group.size)
-        reason = group.frozen or reasons.get(group.name)
-        if reason is None and kept == group.size:
-            reason = "every unit stayed useful"
-            if config.method == "none":
-                reason = "no method asked for"
-        rows.append(
-            {
-                "name": group.name,
-                "kind": group.kind,
-                "size": group.size,
-                "kept": kept,
-                "reason": reason,
-            }
-        )
-    return rows
-
-
-def environment() -> dict:
-    """Versions and machine, so far as they explain a number."""
-    packages = (
-        "tfsparse",
-        "tensorflow",
-        "keras",
-        "numpy",
-        "ai-edge-litert",
-        "tflite-micro",
-    )
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    return {
-        "python": platform.python_version(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "gpus": len(tf.config.list_physical_devices("GPU")),
-        **versions,
-    }
 
 
 if __name__ == "__main__":

@@ -1,0 +1,181 @@
+"""What a finished run is worth: every stage measured on the test split, then the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import time
+from importlib import metadata
+
+import keras
+import numpy as np
+
+from tfsparse import deploy, flags, report
+from tfsparse.deploy import interpreters
+from tfsparse.graph import cost, find_groups, measure
+
+PARITY_SAMPLES = 1000
+
+
+def as_floats(x: np.ndarray) -> np.ndarray:
+    """Pixels as models take them: float32, uint8 divided by 255."""
+    return x.astype(np.float32) / 255.0 if x.dtype == np.uint8 else x
+
+
+def tell(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) -> dict:
+    """Measures everything on the test split, once, and writes the report.
+
+    Args:
+        job: The run: `config`, `dataset`, `store`, `progress`.
+        dense: The untouched model.
+        trained: Checkpoint of the trained dense model under "dense", if it was wanted.
+        sparse, tuned: Checkpoints of these stages.
+        stripped: The stripped model.
+        reasons: Group name -> why dead units stayed.
+        artifacts: What was exported.
+
+    Returns:
+        What is in `report.json`.
+    """
+    x, y = as_floats(job.dataset.x_test), job.dataset.y_test
+    job.progress.say(f"Evaluating on {len(y):,} test samples")
+    stages = []
+    if "dense" in trained:
+        stages.append(
+            _model_stage("dense", trained["dense"].model, x, y, trained["dense"])
+        )
+    stages.append(_model_stage("sparse", sparse.model, x, y, sparse))
+    stages.append(_model_stage("stripped", stripped, x, y))
+    stages.append(_model_stage("finetuned", tuned.model, x, y, tuned))
+    by_format = {artifact.format: artifact for artifact in artifacts}
+    if "keras" in by_format:
+        stages[-1]["file"] = os.path.basename(by_format["keras"].path)
+        stages[-1]["file_bytes"] = by_format["keras"].file_bytes
+    parity = deploy.verify(tuned.model, artifacts, x[:PARITY_SAMPLES])
+    arena = {row.artifact: row.arena_bytes for row in parity}
+    final = stages[-1]
+    for name in ("tflite_float", "tflite_int8"):
+        if name in by_format:
+            started = time.perf_counter()
+            outputs, _ = interpreters.run(by_format[name], x)
+            stages.append(
+                _file_stage(name, final, by_format[name], outputs, y, started)
+            )
+    if arena.get("mcu"):
+        started = time.perf_counter()
+        outputs, used = interpreters.run_micro(by_format["tflite_int8"].path, x)
+        row = _file_stage("mcu", final, by_format["tflite_int8"], outputs, y, started)
+        stages.append({**row, "arena_bytes": used})
+    document = {
+        "config": flags.as_json(job.config),
+        "environment": environment(),
+        "seed": job.config.seed,
+        "method": {
+            "name": job.config.method,
+            "history": sparse.history,
+            "fine_tune_history": tuned.history,
+            "dense_history": trained["dense"].history if "dense" in trained else [],
+            **sparse.state,
+            **tuned.state,
+        },
+        "dense_cost": dataclasses.asdict(measure(dense)),
+        "stages": stages,
+        "groups": _group_rows(dense, stripped, reasons, job.config),
+        "layers": {
+            "dense": cost.layer_costs(dense),
+            "final": cost.layer_costs(tuned.model),
+        },
+        "parity": [dataclasses.asdict(row) for row in parity],
+    }
+    report.write(document, job.config.workdir)
+    job.progress.table(document["stages"])
+    job.progress.say(f"The report is {job.store.path('report.html')}")
+    return document
+
+
+def accuracy(model, x, y) -> float:
+    """Share of the samples that a model gets right."""
+    return float((interpreters.predict(model, x).argmax(-1) == y).mean())
+
+
+def _model_stage(name, model, x, y, trained=None) -> dict:
+    started = time.perf_counter()
+    found = accuracy(model, x, y)
+    seconds = sum(entry["seconds"] for entry in trained.history) if trained else 0.0
+    counted = measure(model)
+    return {
+        "name": name,
+        "accuracy": found,
+        "samples": len(y),
+        "params": counted.params,
+        "nonzero": counted.nonzero,
+        "macs": counted.macs,
+        "weight_bytes": counted.weight_bytes + counted.index_bytes,
+        "file": None,
+        "file_bytes": None,
+        "arena_bytes": None,
+        "seconds": seconds or time.perf_counter() - started,
+    }
+
+
+def _file_stage(name, final, artifact, outputs, y, started) -> dict:
+    return {
+        **final,
+        "name": name,
+        "accuracy": float((outputs.argmax(-1) == y).mean()),
+        "samples": len(y),
+        "file": os.path.basename(artifact.path),
+        "file_bytes": artifact.file_bytes,
+        "arena_bytes": None,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _group_rows(dense, stripped, reasons, config) -> list[dict]:
+    """Every group of the original model with its fate."""
+    kinds = ("unit", "feature") if config.features else ("unit",)
+    left = {group.name: group.size for group in find_groups(stripped, kinds)}
+    rows = []
+    for group in find_groups(dense, kinds):
+        kept = left.get(group.name, group.size)
+        reason = group.frozen or reasons.get(group.name)
+        if reason is None and kept == group.size:
+            reason = "every unit stayed useful"
+            if config.method == "none":
+                reason = "no method asked for"
+        rows.append(
+            {
+                "name": group.name,
+                "kind": group.kind,
+                "size": group.size,
+                "kept": kept,
+                "reason": reason,
+            }
+        )
+    return rows
+
+
+def environment() -> dict:
+    """Versions and machine, so far as they explain a number."""
+    packages = (
+        "tfsparse",
+        "tensorflow",
+        "keras",
+        "numpy",
+        "ai-edge-litert",
+        "tflite-micro",
+    )
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "gpus": len(keras.distribution.list_devices("gpu")),
+        **versions,
+    }
