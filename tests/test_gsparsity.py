@@ -11,8 +11,9 @@ from conformance import models
 from keras import layers
 
 import tfsparse
-from tfsparse import optimizers, records, shrinking, train
+from tfsparse import deploy, optimizers, records, shrinking, train
 from tfsparse.methods import GSparsity, partitions
+from tfsparse.report import plots
 
 
 def small_net():
@@ -450,3 +451,110 @@ def test_single_weights_have_no_names():
     assert len(method.trace(model, ())["weights"]) == 176
     with pytest.raises(ValueError, match="must be for groups with names"):
         GSparsity(partition="weight", multipliers="a*=2").optimizer(model, ())
+
+
+def test_a_sequential_model_shrinks(digits):
+    (x, y), _ = digits
+    parts = [keras.Input((8, 8, 1)), layers.Flatten(),
+             layers.Dense(24, activation="relu", name="h"), layers.Dense(10)]  # fmt: skip
+    model = keras.Sequential(parts)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-3), loss, jit_compile=False)
+    found = tfsparse.fit_shrinking(
+        model, GSparsity(0.05), x, y, epochs=6, shrink_epochs=5, batch_size=50
+    )
+    assert 0 < found.model.get_layer("h").units < 24
+
+
+def stepped(model, method, **values):
+    """A prepared, built model with some variables set; and its masks."""
+    groups = tfsparse.find_groups(model, method.kinds)
+    running = method.prepare(model, groups)
+    running.compile(method.optimizer(running, groups), "mse")
+    running.optimizer.build(running.trainable_variables)
+    for variable in running.variables:
+        if variable.path in values:
+            variable.assign(values[variable.path])
+    keep = method.keep(running, tfsparse.find_groups(running, method.kinds))
+    return running, {name: alive.tolist() for name, alive in keep.items()}
+
+
+def test_what_a_frozen_layer_writes_lives():
+    image = keras.Input((4, 4, 2))
+    frozen = layers.Conv2D(4, 1, name="f", trainable=False)(image)
+    kernel = np.zeros((1, 1, 2, 4), "float32")
+    kernel[..., 0] = 1
+    x = layers.Add()([frozen, layers.Conv2D(4, 1, name="a")(image)])
+    model = keras.Model(image, layers.Dense(2)(layers.Flatten()(layers.ReLU()(x))))
+    running, keep = stepped(model, GSparsity(), **{"a/kernel": kernel})
+    assert keep["f"] == [True] * 4
+
+
+def test_branches_without_trainable_weights_get_a_factor():
+    image = keras.Input((6,))
+    x = layers.Dense(6, name="x")(image)
+    fixed = layers.Dense(6, name="fixed", trainable=False)(x)
+    drop = layers.Dropout(0.1, name="drop")(x)
+    total = layers.Add(name="s")([layers.Dense(6, name="a")(x), drop, fixed])
+    model = keras.Model(image, layers.Dense(2, name="out")(total))
+    zero = {"s_1_scale/factor": np.zeros(1, "float32")}
+    running, keep = stepped(model, GSparsity(partition="operation"), **zero)
+    assert {n.name for n in running.layers if n.name.endswith("_scale")} == {
+        "s_1_scale", "s_2_scale",
+    }  # fmt: skip
+    assert keep["s:branches"] == [True, False, True]
+
+
+def test_a_dead_branch_that_holds_an_add_goes():
+    image = keras.Input((6,))
+    x = layers.Dense(6, name="x")(image)
+    inner = [layers.Dense(6, name=name)(x) for name in ("c1", "c2")]
+    a = layers.Dense(6, name="a")(layers.Add(name="inner")(inner))
+    total = layers.Add(name="outer")([a, layers.Dense(6, name="z")(x)])
+    model = keras.Model(image, layers.Dense(2, name="out")(total))
+    zero = {"a/kernel": np.zeros((6, 6)), "a/bias": np.zeros(6)}
+    _, keep = stepped(model, GSparsity(partition="operation"), **zero)
+    assert keep["outer:branches"] == [False, True]
+    assert keep["inner:branches"] == [True, True]
+
+
+def test_a_factor_on_what_the_user_sees_is_not_fused():
+    image = keras.Input((6,))
+    a = layers.Dense(6, name="a")(image)
+    total = layers.Add(name="s")([a, layers.Dense(6, name="b")(image)])
+    model = keras.Model(image, [a, total])
+    half = {"s_0_scale/factor": np.full(1, 0.5, "float32")}
+    running, _ = stepped(model, GSparsity(partition="operation"), **half)
+    x = np.random.default_rng(0).normal(size=(3, 6)).astype("float32")
+    for one, two in zip(running(x), deploy.lower(running)(x), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_groups_that_left_whole_are_drawn():
+    history = [{"live": {"stem": 4, "s:branches": 2}}, {"live": {"stem": 3, "new": 1}}]
+    document = {"method": {"history": history, "settled": 1},
+                "groups": [{"name": "stem", "size": 5}]}  # fmt: skip
+    assert plots.live_units(document) is not None
+
+
+def test_shrinknets_bisects_too_and_callbacks_see_the_rest(digits):
+    class Seen(keras.callbacks.Callback):
+        epochs = ()
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.epochs = (*self.epochs, epoch)
+
+    seen = Seen()
+    method = tfsparse.ShrinkNets(0.1)
+    found = shrunk(
+        digits, method, target={"params": 0.85}, trials=7, epochs=7, shrink_epochs=5,
+        callbacks=[seen],
+    )  # fmt: skip
+    whole = tfsparse.measure(image_net()).params
+    assert tfsparse.measure(found.model).params <= 0.85 * whole
+    assert seen.epochs == (5, 6)
+
+
+def test_a_measure_that_is_zero_anyway_is_met(digits):
+    found = shrunk(digits, GSparsity(0.03), target={"index_bytes": 0.5}, epochs=2)
+    assert found.history[0]["strength_on"] and not found.history[1]["strength_on"]

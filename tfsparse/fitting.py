@@ -53,7 +53,8 @@ def fit_shrinking(
             values up to 1 are the fraction that remains, larger ones absolute.
         trials: If positive, the penalty is not ended by the target: its strength is
             bisected until `shrink_epochs` of it just meet the target, in at most that
-            many trials; then training goes on from the best one.
+            many trials; then training goes on from the best one. Callbacks see that last
+            part alone.
         remove: Whether dead units leave during training or only at its end.
         **fit_arguments: Passed on to `fit`.
 
@@ -115,19 +116,26 @@ class _Fit:
         optimizer = self.model.optimizer
         return optimizer.__class__.from_config(optimizer.get_config())
 
-    def started(self, method, plain) -> shrinking.State:
-        """Where a run of a method begins."""
+    def started(self, method, plain, parent=None) -> shrinking.State:
+        """Where a run of a method begins: at the plain model, or where a state ended."""
+        if parent is not None:
+            plain, _ = shrinking.finish(parent.model, method)
         groups = find_groups(plain, method.kinds)
         sparse = method.prepare(plain, groups)
         optimizer = method.optimizer(sparse, groups) or self.fresh_optimizer()
         optimizers.recompile(sparse, self.model, optimizer)
+        if parent is not None:
+            return shrinking.State(
+                sparse, removals=list(parent.removals), groups=parent.groups
+            )
         return shrinking.State(sparse)
 
     def run(self, state, method, target, until_settled=False) -> shrinking.State:
         """Goes on to the last epoch, or to the end of the penalty."""
 
         def fit_epoch(running, epoch):
-            for callback in self.callbacks:
+            callbacks = [] if until_settled else self.callbacks
+            for callback in callbacks:
                 callback.last = epoch == self.epochs - 1
             own = method.callbacks(running, find_groups(running, method.kinds))
             logs = running.fit(
@@ -135,7 +143,7 @@ class _Fit:
                 self.y,
                 initial_epoch=epoch,
                 epochs=epoch + 1,
-                callbacks=[*self.callbacks, *own],
+                callbacks=[*callbacks, *own],
                 **self.arguments,
             )
             return {key: values[-1] for key, values in logs.history.items()}
@@ -158,10 +166,8 @@ class _Fit:
 
         def trial(number, strength, parent):
             own = method.with_strength(strength)
-            first = plain
-            if parent is not None:
-                first, _ = shrinking.finish(states[parent].model, own)
-            state = self.run(self.started(own, first), own, None, until_settled=True)
+            first = self.started(own, plain, states.get(parent))
+            state = self.run(first, own, None, until_settled=True)
             states[number] = state
             cost = shrinking.share(measure(state.model), self.bounds)
             return cost, method.warm and shrinking.steady(state.history)

@@ -24,7 +24,7 @@ def as_floats(x: np.ndarray) -> np.ndarray:
 
 
 def tell(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) -> dict:
-    """Measures everything on the test split, once, and writes the report.
+    """Measures all stages on the test split and writes the report.
 
     Args:
         job: The run: `config`, `dataset`, `store`, `progress`.

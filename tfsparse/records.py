@@ -180,7 +180,7 @@ class Partition:
             values: Path -> value; other paths than the partition's stay as they are.
             dead: `(groups,)` bool.
         """
-        places = {**self.followers, **self.labels}
+        places = {**self.followers, **self.labels} if len(dead) else {}
         found = dict(values)
         for path in places.keys() & values.keys():
             gone = (places[path] >= 0) & dead[places[path]]

@@ -92,8 +92,7 @@ def run(
     Raises:
         TrainingError: Everything died, or the loss is not finite.
     """
-    if not state.history:
-        state.groups = method.groups(state.model)
+    state.groups = state.groups or method.groups(state.model)
     for epoch in range(len(state.history), epochs):
         with meters.metered() as spent:
             logs = fit_epoch(state.model, epoch)
@@ -126,7 +125,8 @@ def run(
                 state.settled = epoch + 1
         left, stop = epochs - epoch - 1, state.model.stop_training
         saved = measure(state.model).macs - cost.macs
-        last = method.regrows and state.settled == epoch + 1 and left > 0
+        ending = state.settled == epoch + 1 and left > 0
+        last = ending and (method.regrows or until_settled)
         if (remove and _pays(saved, samples, left)) or last:
             started = time.perf_counter()
             method.settle(state.model)
@@ -287,7 +287,8 @@ def absolute_target(target: Mapping[str, float] | None, cost: records.Cost):
 
 def share(cost: records.Cost, bounds: Mapping[str, float]) -> float:
     """The largest ratio of a cost to its absolute bound; up to 1 the target is met."""
-    return max(getattr(cost, name) / bound for name, bound in bounds.items())
+    pairs = [(getattr(cost, name), bound) for name, bound in bounds.items()]
+    return max(left / bound if bound else float(left > 0) * 2 for left, bound in pairs)
 
 
 STEADY_EPOCHS = 3

@@ -229,12 +229,14 @@ def _fit_sparse(job: Run, dense) -> checkpoints.Checkpoint:
         return _shrink(job, "sparse", method, dense, bounds)
 
     def trial(number, strength, parent):
-        own, first = method.with_strength(strength), dense
-        if parent is not None:
+        own, first, stage = method.with_strength(strength), dense, f"trial-{number + 1}"
+        held = {}
+        if parent is not None and job.store.latest_path(stage) is None:
             before = job.store.latest(f"trial-{parent + 1}", job.scope)
+            held = {key: before.state[key] for key in ("groups", "removals")}
             with job.scope():
                 first, _ = shrinking.finish(before.model, own)
-        found = _shrink(job, f"trial-{number + 1}", own, first, until_settled=True)
+        found = _shrink(job, stage, own, first, held=held, until_settled=True)
         cost = shrinking.share(measure(found.model), bounds)
         return cost, method.warm and shrinking.steady(found.history)
 
@@ -252,7 +254,8 @@ def _tell_missed(job: Run, dense, stripped) -> None:
     target = flags.parse_target(job.config.target)
     bounds = shrinking.absolute_target(target, measure(dense))
     cost = measure(stripped)
-    if bounds and shrinking.share(cost, bounds) > 1:
+    asked = job.config.method != "none" and not job.config.trials
+    if asked and bounds and shrinking.share(cost, bounds) > 1:
         left = ", ".join(f"{name}={getattr(cost, name):,}" for name in bounds)
         job.progress.say(
             f"The target {job.config.target} is not met yet: {left}. Raise --strength or "
@@ -261,7 +264,15 @@ def _tell_missed(job: Run, dense, stripped) -> None:
 
 
 def _shrink(
-    job: Run, stage, method, model, bounds=None, *, first=None, until_settled=False
+    job: Run,
+    stage,
+    method,
+    model,
+    bounds=None,
+    *,
+    first=None,
+    held=None,
+    until_settled=False,
 ) -> checkpoints.Checkpoint:
     """Trains `model` with a penalty, or goes on from a checkpoint; resumes by itself.
 
@@ -272,6 +283,7 @@ def _shrink(
         model: The untouched model.
         bounds: A target that ends the penalty.
         first: The checkpoint to start from, if not from the untouched model.
+        held: What of the state is known before the first epoch.
         until_settled: Whether to stop as the penalty ends.
     """
     config = job.config
@@ -282,7 +294,7 @@ def _shrink(
             model = method.prepare(model, groups)
             own = method.optimizer(model, groups)
             _compile(job, model, config.learning_rate, own)
-        latest = checkpoints.Checkpoint(model)
+        latest = checkpoints.Checkpoint(model, state=held or {})
     state = shrinking.State(latest.model, latest.history, **_from_json(latest.state))
     if until_settled and state.settled is not None:
         return latest

@@ -126,7 +126,8 @@ def _place(graph) -> dict[trace.Tensor, _Scaling]:
 
     def only_reader(tensor):
         reading = readers.get(tensor, [])
-        return reading[0] if len(reading) == 1 else None
+        seen = tensor in graph.outputs  # by the user, as it is
+        return reading[0] if len(reading) == 1 and not seen else None
 
     def alike(call, operation):
         """Whether every call of a shared layer is followed by this same switch."""
@@ -159,8 +160,11 @@ def _place(graph) -> dict[trace.Tensor, _Scaling]:
                 scaling.front = _front(writers[source], writers, only_reader, calls_of)
         if scaling.writer is None and not activation:
             reading = [c.operation for c in readers.get(call.outputs[0], [])]
-            if reading and all(
-                _can_read(op) and len(calls_of[id(op)]) == 1 for op in reading
+            shown = call.outputs[0] in graph.outputs
+            if (
+                reading
+                and not shown
+                and all(_can_read(op) and len(calls_of[id(op)]) == 1 for op in reading)
             ):
                 scaling.readers = tuple(reading)
     return scalings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 
 from tfsparse import layers, records
@@ -87,6 +88,7 @@ class GSparsity(base.Method):
         }
         self._multipliers = _factors(multipliers)
         self.learning_rate = eps
+        self.thresholds = tuple(sorted({*self.thresholds, threshold}))
         if partition == "operation":
             self.kinds = ("unit", "branch")
         self._optimizer(records.Partition({}))  # checks the others
@@ -108,13 +110,23 @@ class GSparsity(base.Method):
 
     def prepare(self, model, groups):
         """A copy of the model, with a `Scale` on every branch that has no weights."""
-        bare = {}
+        bare, trained = {}, {v.path for v in model.trainable_variables}
         for group in groups:
             if group.kind == "branch" and not group.frozen:
-                owned = {unit for m in group.members for unit in m.units.tolist()}
+                owned = {
+                    unit
+                    for member in group.members
+                    if member.path in trained
+                    for unit in member.units.tolist()
+                }
                 for number, gate in enumerate(group.gates):
                     if number not in owned:
                         bare[gate.layer, gate.call, gate.input] = gate
+
+        if not bare:  # the same paths of variables, of a Sequential too
+            copy = keras.models.clone_model(model)
+            copy.set_weights(model.get_weights())
+            return copy
 
         def before(name, index, number, tensor):
             gate = bare.get((name, index, number))
@@ -155,20 +167,19 @@ class GSparsity(base.Method):
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
         """Units and branches that something still writes once dead groups are zero."""
         optimizer = optimizer_of(model)
-        values = optimizer.partition.emptied(
-            optimizer.values(), optimizer.dead(self._config["threshold"])
-        )
-        keep = {}
+        dead = optimizer.dead(self._config["threshold"])
+        values = {v.path: keras.ops.convert_to_numpy(v) for v in model.variables}
+        values |= optimizer.partition.emptied(optimizer.values(), dead)
+        keep = _live_branches(optimizer.partition, groups, dead)
         for group in groups:
-            if group.frozen:
+            if group.frozen or group.kind != "unit":
                 continue
-            alive, written = np.zeros((2, group.size), bool)
+            alive = np.zeros(group.size, bool)
             for member in group.members:
-                if member.role == records.PRODUCER and member.path in values:
+                if member.role == records.PRODUCER:
                     own = member.slices(values[member.path]).any(axis=1)
                     np.logical_or.at(alive, member.units, own)
-                    written[member.units] = True
-            keep[group.name] = alive | ~written  # no weights, no verdict
+            keep[group.name] = alive
         return keep
 
     def trace(self, model, groups) -> dict:
@@ -195,6 +206,29 @@ def _factors(text: str) -> dict[str, float]:
                 f"{part!r}."
             ) from error
     return found
+
+
+def _live_branches(partition, groups, dead) -> dict[str, np.ndarray]:
+    """Masks of the branches whose group lives; what has no group, has no verdict.
+
+    The labels in a branch that no inner branch owns are its own.
+    """
+    found = []
+    for group in groups:
+        if group.kind == "branch" and not group.frozen:
+            for number in range(group.size):
+                paths = {m.path for m in group.members if (m.units == number).all()}
+                paths &= partition.labels.keys()
+                labels = {int(n) for p in paths for n in np.unique(partition.labels[p])}
+                found.append((len(paths), group, number, labels - {-1}))
+    keep = {group.name: np.ones(group.size, bool) for _, group, *_ in found}
+    claimed: set[int] = set()
+    for _, group, number, labels in sorted(found, key=lambda entry: entry[0]):
+        own = labels - claimed
+        claimed |= own
+        if own:
+            keep[group.name][number] = not dead[list(own)].all()
+    return keep
 
 
 def optimizer_of(model) -> proxsgd.ProxSGD:

@@ -114,7 +114,10 @@ def live_units(document: dict) -> Figure | None:
     start = {row["name"]: row["size"] for row in document["groups"]}
     epochs = range(len(history) + 1)
     for number, name in enumerate(names):
-        values = [start.get(name, 0), *(entry["live"][name] for entry in history)]
+        values = [
+            start.get(name, 0),
+            *(entry["live"].get(name, 1) for entry in history),
+        ]
         color = PALETTE[number % len(PALETTE)]
         axes.plot(epochs, values, color=color, label=name, linewidth=1.8)
     axes.set_yscale("log")
