@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from tfsparse import files, train
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "gsparsity_sweep"
-STRENGTHS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016)
+STRENGTHS = (0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.012, 0.016)
 FLAGS = (
     "--model=lenet5", "--method=gsparsity", "--epochs=8", "--shrink_epochs=8",
     "--fine_tune_epochs=6", "--fine_tune_learning_rate=0.002", "--remove=false",

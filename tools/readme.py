@@ -125,7 +125,7 @@ def benchmark_lines() -> list[str]:
             f"one with Adam, times as long (median): {', '.join(parts)}."
         )
     against = _read("proximal_against_subgradient.json")
-    if against:
+    if against and os.path.exists(f"{RESULTS}/proximal_against_subgradient.png"):
         best: dict[str, dict] = {}
         for r in against["rows"]:
             if (
