@@ -40,9 +40,8 @@ def run(tmp_path, replicas, form):
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize(
-    "form", ["signed", pytest.param("relu", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["signed", "relu"])
 def test_two_replicas_follow_the_run_of_one(tmp_path, form):
     one, two = run(tmp_path, 1, form), run(tmp_path, 2, form)
     a, b = one["method"]["history"], two["method"]["history"]

@@ -218,6 +218,7 @@ def shrunk(digits, method, **arguments):
     return tfsparse.fit_shrinking(image_net(), method, x, y, **(given | arguments))
 
 
+@pytest.mark.slow
 def test_removal_changes_no_curve(digits, monkeypatch):
     monkeypatch.setattr(shrinking, "RETRACE_MACS", 0)
     method = GSparsity(0.03)
@@ -271,6 +272,7 @@ def test_setting_the_dead_to_zero_costs_nothing(digits):
         assert np.array_equal(value, keras.ops.convert_to_numpy(variable))
 
 
+@pytest.mark.slow
 def test_a_target_is_met_by_bisection(digits):
     found = shrunk(digits, GSparsity(0.005), target={"params": 0.4}, trials=8)
     whole = tfsparse.measure(image_net()).params

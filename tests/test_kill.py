@@ -108,6 +108,7 @@ def test_killed_twenty_times_and_more(tmp_path):
     assert partial(broken) == []
 
 
+@pytest.mark.slow
 def test_killed_while_writing_a_checkpoint(tmp_path):
     folder = str(tmp_path / "run")
     process = start(folder)

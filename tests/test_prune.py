@@ -237,6 +237,7 @@ def test_weights_that_are_nan_are_refused():
         tfsparse.strip(model, {"a": np.arange(4) < 2})
 
 
+@pytest.mark.slow
 def test_the_tool(tmp_path):
     net().save(tmp_path / "model.keras")
     command = [sys.executable, ROOT / "tools" / "prune.py", tmp_path / "model.keras"]
