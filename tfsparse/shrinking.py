@@ -288,7 +288,8 @@ def absolute_target(target: Mapping[str, float] | None, cost: records.Cost):
 def share(cost: records.Cost, bounds: Mapping[str, float]) -> float:
     """The largest ratio of a cost to its absolute bound; up to 1 the target is met."""
     pairs = [(getattr(cost, name), bound) for name, bound in bounds.items()]
-    return max(left / bound if bound else float(left > 0) * 2 for left, bound in pairs)
+    unmet = 2.0  # of a bound of zero no share can be told
+    return max(left / bound if bound else unmet * (left > 0) for left, bound in pairs)
 
 
 STEADY_EPOCHS = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import nan
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
@@ -116,7 +117,7 @@ def live_units(document: dict) -> Figure | None:
     for number, name in enumerate(names):
         values = [
             start.get(name, 0),
-            *(entry["live"].get(name, 1) for entry in history),
+            *(entry["live"].get(name, nan) for entry in history),
         ]
         color = PALETTE[number % len(PALETTE)]
         axes.plot(epochs, values, color=color, label=name, linewidth=1.8)
