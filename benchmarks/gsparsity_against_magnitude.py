@@ -1,14 +1,14 @@
 """GSparsity against magnitude pruning at equal budgets, whole filters and single weights.
 
     python benchmarks/gsparsity_against_magnitude.py [--nets=lenet5,resnet8] [--seeds=3]
-        [--tfmot=PYTHON]
+        [--tfmot=PYTHON] [--tfmot_seeds=3]
 
-MNIST. For each seed a dense network is trained. Then, for each budget of parameters:
-`tfsparse.prune` (criterion l2, the same share of every group) of that network, and GSparsity,
-its strength bisected to the budget; both are retrained alike. With --tfmot, the path of a
-Python that has tensorflow-model-optimization and tf_keras, its magnitude pruning to as many
-non-zeros as well. Told for each: test accuracy of the int8 file, its bytes (as it is, and
-gzipped) and the time of one inference on LiteRT. Writes
+MNIST. For each seed a dense network is trained, and for each strength the flagfile of the
+released model is run. The parameters that are left are the budget of `tfsparse.prune`
+(criterion l2, the same share of every group) of the dense network, retrained alike, and,
+with --tfmot, the path of a Python that has tensorflow-model-optimization and tf_keras, the
+number of non-zeros that its magnitude pruning leaves. Told for each: test accuracy of the
+int8 file, its bytes (as it is, and gzipped) and the time of one inference on LiteRT. Writes
 benchmarks/results/gsparsity_against_magnitude.json; rows done before are kept.
 """
 
@@ -27,15 +27,9 @@ import time
 from tfsparse import files
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "gsparsity_against_magnitude.json"
-BUDGETS = {"lenet5": (5000, 2500), "resnet8": (12000, 6000)}
-DENSE_EPOCHS = {"lenet5": 8, "resnet8": 8}
-SHRINK = {
-    "lenet5": ("--strength=0.012", "--epochs=9", "--shrink_epochs=8"),
-    "resnet8": ("--strength=0.004", "--epochs=9", "--shrink_epochs=8"),
-}
-TRIALS = 7
-RETRAIN_EPOCHS, RETRAIN_RATE = 10, 0.003
-COMMON = ("--augment=shift=2", "--tensorboard=false", "--formats=keras,tflite_int8")
+CONFIGS = RESULTS.parents[2] / "configs"
+STRENGTHS = {"lenet5": (0.004, 0.012), "resnet8": (0.004, 0.012)}
+COMMON = ("--tensorboard=false", "--formats=keras,tflite_int8")
 PROGRAM = """
 import sys
 import numpy as np, tensorflow as tf, tf_keras as k, tensorflow_model_optimization as tfmot
@@ -91,8 +85,6 @@ def row(report: dict, **more) -> dict:
         "arena_bytes": stages.get("mcu", {}).get("arena_bytes"),
         **of_file(content),
         "kept": {g["name"]: g["kept"] for g in report["groups"]},
-        "strength": report["method"].get("strength"),
-        "trials": report["method"].get("trials"),
     }
 
 
@@ -122,31 +114,36 @@ def latency(content: bytes) -> float:
     return statistics.median(times[20:])
 
 
+def of(net: str, flag: str) -> str:
+    """What the flagfile of a net says."""
+    lines = (CONFIGS / f"{net}_gsparsity.flags").read_text().splitlines()
+    return next(
+        v for k, _, v in (line.partition("=") for line in lines) if k == f"--{flag}"
+    )
+
+
 def dense(net: str, seed: int):
     """A trained network: its row and the path of its file, kept in the temporary folder."""
     folder = pathlib.Path(tempfile.gettempdir()) / "tfsparse_magnitude"
     folder.mkdir(exist_ok=True)
     path, told = folder / f"{net}_{seed}.keras", folder / f"{net}_{seed}.json"
     if not told.exists():
-        report = run(
-            f"--model={net}", "--method=none", f"--epochs={DENSE_EPOCHS[net]}",
-            "--settle_learning_rate=0.003", "--fine_tune_epochs=0", f"--seed={seed}",
-        )  # fmt: skip
+        report = plain(net, net, seed, of(net, "epochs"))
         path.write_bytes(report["files"]["model.keras"])
         files.write_json(str(told), row(report, net=net, seed=seed, kind="dense"))
     return files.read_json(str(told)), str(path)
 
 
-def retrained(path: str, seed: int) -> dict:
-    """Retrains a network as GSparsity's are: the same flags, only another stage's name."""
+def plain(net: str, model: str, seed: int, epochs: str) -> dict:
+    """Trains a network without a penalty, at the rate at which GSparsity's are retrained."""
     return run(
-        f"--model={path}", "--method=none", f"--epochs={RETRAIN_EPOCHS}",
-        f"--settle_learning_rate={RETRAIN_RATE}", "--fine_tune_epochs=0",
-        f"--seed={seed}",
+        f"--flagfile={CONFIGS}/{net}_gsparsity.flags", f"--model={model}", "--method=none",
+        f"--epochs={epochs}", f"--settle_learning_rate={of(net, 'fine_tune_learning_rate')}",
+        "--fine_tune_epochs=0", "--dense_epochs=0", "--target=", f"--seed={seed}",
     )  # fmt: skip
 
 
-def magnitude(net: str, seed: int, budget: int) -> dict:
+def magnitude(net: str, seed: int, strength: float, budget: int) -> dict:
     """Filters of the least norm go, the same share of every group."""
     import keras
     import numpy as np
@@ -160,21 +157,22 @@ def magnitude(net: str, seed: int, budget: int) -> dict:
     small, _ = tfsparse.prune(model, {"params": budget}, some, criterion="l2")
     with tempfile.TemporaryDirectory() as folder:
         small.save(f"{folder}/small.keras")
-        report = retrained(f"{folder}/small.keras", seed)
-    return row(report, net=net, seed=seed, kind="l2", budget=budget)
+        report = plain(net, f"{folder}/small.keras", seed, of(net, "fine_tune_epochs"))
+    return row(report, net=net, seed=seed, kind="l2", pair=strength)
 
 
-def gsparsity(net: str, seed: int, budget: int) -> dict:
-    """Units of zero norm go; the strength is bisected to the budget."""
+def gsparsity(net: str, seed: int, strength: float) -> dict:
+    """The released flagfile with another seed and strength."""
     report = run(
-        f"--model={net}", "--method=gsparsity", *SHRINK[net], f"--target=params={budget}",
-        f"--trials={TRIALS}", f"--fine_tune_epochs={RETRAIN_EPOCHS}",
-        f"--fine_tune_learning_rate={RETRAIN_RATE}", f"--seed={seed}",
+        f"--flagfile={CONFIGS}/{net}_gsparsity.flags", f"--strength={strength}",
+        "--dense_epochs=0", f"--seed={seed}",
     )  # fmt: skip
-    return row(report, net=net, seed=seed, kind="gsparsity", budget=budget)
+    return row(report, net=net, seed=seed, kind="gsparsity", pair=strength)
 
 
-def single_weights(net: str, seed: int, budget: int, python: str) -> dict:
+def single_weights(
+    net: str, seed: int, strength: float, budget: int, python: str
+) -> dict:
     """tensorflow-model-optimization: weights of the least size, gradually to zero."""
     import keras
     import numpy as np
@@ -198,8 +196,8 @@ def single_weights(net: str, seed: int, budget: int, python: str) -> dict:
         pathlib.Path(f"{folder}/program.py").write_text(PROGRAM)
         subprocess.run(
             [python, f"{folder}/program.py", f"{folder}/in.npz", f"{folder}/model.json",
-             f"{folder}/out.npz", str(share), str(RETRAIN_EPOCHS), str(RETRAIN_RATE),
-             str(seed)],
+             f"{folder}/out.npz", str(share), of(net, "fine_tune_epochs"),
+             of(net, "fine_tune_learning_rate"), str(seed)],
             check=True, capture_output=True,
             env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
         )  # fmt: skip
@@ -211,7 +209,7 @@ def single_weights(net: str, seed: int, budget: int, python: str) -> dict:
         content = pathlib.Path(artifact.path).read_bytes()
     cost = tfsparse.measure(model)
     return {
-        "net": net, "seed": seed, "kind": "tfmot", "budget": budget,
+        "net": net, "seed": seed, "kind": "tfmot", "pair": strength,
         "accuracy": float((outputs.argmax(-1) == images.y_test).mean()),
         "params": cost.params, "macs": cost.macs, "nonzero": cost.nonzero,
         **of_file(content),
@@ -263,33 +261,29 @@ def summary(rows: list[dict]) -> list[dict]:
     import numpy as np
 
     found = []
-    for net in {r["net"] for r in rows}:
-        whole = {
-            r["seed"]: r["accuracy"]
-            for r in rows
-            if r["net"] == net and r["kind"] == "dense"
-        }
-        keys = {
-            (r["kind"], r["budget"]) for r in rows if r["net"] == net and "budget" in r
-        }
-        for kind, budget in sorted(keys):
-            own = [
-                r
-                for r in rows
-                if (r["net"], r["kind"], r.get("budget")) == (net, kind, budget)
-            ]
-            added = [whole[r["seed"]] - r["accuracy"] for r in own]
-            found.append(
-                {"net": net, "kind": kind, "budget": budget, "seeds": len(own),
-                 "dense": float(np.mean([whole[r["seed"]] for r in own])),
-                 "accuracy": float(np.mean([r["accuracy"] for r in own])),
-                 "spread": float(np.std([r["accuracy"] for r in own])),
-                 "added_error": float(np.mean(added)),
-                 "file_bytes": float(np.mean([r["file_bytes"] for r in own])),
-                 "gzip_bytes": float(np.mean([r["gzip_bytes"] for r in own])),
-                 "microseconds": float(np.mean([r["microseconds"] for r in own]))}
-            )  # fmt: skip
+    whole = {(r["net"], r["seed"]): r["accuracy"] for r in rows if r["kind"] == "dense"}
+    for net, pair, kind in sorted(
+        {(r["net"], r["pair"], r["kind"]) for r in rows if "pair" in r}
+    ):
+        own = [
+            r for r in rows if (r["net"], r.get("pair"), r["kind"]) == (net, pair, kind)
+        ]
+        added = [whole[net, r["seed"]] - r["accuracy"] for r in own]
+        row = {"net": net, "strength": pair, "kind": kind, "seeds": len(own),
+               "dense": float(np.mean([whole[net, r["seed"]] for r in own])),
+               "added_error": float(np.mean(added)),
+               "added_error_spread": float(np.std(added))}  # fmt: skip
+        for key in TOLD:
+            row[key] = float(np.mean([r[key] for r in own]))
+        found.append(
+            {**row, "accuracy_spread": float(np.std([r["accuracy"] for r in own]))}
+        )
     return found
+
+
+TOLD = (
+    "accuracy", "params", "nonzero", "macs", "file_bytes", "gzip_bytes", "microseconds",
+)  # fmt: skip
 
 
 def main() -> int:
@@ -298,27 +292,30 @@ def main() -> int:
     parser.add_argument("--nets", default="lenet5,resnet8")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tfmot", help="a Python with tensorflow-model-optimization")
+    parser.add_argument("--tfmot_seeds", type=int, default=3)
     chosen = parser.parse_args()
     rows = files.read_json(RESULTS)["rows"] if RESULTS.exists() else []
 
-    def add(kind, net, seed, budget, make):
-        key = kind, net, seed, budget
-        if any((r["kind"], r["net"], r["seed"], r.get("budget")) == key for r in rows):
-            return
+    def add(kind, net, seed, pair, make):
+        key = kind, net, seed, pair
+        for row in rows:
+            if (row["kind"], row["net"], row["seed"], row.get("pair")) == key:
+                return row
         rows.append(make())
         files.write_json(str(RESULTS), {"summary": summary(rows), "rows": rows})
-        told = {k: v for k, v in rows[-1].items() if k not in ("trials", "kept")}
-        print(told, flush=True)
+        print({k: v for k, v in rows[-1].items() if k != "kept"}, flush=True)
+        return rows[-1]
 
     for net in chosen.nets.split(","):
         for seed in range(chosen.seeds):
             add("dense", net, seed, None, lambda: dense(net, seed)[0])  # noqa: B023
-            for budget in BUDGETS[net]:
-                options = net, seed, budget
-                add("l2", *options, lambda: magnitude(*options))  # noqa: B023
-                add("gsparsity", *options, lambda: gsparsity(*options))  # noqa: B023
-                if chosen.tfmot:
-                    add("tfmot", *options,
+            for pair in STRENGTHS[net]:
+                key = net, seed, pair
+                found = add("gsparsity", *key, lambda: gsparsity(*key))  # noqa: B023
+                options = *key, found["params"]
+                add("l2", *key, lambda: magnitude(*options))  # noqa: B023
+                if chosen.tfmot and seed < chosen.tfmot_seeds:
+                    add("tfmot", *key,
                         lambda: single_weights(*options, chosen.tfmot))  # noqa: B023 # fmt: skip
     return 0
 

@@ -28,3 +28,21 @@ def digits():
     images = (data.images[order] / 16.0).astype("float32")[..., None]
     labels = data.target[order].astype("int32")
     return (images[:1400], labels[:1400]), (images[1400:], labels[1400:])
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """A folder of two classes of JPEGs of different sizes, told apart by red or blue."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for label, name in enumerate(("blue", "red")):
+            folder = tmp_path / "images" / part / name
+            folder.mkdir(parents=True)
+            for i in range(12):
+                height, width = ((40, 30), (33, 48))[i % 2]
+                image = rng.integers(0, 40, (height, width, 3), dtype=np.uint8)
+                image[..., 0 if label else 2] += 180
+                Image.fromarray(image).save(folder / f"{i}.JPEG", quality=95)
+    return str(tmp_path / "images")

@@ -44,7 +44,10 @@ CONDUCTORS = {
     "tools",
 }  # fmt: skip
 
-TENSORFLOW = {"data", "gradients", "train", "deploy.export", "deploy.interpreters"}
+TENSORFLOW = {
+    "data.batches", "data.images", "data.sources", "gradients", "train", "deploy.export",
+    "deploy.interpreters",
+}  # fmt: skip
 """The only modules that may say `import tensorflow`, or an interpreter of its files."""
 
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tfsparse import data
+from tfsparse.data import batches, images, sources
 
 
 def _arrays(samples=40, classes=4, shape=(6, 5)):
@@ -114,6 +115,103 @@ def test_missing_sources(tmp_path):
         data.load(str(tmp_path))
 
 
+def test_images_of_a_size_stay_on_disk(image_folder):
+    dataset = data.load(image_folder, image_size=16, validation=0.25)
+    assert isinstance(dataset.x_train, data.Images)
+    assert dataset.shape == (16, 16, 3) and dataset.class_names == ("blue", "red")
+    parts = dataset.x_train, dataset.x_validation, dataset.x_test
+    assert [len(x) for x in parts] == [18, 6, 24]
+    pixels = np.asarray(dataset.x_test)
+    assert pixels.shape == dataset.x_test.shape and pixels.dtype == np.uint8
+    assert ((pixels[..., 0].mean((1, 2)) > 100) == (dataset.y_test == 1)).all()
+    batches = list(data.Batches(dataset.x_test, dataset.y_test, 10).epoch())
+    read = np.concatenate([x.numpy() for x, _ in batches])
+    np.testing.assert_allclose(read, pixels / np.float32(255), atol=1e-6)
+    assert [len(x) for x, _ in batches] == [10, 10, 4]
+
+
+def test_the_centre_is_cut_as_pil_would(tmp_path):
+    rows, columns = np.mgrid[0:70, 0:84]
+    image = np.stack([rows * 2, columns * 2, rows + columns], -1).astype(np.uint8)
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(2):
+                Image.fromarray(image).save(tmp_path / part / name / f"{i}.png")
+    found = np.asarray(data.load(str(tmp_path), image_size=28).x_test)[0]
+    wanted = Image.fromarray(image).resize((38, 32), Image.Resampling.BILINEAR)
+    wanted = np.asarray(wanted)[2:30, 5:33].astype(int)
+    assert np.abs(found.astype(int) - wanted).max() <= 1
+
+
+def test_random_crops_follow_the_seed_and_keep_within_the_image(image_folder):
+    dataset = data.load(image_folder, image_size=16)
+    wanted = data.parse_augmentation("resized_crop=0.3,flip")
+    batches = data.Batches(dataset.x_train, dataset.y_train, 8, wanted)
+    first, again, other = (
+        np.concatenate([x.numpy() for x, _ in batches.epoch(seed)])
+        for seed in ((1, 0), (1, 0), (1, 1))
+    )
+    assert (first == again).all() and (first != other).any()
+    assert first.max(-1).min() > 0.5  # nothing moved in from outside
+
+
+def test_boxes_have_the_area_and_aspect_asked_for():
+    boxes = images.random_boxes(4000, 0.25, np.array([3, 5], np.int64), 60.0, 40.0)
+    top, left, bottom, right = boxes.numpy().T
+    assert (
+        min(top.min(), left.min()) >= 0 and max(bottom.max(), right.max()) <= 1 + 1e-6
+    )
+    area = (bottom - top) * (right - left)
+    aspect = (right - left) * 40 / ((bottom - top) * 60)
+    whole = ((bottom - top) < 1) & ((right - left) < 1)
+    assert 0.25 <= area[whole].min() and area.max() <= 1 + 1e-6
+    assert 0.74 < aspect[whole].min() < 0.77 and 1.30 < aspect[whole].max() < 1.34
+    assert abs(np.median(area[whole]) - np.median(np.clip(area, 0, 1))) < 0.15
+
+
+def test_resized_crops_of_arrays_scale_the_part_up():
+    x = np.broadcast_to(
+        np.arange(32, dtype=np.uint8)[None, None, :, None], (16, 32, 32, 1)
+    )
+    y = np.zeros(16, int)
+    wanted = data.parse_augmentation("resized_crop=0.25")
+    ((found, _),) = data.Batches(np.ascontiguousarray(x), y, 16, wanted).epoch((0,))
+    slopes = np.diff(found.numpy()[:, 5, :, 0] * 255, axis=1)
+    assert found.shape == (16, 32, 32, 1)
+    assert (slopes.std(1) < 1e-3).all() and slopes.mean(1).min() < 0.75
+
+
+@pytest.mark.parametrize("text", ["resized_crop=1.5", "resized_crop=0", "resized=0.5"])
+def test_unusable_crops(text):
+    with pytest.raises(ValueError, match="augment"):
+        data.parse_augmentation(text)
+
+
+def test_tfds_images_are_cut_to_a_size():
+    if not os.environ.get("TFDS_DATA_DIR"):
+        pytest.skip("no prepared TFDS folder on this machine")
+    dataset = data.load("mnist", image_size=14)
+    assert dataset.shape == (14, 14, 1) and dataset.x_train.dtype == np.uint8
+    assert dataset.x_test.max() > 200
+
+
+def test_sizes_that_cannot_be(image_folder):
+    with pytest.raises(ValueError, match="image_size.*>= 0"):
+        data.load(image_folder, image_size=-1)
+    with pytest.raises(ValueError, match="image_size.*must be 0"):
+        data.load("digits", image_size=16)
+
+
+def test_first_damaged_file_is_found(image_folder):
+    dataset = data.load(image_folder, image_size=16)
+    assert dataset.x_train.damaged() is None
+    path = str(dataset.x_train.paths[3])
+    with open(path, "r+b") as file:
+        file.truncate(100)
+    assert dataset.x_train.damaged() == path
+
+
 def test_damaged_image_is_named(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -141,7 +239,7 @@ def test_shift_moves_by_whole_pixels_and_fills_with_zero():
     image[:, 4, 4] = 1.0
     import tensorflow as tf
 
-    moved = data.augment(
+    moved = batches.augment(
         tf.constant(image), {"shift": 2.0}, tf.constant([1, 2], tf.int64)
     )
     places = {tuple(np.argwhere(m[..., 0] > 0.99)[0]) for m in moved.numpy()}
@@ -156,14 +254,14 @@ def test_flip_rotate_and_cutout_change_what_they_should():
     rng = np.random.default_rng(0)
     image = rng.random((200, 8, 8, 1)).astype(np.float32)
     key = tf.constant([3, 4], tf.int64)
-    flipped = data.augment(tf.constant(image), {"flip": 1.0}, key).numpy()
+    flipped = batches.augment(tf.constant(image), {"flip": 1.0}, key).numpy()
     mirrored = np.isclose(flipped, image[:, :, ::-1], atol=1e-5).all((1, 2, 3))
     same = np.isclose(flipped, image, atol=1e-5).all((1, 2, 3))
     assert (mirrored | same).all() and 60 < mirrored.sum() < 140
-    cut = data.augment(tf.constant(image + 1), {"cutout": 3.0}, key).numpy()
+    cut = batches.augment(tf.constant(image + 1), {"cutout": 3.0}, key).numpy()
     holes = (cut == 0).sum((1, 2, 3))
     assert holes.max() == 9 and holes.min() >= 1
-    turned = data.augment(tf.constant(image), {"rotate": 15.0}, key).numpy()
+    turned = batches.augment(tf.constant(image), {"rotate": 15.0}, key).numpy()
     assert not np.isclose(turned, image).all((1, 2, 3)).any()
 
 
@@ -177,8 +275,8 @@ def test_idx_file_with_another_checksum_is_refused(tmp_path):
     path = tmp_path / "t10k-labels-idx1-ubyte"
     path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 5, 6]))
     with pytest.raises(OSError, match="SHA-256"):
-        data._idx(str(path), "0" * 64)
+        sources._idx(str(path), "0" * 64)
     import hashlib
 
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert data._idx(str(path), digest).tolist() == [5, 6]
+    assert sources._idx(str(path), digest).tolist() == [5, 6]

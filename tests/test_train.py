@@ -132,6 +132,29 @@ def test_a_finished_run_is_not_done_again(finished, capsys):
     assert "Finished before" in capsys.readouterr().out
 
 
+IMAGES = ["--image_size=8", "--validation=0.2",
+          "--augment=resized_crop=0.3,flip", "--batch_size=8"]  # fmt: skip
+
+
+def test_images_on_disk_go_all_the_way(image_folder, tmp_path):
+    folder = str(tmp_path / "run")
+    options = [*IMAGES, f"--data={image_folder}", "--method=gsparsity"]
+    assert main(folder, *options, "--strength=0.001") == 0
+    stages = {row["name"]: row for row in report_of(folder)["stages"]}
+    assert stages["tflite_int8"]["samples"] == 24
+    assert stages["finetuned"]["accuracy"] > 0.9
+
+
+def test_a_damaged_image_ends_the_run_with_its_name(image_folder, tmp_path, capsys):
+    folder = str(tmp_path / "run")
+    path = f"{image_folder}/train/red/7.JPEG"
+    with open(path, "r+b") as file:
+        file.truncate(200)
+    assert main(folder, *IMAGES, f"--data={image_folder}", "--method=none") == 2
+    said = capsys.readouterr().err
+    assert "7.JPEG" in said and "--resume" in said and said.count("\n") == 1
+
+
 def test_no_method_and_sgd(tmp_path):
     folder = str(tmp_path / "run")
     assert main(folder, "--method=none", "--optimizer=sgd", "--epochs=1") == 0

@@ -14,12 +14,13 @@ from tfsparse.graph import find_groups, measure
         ("lenet5", (28, 28, 1), 431_080, 2_293_000),
         ("mlp", (28, 28, 1), 109_386, 109_184),
         ("resnet8", (32, 32, 3), 78_666, None),
+        ("resnet50", (224, 224, 3), 25_557_032, 4_089_184_256),
         ("vgg16", (32, 32, 3), 14_995_146, None),
         ("ds_cnn", (49, 10, 1), None, None),
     ],
 )
 def test_published_sizes(name, shape, params, macs):
-    classes = 12 if name == "ds_cnn" else 10
+    classes = {"ds_cnn": 12, "resnet50": 1000}.get(name, 10)
     model = zoo.build(name, shape, classes)
     assert model.output_shape == (None, classes)
     cost = measure(model)

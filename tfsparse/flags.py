@@ -25,6 +25,7 @@ class RunConfig:
     data: str = "mnist"
     data_dir: str | None = None
     validation: float = 0.1
+    image_size: int = 0
     augment: str = ""
     model: str = "lenet5"
     width: float = 1.0
@@ -75,7 +76,8 @@ _HELP = {
     "data": "TFDS name, 'digits', an .npz file, or a folder of class folders of images.",
     "data_dir": "Folder of TFDS; by default TFDS_DATA_DIR or TFDS's own.",
     "validation": "Fraction of the training split held out for decisions.",
-    "augment": "List such as shift=2,rotate=10,flip,crop=2,cutout=6.",
+    "image_size": "Side that images are cut to; those of a folder then stay on disk.",
+    "augment": "List such as shift=2,rotate=10,flip,crop=2,cutout=6,resized_crop=0.08.",
     "model": "Zoo name, a .keras file, or package.module:function.",
     "width": "Multiplies the units of every hidden layer of a zoo model.",
     "hidden": "Hidden layers of the model 'mlp'.",

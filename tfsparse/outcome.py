@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import platform
 import time
@@ -16,10 +17,13 @@ from tfsparse.deploy import interpreters
 from tfsparse.graph import cost, find_groups, measure
 
 PARITY_SAMPLES = 1000
+PART_SAMPLES = 1000
+"""Samples in memory at a time; less than 1 GB at 224 x 224 x 3."""
 
 
-def as_floats(x: np.ndarray) -> np.ndarray:
-    """Pixels as models take them: float32, uint8 divided by 255."""
+def as_floats(x) -> np.ndarray:
+    """Pixels as models take them: float32, uint8 divided by 255; read from disk if there."""
+    x = np.asarray(x)
     return x.astype(np.float32) / 255.0 if x.dtype == np.uint8 else x
 
 
@@ -38,7 +42,7 @@ def tell(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) -> di
     Returns:
         What is in `report.json`.
     """
-    x, y = as_floats(job.dataset.x_test), job.dataset.y_test
+    x, y = job.dataset.x_test, job.dataset.y_test
     job.progress.say(f"Evaluating on {len(y):,} test samples")
     stages = []
     if "dense" in trained:
@@ -52,21 +56,23 @@ def tell(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) -> di
     if "keras" in by_format:
         stages[-1]["file"] = os.path.basename(by_format["keras"].path)
         stages[-1]["file_bytes"] = by_format["keras"].file_bytes
-    parity = deploy.verify(tuned.model, artifacts, x[:PARITY_SAMPLES])
+    parity = deploy.verify(tuned.model, artifacts, as_floats(x[:PARITY_SAMPLES]))
     arena = {row.artifact: row.arena_bytes for row in parity}
     final = stages[-1]
     for name in ("tflite_float", "tflite_int8"):
         if name in by_format:
             started = time.perf_counter()
-            outputs, _ = interpreters.run(by_format[name], x)
+            answer = functools.partial(_answer, by_format[name])
+            outputs = _by_parts(x, answer)
             stages.append(
                 _file_stage(name, final, by_format[name], outputs, y, started)
             )
     if arena.get("mcu"):
         started = time.perf_counter()
-        outputs, used = interpreters.run_micro(by_format["tflite_int8"].path, x)
+        path = by_format["tflite_int8"].path
+        outputs = _by_parts(x, lambda part: interpreters.run_micro(path, part)[0])
         row = _file_stage("mcu", final, by_format["tflite_int8"], outputs, y, started)
-        stages.append({**row, "arena_bytes": used})
+        stages.append({**row, "arena_bytes": arena["mcu"]})
     document = {
         "config": flags.as_json(job.config),
         "environment": environment(),
@@ -95,8 +101,19 @@ def tell(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) -> di
 
 
 def accuracy(model, x, y) -> float:
-    """Share of the samples that a model gets right."""
-    return float((interpreters.predict(model, x).argmax(-1) == y).mean())
+    """Share of the samples, as they lie in a `Dataset`, that a model gets right."""
+    outputs = _by_parts(x, lambda part: interpreters.predict(model, part))
+    return float((outputs.argmax(-1) == y).mean())
+
+
+def _answer(artifact, x) -> np.ndarray:
+    return interpreters.run(artifact, x)[0]
+
+
+def _by_parts(x, answer) -> np.ndarray:
+    """Outputs for all samples, of which only a part is in memory as floats at a time."""
+    parts = (x[i : i + PART_SAMPLES] for i in range(0, len(x), PART_SAMPLES))
+    return np.concatenate([answer(as_floats(part)) for part in parts])
 
 
 def _model_stage(name, model, x, y, trained=None) -> dict:

@@ -107,7 +107,9 @@ def run(config: flags.RunConfig, *, resume: bool = False) -> dict:
         if finished:
             progress.say(f"Finished before. The report is {store.path('report.html')}")
             return finished
-        dataset = data.load(config.data, config.data_dir, config.validation)
+        dataset = data.load(
+            config.data, config.data_dir, config.validation, config.image_size
+        )
         _check_batch(config, dataset, augmentation)
         job = Run(
             config,
@@ -124,7 +126,11 @@ def run(config: flags.RunConfig, *, resume: bool = False) -> dict:
         with store.locked():
             store.check(as_json, flags.LOCATIONS, resume=resume)
             store.begin(as_json)
-            return _stages(job, dense)
+            try:
+                return _stages(job, dense)
+            except tf.errors.InvalidArgumentError as error:
+                _check_files(dataset, error)
+                raise
 
 
 def _build(job: Run):
@@ -180,7 +186,7 @@ def _fine_tune(job: Run, stripped) -> checkpoints.Checkpoint:
     tuned = _fit_plain(
         job, "finetuned", model, config.fine_tune_epochs, config.fine_tune_learning_rate
     )
-    x, y = outcome.as_floats(job.dataset.x_validation), job.dataset.y_validation
+    x, y = job.dataset.x_validation, job.dataset.y_validation
     kept = outcome.accuracy(tuned.model, x, y) >= outcome.accuracy(stripped, x, y)
     shipped = tuned.model if kept else stripped
     return checkpoints.Checkpoint(shipped, tuned.history, {"fine_tune_kept": kept})
@@ -322,8 +328,7 @@ def _shrink(
         job.store.log(stage, epoch, state.history[-1], config.tensorboard)
 
     def accuracy(model):
-        x, y = outcome.as_floats(job.dataset.x_test), job.dataset.y_test
-        return outcome.accuracy(model, x, y)
+        return outcome.accuracy(model, job.dataset.x_test, job.dataset.y_test)
 
     with bar:
         try:
@@ -426,6 +431,17 @@ def _check_batch(config, dataset, augmentation) -> None:
             f"`--augment` must be empty for data that are no images. Received: samples of "
             f"shape {dataset.shape}."
         )
+
+
+def _check_files(dataset: data.Dataset, error: Exception) -> None:
+    """Names the file that stopped the run, if one did."""
+    for images in (dataset.x_train, dataset.x_validation, dataset.x_test):
+        damaged = images.damaged() if isinstance(images, data.Images) else None
+        if damaged:
+            raise ValueError(
+                f"`data` must hold images that open. Received: {damaged!r}. Replace it and "
+                "go on with --resume."
+            ) from error
 
 
 def _to_json(state: shrinking.State) -> dict:

@@ -10,15 +10,16 @@ import zipfile
 
 import keras
 
-from tfsparse.zoo import cells, lenet, tiny, vgg
+from tfsparse.zoo import cells, ds_cnn, lenet, resnet, vgg
 
 MODELS = {
     "lenet_300_100": lenet.lenet_300_100,
     "lenet5": lenet.lenet5,
     "mlp": lenet.mlp,
     "vgg16": vgg.vgg16,
-    "resnet8": tiny.resnet8,
-    "ds_cnn": tiny.ds_cnn,
+    "resnet8": resnet.resnet8,
+    "resnet50": resnet.resnet50,
+    "ds_cnn": ds_cnn.ds_cnn,
     "cells": cells.cells,
     "darts_v2": cells.darts_v2,
 }

@@ -1,0 +1,63 @@
+"""Residual networks: ResNet-8 of MLPerf Tiny, ResNet-50 for images of 224 x 224."""
+
+from __future__ import annotations
+
+from keras import layers
+
+STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
+"""Blocks and filters of each stage of ResNet-50; a block's last convolution has 4 times as many."""
+
+
+def conv_bn(x, filters: int, kernel, strides: int, name: str):
+    """A convolution without bias and its BatchNorm."""
+    x = layers.Conv2D(
+        filters, kernel, strides=strides, padding="same", use_bias=False, name=name
+    )(x)
+    return layers.BatchNormalization(name=f"{name}_bn")(x)
+
+
+def resnet8(inputs, outputs: int, width):
+    """ResNet-8: three residual stages of 16, 32 and 64 filters.
+
+    Reference: MLPerf Tiny v1.0, image classification.
+    """
+    x = conv_bn(inputs, width(16), 3, 1, "stem")
+    x = layers.ReLU(name="stem_relu")(x)
+    for stage, filters in enumerate((16, 32, 64), 1):
+        strides = 1 if stage == 1 else 2
+        y = conv_bn(x, width(filters), 3, strides, f"stage{stage}_conv1")
+        y = layers.ReLU(name=f"stage{stage}_relu1")(y)
+        y = conv_bn(y, width(filters), 3, 1, f"stage{stage}_conv2")
+        if stage > 1:
+            x = layers.Conv2D(
+                width(filters), 1, strides=2, padding="same", name=f"stage{stage}_skip"
+            )(x)
+        x = layers.Add(name=f"stage{stage}_add")([x, y])
+        x = layers.ReLU(name=f"stage{stage}_relu2")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return layers.Dense(outputs, name="logits")(x)
+
+
+def resnet50(inputs, outputs: int, width):
+    """ResNet-50 with the stride on the 3 x 3 convolution, 4.09 G MACs at 224 x 224.
+
+    Reference: arXiv 1512.03385, table 1; the stride as in arXiv 1706.02677, section 4.
+    """
+    x = conv_bn(inputs, width(64), 7, 2, "stem")
+    x = layers.ReLU(name="stem_relu")(x)
+    x = layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
+    for stage, (blocks, filters) in enumerate(STAGES, 1):
+        for block in range(1, blocks + 1):
+            name = f"stage{stage}_block{block}"
+            strides = 2 if stage > 1 and block == 1 else 1
+            y = conv_bn(x, width(filters), 1, 1, f"{name}_conv1")
+            y = layers.ReLU(name=f"{name}_relu1")(y)
+            y = conv_bn(y, width(filters), 3, strides, f"{name}_conv2")
+            y = layers.ReLU(name=f"{name}_relu2")(y)
+            y = conv_bn(y, width(4 * filters), 1, 1, f"{name}_conv3")
+            if block == 1:
+                x = conv_bn(x, width(4 * filters), 1, strides, f"{name}_skip")
+            x = layers.Add(name=f"{name}_add")([x, y])
+            x = layers.ReLU(name=f"{name}_relu3")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return layers.Dense(outputs, name="logits")(x)
