@@ -16,9 +16,9 @@ from keras import layers
 from scipy import optimize
 from sklearn import linear_model
 
-from tfsparse import records
+from tfsparse import fusion, records
 from tfsparse.methods import partitions
-from tfsparse.optimizers import ProxDecay, ProxSGD
+from tfsparse.optimizers import ProxDecay, ProxSGD, proxsgd
 
 
 def prox_in_metric(b, tau, mu):
@@ -122,6 +122,9 @@ def test_a_step_is_algorithm_1(seed, tau):
     power = {"none": 0.0, "sqrt": 0.5, "inverse_sqrt": -0.5}[scaling]
     mu, eps, rho = rng.uniform(0, 1.5), rng.uniform(0.05, 1), rng.uniform(0.05, 1)
     optimizer = ProxSGD(partition, mu, eps, rho, tau, scaling=str(scaling))
+    optimizer.build(weights)
+    if seed % 3 == 0:
+        optimizer._fused_step = fusion.fused(optimizer._step)
     expected = Algorithm1(
         {v.path: np.asarray(v) for v in weights},
         partition, mu, eps, rho, tau, power=power,
@@ -341,7 +344,9 @@ def test_mu_is_a_variable(digits):
     assert ProxSGD.from_config(optimizer.get_config()).get_config()["mu"] == 0.0
 
 
-def test_a_step_with_nan_is_refused(digits, caplog):
+@pytest.mark.parametrize("fused_weights", [0, 10_000])
+def test_a_step_with_nan_is_refused(digits, caplog, monkeypatch, fused_weights):
+    monkeypatch.setattr(proxsgd, "FUSED_WEIGHTS", fused_weights)
     (x, y), _ = digits
     model = net()
     optimizer = ProxSGD(coupled(model), 0.01, 0.5, 0.1, "group")

@@ -42,6 +42,11 @@ class Block:
     sizes: np.ndarray
     multipliers: np.ndarray
 
+    @property
+    def members(self) -> list[int]:
+        """Numbers of the block's variables in the optimizer."""
+        return [part.index for part in self.slices]
+
     def sum(self, tensors) -> object:
         """Sum of one tensor for each slice over each group. `(groups,)`."""
         total = None

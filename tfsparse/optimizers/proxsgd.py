@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfsparse import numerics, records
+from tfsparse import fusion, numerics, records
 from tfsparse.optimizers import blocks
 
 _LOG = logging.getLogger(__name__)
@@ -18,6 +18,9 @@ _LOG = logging.getLogger(__name__)
 TAUS = ("constant", "group", "element")
 SCALINGS = {"none": 0.0, "sqrt": 0.5, "inverse_sqrt": -0.5}
 """Name -> exponent of a group's size in the strength of its penalty."""
+
+FUSED_WEIGHTS = 10_000
+"""Weights in a variable, on average, from which a fused step is worth its compilation."""
 
 NEWTON_STEPS = 12
 """For `tau="element"`; Newton's method from below gains digits quadratically."""
@@ -136,163 +139,165 @@ class ProxSGD(keras.optimizers.Optimizer):
         if self.tau != "constant":
             self.squares = self.add_optimizer_variables(variables, "square")
         self._blocks = blocks.lay_out(self.partition, variables, SCALINGS[self.scaling])
-        self._grouped = {part.index for block in self._blocks for part in block.slices}
         self._told = 0
         self._paths = [v.path for v in variables]
         self._boxes = [
             next((b for p, b in self.bounds.items() if fnmatch.fnmatchcase(v.path, p)), None)
             for v in variables
         ]  # fmt: skip
+        weights = sum(int(np.prod(v.shape)) for v in variables)
+        large = weights >= FUSED_WEIGHTS * len(variables)
+        self._fused_step = fusion.fused(self._step) if large else self._step
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if keras.backend.backend() == "tensorflow":  # by way of the method below
             return super()._backend_update_step(
                 grads, trainable_variables, learning_rate
             )
-        self._update_here(zip(grads, trainable_variables, strict=True), learning_rate)
+        gradients = self._in_order(zip(grads, trainable_variables, strict=True))
+        self._update(self.refused, gradients, self._held(), learning_rate, self._step)
         return None
 
     def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate):
-        """The step under tf.distribute, gradients summed over the replicas."""
-        pairs = [(g, v) for g, v in grads_and_vars if g is not None]
-        first = [distribution.experimental_local_results(g)[0] for g, _ in pairs]
-        if distribution.num_replicas_in_sync == 1:
-            variables = [v for _, v in pairs]
-            self._update_here(zip(first, variables, strict=True), learning_rate)
-            return
+        """The step of every replica, gradients summed over them all."""
+        alone = distribution.num_replicas_in_sync == 1
+        held = [[variable.value for variable in kind] for kind in self._held()]
+        distribution.extended.update(
+            self.refused.value,
+            self._update,
+            args=(self._in_order(grads_and_vars), held),
+            kwargs={
+                "eps": learning_rate,
+                "step": self._fused_step if alone else self._step,
+            },
+            group=False,
+        )
 
-        def on_every_replica(variable, step, *arguments):
-            if isinstance(variable, keras.Variable):
-                variable = variable.value  # TensorFlow's own
-            distribution.extended.update(variable, step, args=arguments, group=False)
+    def _held(self) -> list[list]:
+        """Weights, averages and squares, each in the order of the variables."""
+        return [
+            list(self._trainable_variables),
+            list(self.averages),
+            list(self.squares),
+        ]
 
-        finite = self._are_finite(first)
-        self._update(pairs, finite, finite, learning_rate, on_every_replica)
+    def _in_order(self, pairs) -> list:
+        """A gradient for each variable, None for those without."""
+        gradients = [None] * len(self._trainable_variables)
+        for gradient, variable in pairs:
+            gradients[self._get_variable_index(variable)] = gradient
+        return gradients
 
-    def _update_here(self, pairs, learning_rate) -> None:
-        """The step on one device, or where the backend spreads tensors itself."""
-        gradients, variables = zip(*pairs, strict=True)
+    def _update(self, refused, gradients, held, eps, step) -> None:
+        """Assigns what a step makes of the variables of one replica."""
+        weights, averages, squares = (
+            [ops.convert_to_tensor(variable) for variable in kind] for kind in held
+        )
         gradients = [
-            ops.cast(ops.convert_to_tensor(g), v.dtype)
-            for g, v in zip(gradients, variables, strict=True)
+            None if g is None else ops.cast(ops.convert_to_tensor(g), w.dtype)
+            for g, w in zip(gradients, weights, strict=True)
         ]
-        averages = [
-            ops.convert_to_tensor(self.averages[self._get_variable_index(v)])
-            for v in variables
+        numbers = [
+            ops.cast(number, "float32")
+            for number in (eps, self._rho(), self.mu, self._iterations - self.refused)
         ]
-        finite = self._are_finite(gradients)
-        # In place of gradients that are not finite, averages move no average.
-        gradients = ops.cond(finite, lambda: gradients, lambda: averages)
-        self._update(
-            list(zip(gradients, variables, strict=True)),
-            finite,
-            None,
-            learning_rate,
-            lambda variable, step, *arguments: step(variable, *arguments),
-        )
+        finite, *found = step(gradients, weights, averages, squares, *numbers)
+        for variables, tensors in zip(held, found, strict=True):
+            for variable, tensor in zip(variables, tensors, strict=True):
+                self.assign(variable, tensor)
+        self.assign_add(refused, ops.cast(ops.logical_not(finite), refused.dtype))
 
-    def _are_finite(self, gradients):
-        """Whether all gradients are; counts the step as refused if not."""
-        finite = ops.isfinite(
-            sum(ops.sum(ops.cast(gradient, "float32")) for gradient in gradients)
-        )
-        refused = ops.cast(ops.logical_not(finite), self.refused.dtype)
-        self.assign_add(self.refused, refused)
-        return finite
-
-    def _update(self, pairs, finite, unchecked, learning_rate, run) -> None:
-        """One step: averages and plain weights first, then the groups.
+    def _step(self, gradients, weights, averages, squares, eps, rho, mu, done):
+        """Algorithm 1, a pure function.
 
         Args:
-            pairs: (gradient, variable), as `run` passes them on.
-            finite: Whether the step is made.
-            unchecked: The same if the gradients may still hold what is not finite; None
-                if they have been replaced.
-            learning_rate: eps.
-            run: `(variable, step, *arguments)`, calls the step with the variable.
+            gradients: One for each variable, or None.
+            weights, averages: One for each variable.
+            squares: The same, or none with tau 1.
+            eps, rho, mu: As of this step.
+            done: Steps made before this one.
+
+        Returns:
+            Whether the gradients were finite; if not, the rest is as it was. Then new
+            weights, averages and squares.
         """
-        eps = ops.where(finite, ops.cast(learning_rate, "float32"), 0.0)
-        for gradient, variable in pairs:
-            run(variable, self._average, gradient, finite, unchecked, eps)
-        variables = self._trainable_variables
+        known = [ops.sum(ops.cast(g, "float32")) for g in gradients if g is not None]
+        finite = ops.isfinite(sum(known))
+        eps = ops.where(finite, eps, 0.0)
+        gradients = [
+            # In place of what is not finite, the average: it moves no average.
+            v if g is None else ops.where(finite, g, v)
+            for g, v in zip(gradients, averages, strict=True)
+        ]
+        averages = [
+            v + ops.cast(rho, v.dtype) * (g - v)
+            for g, v in zip(gradients, averages, strict=True)
+        ]
+        squares = [
+            ops.where(finite, s + (1.0 - self.beta) * (ops.square(g) - s), s)
+            for g, s in zip(gradients, squares, strict=False)
+        ]
+        taus = self._rms(squares, done) or [None] * len(weights)
+        targets = self._plain(weights, averages, taus)
         for block in self._blocks:
-            points = [self._point(variables[part.index]) for part in block.slices]
-            *found, moved = self._shrinkage(block, points)
-            if unchecked is not None:  # cheaper to work out anew than to send around
-                moved = [None] * len(moved)
-            for part, *known in zip(block.slices, *found, moved, strict=True):
-                run(variables[part.index], self._shrink, eps, *known)
+            points = [(weights[i], averages[i], taus[i]) for i in block.members]
+            for i, target in zip(
+                block.members, self._proximal(block, points, mu), strict=True
+            ):
+                targets[i] = target
+        weights = [
+            w + ops.cast(eps, w.dtype) * (self._boxed(i, targets[i]) - w)
+            for i, w in enumerate(weights)
+        ]
+        return finite, weights, averages, squares
 
-    def _average(self, variable, gradient, finite, unchecked, eps) -> None:
-        """Updates the averages of a variable; the variable too, if it has no group."""
-        index = self._get_variable_index(variable)
-        average = ops.convert_to_tensor(self.averages[index])
-        gradient = ops.cast(ops.convert_to_tensor(gradient), variable.dtype)
-        rho = ops.cast(self._rho(), variable.dtype)
-        if unchecked is not None:
-            gradient = ops.where(unchecked, gradient, average)
-        average = average + rho * (gradient - average)
-        self.assign(self.averages[index], average)
-        if self.squares:
-            square = ops.convert_to_tensor(self.squares[index])
-            new = ops.where(finite, ops.square(gradient), square)
-            square = square + (1.0 - self.beta) * (new - square)
-            self.assign(self.squares[index], square)
-        if index not in self._grouped:
-            tau = 1.0
-            if self.squares:
-                tau = self._rms(variable)
-                tau = ops.mean(tau) if self.tau == "group" else tau
-            point = ops.convert_to_tensor(variable) - average / tau
-            self._move(variable, index, point, eps)
+    def _rms(self, squares, done) -> list:
+        """Roots of the mean squares of the gradients, corrected for their start at zero."""
+        correction = 1.0 - ops.power(self.beta, done + 1.0)
+        return [ops.sqrt(s / ops.cast(correction, s.dtype)) + 1e-8 for s in squares]
 
-    def _point(self, variable):
-        """`(w, v, tau)` of a variable; tau None where it is 1."""
-        index = self._get_variable_index(variable)
-        rms = self._rms(variable) if self.squares else None
-        return (
-            ops.convert_to_tensor(variable),
-            ops.convert_to_tensor(self.averages[index]),
-            rms,
-        )
+    def _plain(self, weights, averages, taus) -> list:
+        """Where each variable goes if no group holds it: w - v / tau."""
+        if self.tau == "group":
+            taus = [ops.mean(tau) for tau in taus]
+        return [
+            w - (v if tau is None else v / tau)
+            for w, v, tau in zip(weights, averages, taus, strict=True)
+        ]
 
-    def _rms(self, variable):
-        """Root of the mean square of the gradients, corrected for its start at zero."""
-        square = ops.convert_to_tensor(self.squares[self._get_variable_index(variable)])
-        steps = ops.cast(self._iterations - self.refused, "float32") + 1.0
-        correction = 1.0 - ops.power(self.beta, ops.maximum(steps, 1.0))
-        return ops.sqrt(square / ops.cast(correction, square.dtype)) + 1e-8
-
-    def _shrinkage(self, block: blocks.Block, points) -> tuple[list, list, list]:
-        """For each slice of a block: the factor of its proximal map, 1 / tau, w - v / tau."""
+    def _proximal(self, block: blocks.Block, points, mu) -> list:
+        """Proximal points of the variables of a block, from (w, v, tau) of each."""
         dtype = points[0][0].dtype
-        mu = ops.cast(self.mu, dtype) * ops.cast(block.multipliers, dtype)
+        mu = ops.cast(mu, dtype) * ops.cast(block.multipliers, dtype)
         if self.tau == "element":
-            weighted = [tau * w - v for w, v, tau in points]
-            root = self._root(block, weighted, [tau for _, _, tau in points], mu)
-            factors, steps = [], []
-            for part, (_, _, tau) in zip(block.slices, points, strict=True):
-                own = block.spread(root, part, 1.0)
-                strength = block.spread(mu, part, 0.0)
-                factors.append(tau * own / (tau * own + strength + _TINY))
-                steps.append(1.0 / tau)
-            return factors, steps, [None] * len(steps)
+            return self._elementwise(block, points, mu)
         tau = 1.0
+        steps = [v for _, v, _ in points]
         if self.tau == "group":
             tau = block.sum([rms for _, _, rms in points])
             tau = tau / ops.cast(block.sizes, dtype)
-        steps = [
-            None if rms is None else block.spread(1.0 / tau, part, 1.0 / ops.mean(rms))
-            for part, (_, _, rms) in zip(block.slices, points, strict=True)
-        ]
-        moved = [
-            w - (v if step is None else v * step)
-            for (w, v, _), step in zip(points, steps, strict=True)
-        ]
+            steps = [
+                v * block.spread(1.0 / tau, part, 1.0 / ops.mean(rms))
+                for part, (_, v, rms) in zip(block.slices, points, strict=True)
+            ]
+        moved = [w - step for (w, _, _), step in zip(points, steps, strict=True)]
         norms = ops.sqrt(block.sum([ops.square(b) for b in moved]))
         shrinkage = numerics.group_shrinkage(norms, mu / tau)
-        factors = [block.spread(shrinkage, part, 1.0) for part in block.slices]
-        return factors, steps, moved
+        return [
+            block.spread(shrinkage, part, 1.0) * b
+            for part, b in zip(block.slices, moved, strict=True)
+        ]
+
+    def _elementwise(self, block: blocks.Block, points, mu) -> list:
+        """Proximal points in the metric of tau, one number for each weight."""
+        weighted = [tau * w - v for w, v, tau in points]
+        root = self._root(block, weighted, [tau for _, _, tau in points], mu)
+        found = []
+        for part, (w, v, tau) in zip(block.slices, points, strict=True):
+            own = block.spread(root, part, 1.0)
+            strength = block.spread(mu, part, 0.0)
+            found.append(tau * own / (tau * own + strength + _TINY) * (w - v / tau))
+        return found
 
     def _root(self, block, weighted, taus, mu):
         """Norms of the groups after a proximal map in the metric of tau.
@@ -321,26 +326,9 @@ class ProxSGD(keras.optimizers.Optimizer):
             root = ops.maximum(root + ops.where(alive, step, 0.0), 0.0)
         return ops.where(alive, root, 0.0)
 
-    def _shrink(self, variable, eps, factor, step, point=None) -> None:
-        """Moves a variable towards its proximal point; `point` is w - step v, if known."""
-        index = self._get_variable_index(variable)
-        if point is None:
-            average = ops.convert_to_tensor(self.averages[index])
-            moved = average if step is None else average * step
-            point = ops.convert_to_tensor(variable) - moved
-        eps = ops.cast(eps, variable.dtype)
-        if self._boxes[index] is None:  # fewer passes over the weights than `_move`
-            weights = ops.convert_to_tensor(variable)
-            self.assign(variable, (1.0 - eps) * weights + (eps * factor) * point)
-        else:
-            self._move(variable, index, factor * point, eps)
-
-    def _move(self, variable, index: int, point, eps) -> None:
+    def _boxed(self, index: int, point):
         box = self._boxes[index]
-        if box is not None:
-            point = ops.clip(point, *box)
-        eps = ops.cast(eps, variable.dtype)
-        self.assign_add(variable, eps * (point - ops.convert_to_tensor(variable)))
+        return point if box is None else ops.clip(point, *box)
 
     def _rho(self):
         if callable(self.rho):
