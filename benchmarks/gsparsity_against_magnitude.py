@@ -9,7 +9,7 @@ released model is run. The parameters that are left are the budget of `tfsparse.
 with --tfmot, the path of a Python that has tensorflow-model-optimization and tf_keras, the
 number of non-zeros that its magnitude pruning leaves. Told for each: test accuracy of the
 int8 file, its bytes (as it is, and gzipped) and the time of one inference on LiteRT. Writes
-benchmarks/results/gsparsity_against_magnitude.json; rows done before are kept.
+benchmarks/results/gsparsity_against_magnitude_NET.json; rows done before are kept.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import time
 
 from tfsparse import files
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "gsparsity_against_magnitude.json"
-CONFIGS = RESULTS.parents[2] / "configs"
+RESULTS = pathlib.Path(__file__).parent / "results"
+CONFIGS = RESULTS.parents[1] / "configs"
 STRENGTHS = {"lenet5": (0.004, 0.012), "resnet8": (0.004, 0.012)}
 COMMON = ("--tensorboard=false", "--formats=keras,tflite_int8")
 PROGRAM = """
@@ -293,30 +293,35 @@ def main() -> int:
     parser.add_argument("--tfmot", help="a Python with tensorflow-model-optimization")
     parser.add_argument("--tfmot_seeds", type=int, default=3)
     chosen = parser.parse_args()
-    rows = files.read_json(RESULTS)["rows"] if RESULTS.exists() else []
+    for net in chosen.nets.split(","):
+        compare(net, chosen)
+    return 0
 
-    def add(kind, net, seed, pair, make):
-        key = kind, net, seed, pair
+
+def compare(net: str, chosen) -> None:
+    """Makes the rows of one network."""
+    path = RESULTS / f"gsparsity_against_magnitude_{net}.json"
+    rows = files.read_json(path)["rows"] if path.exists() else []
+
+    def add(kind, seed, pair, make):
         for row in rows:
-            if (row["kind"], row["net"], row["seed"], row.get("pair")) == key:
+            if (row["kind"], row["seed"], row.get("pair")) == (kind, seed, pair):
                 return row
         rows.append(make())
-        files.write_json(str(RESULTS), {"summary": summary(rows), "rows": rows})
+        files.write_json(str(path), {"summary": summary(rows), "rows": rows})
         print({k: v for k, v in rows[-1].items() if k != "kept"}, flush=True)
         return rows[-1]
 
-    for net in chosen.nets.split(","):
-        for seed in range(chosen.seeds):
-            add("dense", net, seed, None, lambda: dense(net, seed)[0])  # noqa: B023
-            for pair in STRENGTHS[net]:
-                key = net, seed, pair
-                found = add("gsparsity", *key, lambda: gsparsity(*key))  # noqa: B023
-                options = *key, found["params"]
-                add("l2", *key, lambda: magnitude(*options))  # noqa: B023
-                if chosen.tfmot and seed < chosen.tfmot_seeds:
-                    add("tfmot", *key,
-                        lambda: single_weights(*options, chosen.tfmot))  # noqa: B023 # fmt: skip
-    return 0
+    for seed in range(chosen.seeds):
+        add("dense", seed, None, lambda: dense(net, seed)[0])  # noqa: B023
+        for pair in STRENGTHS[net]:
+            key = net, seed, pair
+            found = add("gsparsity", seed, pair, lambda: gsparsity(*key))  # noqa: B023
+            options = *key, found["params"]
+            add("l2", seed, pair, lambda: magnitude(*options))  # noqa: B023
+            if chosen.tfmot and seed < chosen.tfmot_seeds:
+                add("tfmot", seed, pair,
+                    lambda: single_weights(*options, chosen.tfmot))  # noqa: B023 # fmt: skip
 
 
 if __name__ == "__main__":
