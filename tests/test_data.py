@@ -139,9 +139,9 @@ def test_the_centre_is_cut_as_pil_would(tmp_path):
             for i in range(2):
                 Image.fromarray(image).save(tmp_path / part / name / f"{i}.png")
     found = np.asarray(data.load(str(tmp_path), image_size=28).x_test)[0]
-    wanted = Image.fromarray(image).resize((38, 32), Image.Resampling.BILINEAR)
-    wanted = np.asarray(wanted)[2:30, 5:33].astype(int)
-    assert np.abs(found.astype(int) - wanted).max() <= 1
+    box = (11, 4, 72, 65)  # 61 is 7/8 of 70
+    wanted = Image.fromarray(image).resize((28, 28), Image.Resampling.BILINEAR, box)
+    assert np.abs(found.astype(int) - np.asarray(wanted)).max() <= 1
 
 
 def test_random_crops_follow_the_seed_and_keep_within_the_image(image_folder):
@@ -156,18 +156,19 @@ def test_random_crops_follow_the_seed_and_keep_within_the_image(image_folder):
     assert first.max(-1).min() > 0.5  # nothing moved in from outside
 
 
-def test_boxes_have_the_area_and_aspect_asked_for():
-    boxes = images.random_boxes(4000, 0.25, np.array([3, 5], np.int64), 60.0, 40.0)
-    top, left, bottom, right = boxes.numpy().T
-    assert (
-        min(top.min(), left.min()) >= 0 and max(bottom.max(), right.max()) <= 1 + 1e-6
-    )
+@pytest.mark.parametrize("sides", [(60.0, 40.0), (100.0, 400.0)])
+def test_boxes_have_the_area_and_aspect_asked_for(sides):
+    key = np.array([3, 5], np.int64)
+    boxes = images.random_boxes(4000, 0.25, key, *sides).numpy()
+    top, left, bottom, right = boxes.T
+    assert min(top.min(), left.min()) >= 0 and max(bottom.max(), right.max()) < 1 + 1e-6
     area = (bottom - top) * (right - left)
-    aspect = (right - left) * 40 / ((bottom - top) * 60)
-    whole = ((bottom - top) < 1) & ((right - left) < 1)
-    assert 0.25 <= area[whole].min() and area.max() <= 1 + 1e-6
-    assert 0.74 < aspect[whole].min() < 0.77 and 1.30 < aspect[whole].max() < 1.34
-    assert abs(np.median(area[whole]) - np.median(np.clip(area, 0, 1))) < 0.15
+    assert 0.25 - 1e-5 < area.min() < 0.26 and 0.99 < area.max() < 1 + 1e-5
+    assert abs(area.mean() - 0.625) < 0.02
+    aspect = (right - left) * sides[1] / ((bottom - top) * sides[0])
+    free = (bottom - top < 1 - 1e-5) & (right - left < 1 - 1e-5)
+    assert 0.74 < aspect[free].min() and 1.30 < aspect[free].max() < 1.34
+    assert sides[0] < sides[1] or aspect[free].min() < 0.77
 
 
 def test_resized_crops_of_arrays_scale_the_part_up():
@@ -203,6 +204,64 @@ def test_sizes_that_cannot_be(image_folder):
         data.load("digits", image_size=16)
 
 
+def _two_classes(root, save, count=4):
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                save(root / part / name, i)
+    return str(root)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA"])
+@pytest.mark.parametrize("ending", ["bmp", "gif", "png"])
+def test_every_kind_of_file_is_read_from_disk(tmp_path, mode, ending):
+    if ending == "bmp" and mode in ("LA", "1"):
+        pytest.skip("PIL writes none, TensorFlow reads none")
+
+    def save(folder, number):
+        image = Image.new("L", (20, 20), 255 if number % 2 else 0)
+        image.convert(mode).save(folder / f"{number}.{ending}")
+
+    dataset = data.load(_two_classes(tmp_path, save), image_size=8)
+    found = np.asarray(dataset.x_test)
+    assert [len(np.unique(x)) for x in found] == [1] * 8
+    assert found[:, 0, 0, 0].tolist() == [0, 255] * 4
+
+
+def test_crops_of_a_single_pixel(tmp_path):
+    def save(folder, number):
+        Image.new("RGB", (1, 1), (9, 9, 9)).save(folder / f"{number}.png")
+
+    dataset = data.load(_two_classes(tmp_path, save, 20), image_size=4)
+    wanted = data.parse_augmentation("resized_crop=0.08")
+    batches = data.Batches(dataset.x_train, dataset.y_train, 8, wanted).epoch((1,))
+    assert all((x.numpy() * 255 == 9).all() for x, _ in batches)
+
+
+def test_the_test_split_of_imagenet_has_no_classes(image_folder):
+    flat = os.path.join(image_folder, "test")
+    os.mkdir(flat)
+    Image.new("RGB", (9, 9)).save(os.path.join(flat, "1.png"))
+    assert len(data.load(image_folder, image_size=8).x_test) == 24
+
+
+def test_classes_of_a_folder_must_be_whole(image_folder):
+    os.mkdir(os.path.join(image_folder, "val", "green"))
+    with pytest.raises(ValueError, match="must occur in train.*'green'"):
+        data.load(image_folder, image_size=8)
+    os.mkdir(os.path.join(image_folder, "train", "green"))
+    with pytest.raises(ValueError, match="every class.*'green'"):
+        data.load(image_folder, image_size=8)
+
+
+def test_a_name_that_is_no_text(image_folder):
+    folder = os.path.join(image_folder, "train", "red").encode()
+    os.rename(folder + b"/0.JPEG", folder + b"/\xff.JPEG")
+    with pytest.raises(ValueError, match="UTF-8"):
+        data.load(image_folder, image_size=8)
+
+
 def test_first_damaged_file_is_found(image_folder):
     dataset = data.load(image_folder, image_size=16)
     assert dataset.x_train.damaged() is None
@@ -210,6 +269,7 @@ def test_first_damaged_file_is_found(image_folder):
     with open(path, "r+b") as file:
         file.truncate(100)
     assert dataset.x_train.damaged() == path
+    assert len(dataset.x_train[3]) == 1
 
 
 def test_damaged_image_is_named(tmp_path):

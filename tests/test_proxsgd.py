@@ -366,6 +366,43 @@ def test_a_step_with_nan_is_refused(digits, caplog, monkeypatch, fused_weights):
     ]
 
 
+@pytest.mark.parametrize("tau", ["constant", "group"])
+def test_what_has_no_gradient_stays_as_it_is(tau):
+    weights = variables([(3, 2), (2,)], np.random.default_rng(0))
+    partition = records.Partition({weights[0].path: np.array([[0, 1]])})
+    optimizer = ProxSGD(partition, 0.1, 0.5, 0.1, tau)
+    for kept in (0, 1):
+        slopes = [keras.ops.ones(v.shape) for v in weights]
+        optimizer.apply(slopes, weights)
+        held = [np.asarray(k[kept]) for k in optimizer._held() if k]
+        moved = np.asarray(weights[1 - kept])
+        for _ in range(3):
+            optimizer.apply(slopes[1 - kept : 2 - kept], weights[1 - kept : 2 - kept])
+        for before, now in zip(
+            held, [k[kept] for k in optimizer._held() if k], strict=True
+        ):
+            np.testing.assert_array_equal(before, now)
+        assert np.abs(moved - np.asarray(weights[1 - kept])).min() > 0
+
+
+def test_embeddings_and_float8(digits):
+    (x, y), _ = digits
+    words = keras.Sequential(
+        [keras.Input((64,), dtype="int32"), layers.Embedding(17, 3), layers.Flatten(),
+         layers.Dense(10)]
+    )  # fmt: skip
+    optimizer = ProxSGD(partitions.by_shape(words, "weight"), 0.001, 0.5, 0.1)
+    compiled(words, optimizer)
+    loss = words.fit(16 * x.reshape(-1, 64), y, 50, 3, verbose=0).history["loss"]
+    assert loss[-1] < 0.7 * loss[0]
+    eighth = net()
+    compiled(eighth, ProxSGD(coupled(eighth), 0.001, 0.1, 0.1))
+    eighth.layers[-1].quantize("float8")
+    loss = eighth.fit(x, y, 50, 3, verbose=0).history["loss"]
+    assert loss[-1] < loss[0]
+    assert eighth.optimizer.finalize().shape == (14,)
+
+
 def test_a_hundred_thousand_groups():
     model = keras.Sequential([keras.Input((500,)), layers.Dense(200, name="d")])
     partition = partitions.by_shape(model, "weight")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 
 import keras
@@ -145,14 +146,31 @@ def test_images_on_disk_go_all_the_way(image_folder, tmp_path):
     assert stages["finetuned"]["accuracy"] > 0.9
 
 
-def test_a_damaged_image_ends_the_run_with_its_name(image_folder, tmp_path, capsys):
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_a_damaged_image_ends_the_run_with_its_name(
+    how, image_folder, tmp_path, capsys
+):
     folder = str(tmp_path / "run")
     path = f"{image_folder}/train/red/7.JPEG"
-    with open(path, "r+b") as file:
-        file.truncate(200)
+    os.truncate(path, 200)
+    if how == "gone":  # listed, but not there
+        os.remove(path)
+        os.symlink(f"{image_folder}/nowhere", path)
     assert main(folder, *IMAGES, f"--data={image_folder}", "--method=none") == 2
     said = capsys.readouterr().err
-    assert "7.JPEG" in said and "--resume" in said and said.count("\n") == 1
+    assert "'" + path + "'" in said and "--resume" in said and said.count("\n") == 1
+
+
+def test_a_run_of_an_older_version_goes_on(finished, tmp_path, capsys):
+    folder = str(tmp_path / "run")
+    shutil.copytree(finished, folder)
+    path = f"{folder}/checkpoints/config.json"
+    config = files.read_json(path)
+    del config["image_size"]
+    files.write_json(path, config)
+    assert main(folder, "--dense_epochs=1", "--resume") == 0
+    assert main(folder, "--dense_epochs=1", "--resume", "--image_size=8") == 2
+    assert "--image_size=8 (was 0)" in capsys.readouterr().err
 
 
 def test_no_method_and_sgd(tmp_path):

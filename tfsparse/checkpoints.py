@@ -68,11 +68,14 @@ class Store:
             files.sweep(self.workdir)
             yield
 
-    def check(self, config: dict, may_differ: tuple[str, ...], *, resume: bool):
+    def check(
+        self, config: dict, defaults: dict, may_differ: tuple[str, ...], *, resume: bool
+    ):
         """Checks that the folder is free, or holds the run to resume. Writes nothing.
 
         Args:
             config: The run's flags.
+            defaults: Values of flags that an older version did not know.
             may_differ: Flags that a resumed run may change.
             resume: Whether to take up what is there.
 
@@ -92,7 +95,7 @@ class Store:
                 "which holds one. Go on with --resume, or choose another folder."
             )
         try:
-            stored = files.read_json(path)
+            stored = {**defaults, **files.read_json(path)}
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"`--workdir` must hold a whole run to resume. "

@@ -24,7 +24,11 @@ PART_SAMPLES = 1000
 def as_floats(x) -> np.ndarray:
     """Pixels as models take them: float32, uint8 divided by 255; read from disk if there."""
     x = np.asarray(x)
-    return x.astype(np.float32) / 255.0 if x.dtype == np.uint8 else x
+    if x.dtype != np.uint8:
+        return x
+    pixels = x.astype(np.float32)
+    pixels /= 255.0  # in place: data may be large
+    return pixels
 
 
 def tell(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) -> dict:

@@ -31,6 +31,7 @@ with files.quiet():  # TensorFlow's native start-up chatter would hide our one l
         zoo,
     )
     from tfsparse import progress as progress_lib
+    from tfsparse.deploy import interpreters
     from tfsparse.graph import find_groups, measure
     from tfsparse.graph.rebuild import flat
 
@@ -43,6 +44,10 @@ STEPS_PER_CALL = 20
 
 NOTHING = records.Cost(*[0] * len(dataclasses.fields(records.Cost)))
 """To check a target's names before any work is done."""
+
+
+DEFAULTS = flags.as_json(flags.RunConfig())
+"""What a run of an older version had for flags that it did not know."""
 
 
 @dataclasses.dataclass
@@ -103,7 +108,7 @@ def run(config: flags.RunConfig, *, resume: bool = False) -> dict:
     store = checkpoints.Store(config.workdir)
     as_json = flags.as_json(config)
     with progress_lib.Progress() as progress:
-        finished = store.check(as_json, flags.LOCATIONS, resume=resume)
+        finished = store.check(as_json, DEFAULTS, flags.LOCATIONS, resume=resume)
         if finished:
             progress.say(f"Finished before. The report is {store.path('report.html')}")
             return finished
@@ -120,16 +125,22 @@ def run(config: flags.RunConfig, *, resume: bool = False) -> dict:
             data.Batches(
                 dataset.x_train, dataset.y_train, config.batch_size, augmentation
             ),
-            data.Batches(dataset.x_validation, dataset.y_validation, 1000),
+            data.Batches(
+                dataset.x_validation,
+                dataset.y_validation,
+                interpreters.batch_size(dataset.shape),
+            ),
         )
         dense = _build(job)
         with store.locked():
-            store.check(as_json, flags.LOCATIONS, resume=resume)
+            store.check(as_json, DEFAULTS, flags.LOCATIONS, resume=resume)
             store.begin(as_json)
             try:
                 return _stages(job, dense)
-            except tf.errors.InvalidArgumentError as error:
-                _check_files(dataset, error)
+            except tf.errors.ResourceExhaustedError:
+                raise
+            except tf.errors.OpError as error:
+                _check_files(job, error)
                 raise
 
 
@@ -433,10 +444,14 @@ def _check_batch(config, dataset, augmentation) -> None:
         )
 
 
-def _check_files(dataset: data.Dataset, error: Exception) -> None:
+def _check_files(job: Run, error: Exception) -> None:
     """Names the file that stopped the run, if one did."""
+    dataset = job.dataset
     for images in (dataset.x_train, dataset.x_validation, dataset.x_test):
-        damaged = images.damaged() if isinstance(images, data.Images) else None
+        if not isinstance(images, data.Images):
+            continue
+        job.progress.say(f"Looking for a damaged file among {len(images):,}")
+        damaged = images.damaged()
         if damaged:
             raise ValueError(
                 f"`data` must hold images that open. Received: {damaged!r}. Replace it and "

@@ -52,7 +52,7 @@ def load(
         name: A TFDS name (`mnist`, `fashion_mnist`, `cifar10`, ...), `digits`
             (scikit-learn's 8 x 8 images), a path to an `.npz` with `x_train, y_train,
             x_test, y_test`, or a folder of class folders of images (with `train/` and
-            `test/` or `val/` above them, or split 5 to 1).
+            `test/`, or else `val/`, above them, or split 5 to 1).
         data_dir: TFDS's folder; `TFDS_DATA_DIR` or TFDS's own default if None.
         validation: Fraction of train held out, every class alike.
         image_size: Side of the square that images are scaled and cut to, pixels; those of

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent import futures
 
 import numpy as np
 import tensorflow as tf
 
-MARGIN = 8 / 7
-"""Shorter side of a test image before its centre is cut out, in sides of the crop (256 / 224)."""
+CENTRE = 7 / 8
+"""Side of the square that is cut from a test image's middle, in shorter sides (224 / 256)."""
 
 ASPECT = 4 / 3
 """Largest ratio of the sides of a random crop, either way (Szegedy et al. 2015)."""
 
+LUMA = (0.299, 0.587, 0.114)
+"""Share of red, green and blue in gray (ITU-R BT.601)."""
 
-@dataclasses.dataclass(frozen=True)
+CHECKED = 1024
+"""Files that are looked at together for a damaged one."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Images:
     """Image files that stand for one array of pixels and are read when they are used.
 
-    Indexing gives another `Images`; `np.asarray` reads them all, as the centre of the image
-    whose shorter side has been scaled to 8/7 of `size`.
+    Indexing gives another `Images`; `np.asarray` reads them all: the square in the middle of
+    each, 7/8 of the shorter side, scaled.
 
     Args:
         paths: `(samples,)` of PNG, JPEG, GIF or BMP files.
-        size: Side of the square that is cut out, pixels.
+        size: Side of the square that it is scaled to, pixels.
         channels: 1 or 3.
 
     Example:
@@ -51,10 +58,10 @@ class Images:
         return len(self.paths)
 
     def __getitem__(self, index) -> Images:
-        return dataclasses.replace(self, paths=self.paths[index])
+        return dataclasses.replace(self, paths=np.atleast_1d(self.paths[index]))
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        read = tf.data.Dataset.from_tensor_slices(self.paths).map(
+        read = tf.data.Dataset.from_tensor_slices(list(self.paths)).map(
             self.read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         pixels = np.empty(self.shape, self.dtype)
@@ -80,41 +87,55 @@ class Images:
         box = random_boxes(1, area, key, height, width)[0]
         pixels = tf.stack([height, width, height, width])
         top, left, bottom, right = tf.unstack(tf.cast(tf.round(box * pixels), tf.int32))
+        last = tf.cast(pixels, tf.int32) - 1
+        top, left = tf.minimum(top, last[0]), tf.minimum(left, last[1])
         extent = [tf.maximum(bottom - top, 1), tf.maximum(right - left, 1), -1]
         image = tf.slice(image, [top, left, 0], extent)
         image = tf.image.resize(image, [self.size, self.size], antialias=True)
         return tf.ensure_shape(_rounded(image), self.shape[1:])
 
     def damaged(self) -> str | None:
-        """Path of the first file that cannot be read; reads them one after another."""
-        for path in self.paths:
+        """Path of the first file that cannot be read; reads them all until there."""
+
+        def broken(path) -> bool:
             try:
                 self._decode(path)
             except tf.errors.OpError:
-                return str(path)
+                return True
+            return False
+
+        with futures.ThreadPoolExecutor() as pool:
+            for start in range(0, len(self), CHECKED):
+                part = self.paths[start : start + CHECKED]
+                for path, bad in zip(part, pool.map(broken, part), strict=True):
+                    if bad:
+                        return str(path)
         return None
 
     def _decode(self, path):
-        content = tf.io.read_file(path)
-        return tf.io.decode_image(content, self.channels, expand_animations=False)
+        # Not every format decodes to one channel, so gray is made here.
+        image = tf.io.decode_image(tf.io.read_file(path), 3, expand_animations=False)
+        if self.channels == 1:
+            image = tf.tensordot(tf.cast(image, tf.float32), LUMA, 1)[..., None]
+        return image
 
 
 def centre(image, size: int):
-    """The square in the middle of an image that has been scaled to a little more.
+    """The square in the middle of an image, scaled.
 
     Args:
-        image: `(height, width, channels)` uint8.
-        size: Side of the square, pixels; the image's shorter side becomes 8/7 of it.
+        image: `(height, width, channels)` pixels up to 255.
+        size: Side of the result, pixels; it shows 7/8 of the image's shorter side.
 
     Returns:
         `(size, size, channels)` uint8.
     """
     height, width = _sides(image)
-    scale = size * MARGIN / tf.minimum(height, width)
-    sides = tf.cast(tf.round(tf.stack([height, width]) * scale), tf.int32)
-    image = tf.image.resize(image, sides, antialias=True)
-    top, left = tf.unstack((sides - size) // 2)
-    return _rounded(image[top : top + size, left : left + size])
+    side = tf.maximum(tf.round(tf.minimum(height, width) * CENTRE), 1.0)
+    corner = [(height - side) / 2, (width - side) / 2]
+    top, left, side = (tf.cast(tf.floor(n), tf.int32) for n in (*corner, side))
+    image = image[top : top + side, left : left + side]
+    return _rounded(tf.image.resize(image, [size, size], antialias=True))
 
 
 def _rounded(image):
@@ -136,17 +157,20 @@ def random_boxes(count, area: float, key, height, width):
         height, width: Of the images, pixels.
 
     Returns:
-        `(count, 4)`: top, left, bottom, right as shares of the sides.
+        `(count, 4)`: top, left, bottom, right as shares of the sides. Width to height is 3/4
+        to 4/3, in pixels, or as near as the image lets a part of that area be.
     """
 
     def uniform(number, low, high):
-        seed = key + tf.constant([0, 1_000_003 * number], key.dtype)
+        seed = key + tf.constant(
+            [0, number << 40], key.dtype
+        )  # beyond any sample's number
         return tf.random.stateless_uniform((count,), seed, low, high)
 
-    share = uniform(6, area, 1.0)
-    aspect = tf.exp(uniform(7, -np.log(ASPECT), np.log(ASPECT))) * height / width
-    tall = tf.minimum(tf.sqrt(share / aspect), 1.0)
-    wide = tf.minimum(tf.sqrt(share * aspect), 1.0)
-    top = uniform(8, 0.0, 1.0) * (1.0 - tall)
-    left = uniform(9, 0.0, 1.0) * (1.0 - wide)
+    share = uniform(1, area, 1.0)
+    aspect = tf.exp(uniform(2, -np.log(ASPECT), np.log(ASPECT))) * height / width
+    aspect = tf.clip_by_value(aspect, share, 1.0 / share)  # no side beyond the image's
+    tall, wide = tf.sqrt(share / aspect), tf.sqrt(share * aspect)
+    top = uniform(3, 0.0, 1.0) * (1.0 - tall)
+    left = uniform(4, 0.0, 1.0) * (1.0 - wide)
     return tf.stack([top, left, top + tall, left + wide], axis=1)

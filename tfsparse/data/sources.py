@@ -92,17 +92,24 @@ def _stored(path: str, wanted: tuple[str, ...]) -> list[np.ndarray]:
 
 def from_folder(path: str, size: int):
     """Images in class folders; with a size they stay on disk and are cut to its square."""
-    parts = set(os.listdir(path))
-    test = next((name for name in ("test", "val") if name in parts), None)
-    if test and "train" in parts:
-        names = _class_names(os.path.join(path, "train"))
-        listed, y = _listed(os.path.join(path, "train"), names)
-        test_files, y_test = _listed(os.path.join(path, test), names)
+    train = os.path.join(path, "train")
+    tests = [os.path.join(path, name) for name in ("test", "val")]
+    test = next((folder for folder in tests if _folders(folder)), None)
+    if test and os.path.isdir(train):
+        names = _class_names(train)
+        strange = sorted(set(_folders(test)) - set(names))
+        if strange:
+            raise ValueError(
+                f"`data` test classes must occur in train. Received: {test!r} with "
+                f"{strange[0]!r}."
+            )
+        listed, y = _listed(train, names)
+        test_listed, y_test = _listed(test, names)
         if size:
             x = _on_disk(listed, y, size)
-            return x, y, Images(test_files, size, x.channels), y_test, names
+            return x, y, Images(test_listed, size, x.channels), y_test, names
         x = _pixels(listed)
-        return x, y, _pixels(test_files, x.shape[1:]), y_test, names
+        return x, y, _pixels(test_listed, x.shape[1:]), y_test, names
     names = _class_names(path)
     listed, y = _listed(path, names)
     x = _on_disk(listed, y, size) if size else _pixels(listed)
@@ -112,14 +119,39 @@ def from_folder(path: str, size: int):
     return x[train], y[train], x[test], y[test], names
 
 
+def _folders(path: str) -> list[str]:
+    """Names of the folders in a folder; none if there is no such."""
+    if not os.path.isdir(path):
+        return []
+    return sorted(n for n in os.listdir(path) if os.path.isdir(os.path.join(path, n)))
+
+
 def _class_names(path: str) -> tuple[str, ...]:
-    names = sorted(n for n in os.listdir(path) if os.path.isdir(os.path.join(path, n)))
+    names = _folders(path)
     if len(names) < 2:
         raise ValueError(
             f"`data` folder must hold a folder of images for each of two or more classes. "
             f"Received: {path!r} with {len(names)}."
         )
+    empty = [name for name in names if not _pictures(os.path.join(path, name))]
+    if empty:
+        raise ValueError(
+            f"`data` folder must hold images of every class. Received: {path!r} without any "
+            f"of {empty[0]!r}."
+        )
     return tuple(names)
+
+
+def _pictures(folder: str) -> list[str]:
+    """Names of the images in a folder, by their endings."""
+    if not os.path.isdir(folder):
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if entry.name.lower().endswith(IMAGE_ENDINGS) and not entry.is_dir()
+        )
 
 
 def _listed(path: str, names) -> tuple[np.ndarray, np.ndarray]:
@@ -127,23 +159,21 @@ def _listed(path: str, names) -> tuple[np.ndarray, np.ndarray]:
     paths, labels = [], []
     for label, name in enumerate(names):
         folder = os.path.join(path, name)
-        entries = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-        own = [
-            os.path.join(folder, entry)
-            for entry in entries
-            if entry.lower().endswith(IMAGE_ENDINGS)
-        ]
+        own = [os.path.join(folder, entry) for entry in _pictures(folder)]
         paths += own
         labels += [label] * len(own)
-    if not paths:
-        raise ValueError(
-            f"`data` folder must hold images. Received: {path!r} without any."
-        )
-    return np.array(paths), np.array(labels)
+    return np.array(paths, dtype=object), np.array(labels)
 
 
 def _on_disk(paths: np.ndarray, labels: np.ndarray, size: int) -> Images:
     """The images as they will be read, once the first of every class has opened."""
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"`data` files must have names in UTF-8. Received: {path!r}."
+            ) from error
     firsts = paths[np.unique(labels, return_index=True)[1]]
     modes = [_opened(path, lambda image: image.mode) for path in firsts]
     return Images(paths, size, 1 if set(modes) <= set(GRAY) else 3)
@@ -229,6 +259,12 @@ def _read_tfds(tfds, name, data_dir, size, *, download):
                     f"{name!r} with splits {sorted(info.splits)}."
                 )
             raise FileNotFoundError(name)
+        inputs = info.features[info.supervised_keys[0]].shape or ()
+        if size and len(inputs) != 3:
+            raise _UnusableError(
+                f"`image_size` must be 0 for data that are no images. Received: {name!r} with "
+                f"samples of shape {tuple(inputs)}."
+            )
         parts = {split: _whole(builder, split, size) for split in ("train", "test")}
         label = info.features[info.supervised_keys[1]]
     (x, y), (x_test, y_test) = parts["train"], parts["test"]

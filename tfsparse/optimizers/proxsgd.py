@@ -138,16 +138,25 @@ class ProxSGD(keras.optimizers.Optimizer):
         self.squares = []
         if self.tau != "constant":
             self.squares = self.add_optimizer_variables(variables, "square")
-        self._blocks = blocks.lay_out(self.partition, variables, SCALINGS[self.scaling])
+        # Variables that their gradient replaces (scales of float8) are Keras's alone.
+        self._own = [
+            number
+            for number, variable in enumerate(variables)
+            if not self._overwrite_variable_with_gradient(variable)
+        ]
+        own = [variables[number] for number in self._own]
+        self._blocks = blocks.lay_out(self.partition, own, SCALINGS[self.scaling])
         self._told = 0
-        self._paths = [v.path for v in variables]
+        self._paths = [v.path for v in own]
         self._boxes = [
             next((b for p, b in self.bounds.items() if fnmatch.fnmatchcase(v.path, p)), None)
-            for v in variables
+            for v in own
         ]  # fmt: skip
-        weights = sum(int(np.prod(v.shape)) for v in variables)
-        large = weights >= FUSED_WEIGHTS * len(variables)
-        self._fused_step = fusion.fused(self._step) if large else self._step
+        weights = sum(int(np.prod(v.shape)) for v in own)
+        large = weights >= FUSED_WEIGHTS * len(own)
+        # Newton's method unrolled takes XLA most of a minute.
+        fuse = large and self.tau != "element"
+        self._fused_step = fusion.fused(self._step) if fuse else self._step
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if keras.backend.backend() == "tensorflow":  # by way of the method below
@@ -174,19 +183,14 @@ class ProxSGD(keras.optimizers.Optimizer):
         )
 
     def _held(self) -> list[list]:
-        """Weights, averages and squares, each in the order of the variables."""
-        return [
-            list(self._trainable_variables),
-            list(self.averages),
-            list(self.squares),
-        ]
+        """Weights, averages and squares of the optimizer's own variables."""
+        kinds = self._trainable_variables, self.averages, self.squares
+        return [[kind[i] for i in self._own] if kind else [] for kind in kinds]
 
     def _in_order(self, pairs) -> list:
-        """A gradient for each variable, None for those without."""
-        gradients = [None] * len(self._trainable_variables)
-        for gradient, variable in pairs:
-            gradients[self._get_variable_index(variable)] = gradient
-        return gradients
+        """A gradient for each own variable, None for those without."""
+        found = {self._get_variable_index(v): gradient for gradient, v in pairs}
+        return [found.get(number) for number in self._own]
 
     def _update(self, refused, gradients, held, eps, step) -> None:
         """Assigns what a step makes of the variables of one replica."""
@@ -211,7 +215,7 @@ class ProxSGD(keras.optimizers.Optimizer):
         """Algorithm 1, a pure function.
 
         Args:
-            gradients: One for each variable, or None.
+            gradients: One for each variable; None for those that stay as they are.
             weights, averages: One for each variable.
             squares: The same, or none with tau 1.
             eps, rho, mu: As of this step.
@@ -224,6 +228,7 @@ class ProxSGD(keras.optimizers.Optimizer):
         known = [ops.sum(ops.cast(g, "float32")) for g in gradients if g is not None]
         finite = ops.isfinite(sum(known))
         eps = ops.where(finite, eps, 0.0)
+        still = [g is None for g in gradients]
         gradients = [
             # In place of what is not finite, the average: it moves no average.
             v if g is None else ops.where(finite, g, v)
@@ -234,8 +239,10 @@ class ProxSGD(keras.optimizers.Optimizer):
             for g, v in zip(gradients, averages, strict=True)
         ]
         squares = [
-            ops.where(finite, s + (1.0 - self.beta) * (ops.square(g) - s), s)
-            for g, s in zip(gradients, squares, strict=False)
+            s
+            if kept
+            else ops.where(finite, s + (1.0 - self.beta) * (ops.square(g) - s), s)
+            for g, s, kept in zip(gradients, squares, still, strict=False)
         ]
         taus = self._rms(squares, done) or [None] * len(weights)
         targets = self._plain(weights, averages, taus)
@@ -246,8 +253,10 @@ class ProxSGD(keras.optimizers.Optimizer):
             ):
                 targets[i] = target
         weights = [
-            w + ops.cast(eps, w.dtype) * (self._boxed(i, targets[i]) - w)
-            for i, w in enumerate(weights)
+            w if kept else w + ops.cast(eps, w.dtype) * (self._boxed(i, target) - w)
+            for i, (w, target, kept) in enumerate(
+                zip(weights, targets, still, strict=True)
+            )
         ]
         return finite, weights, averages, squares
 
@@ -341,11 +350,10 @@ class ProxSGD(keras.optimizers.Optimizer):
 
     def values(self) -> dict[str, np.ndarray]:
         """Path -> value of every trainable variable."""
+        weights, *_ = self._held()
         return {
             path: ops.convert_to_numpy(variable)
-            for path, variable in zip(
-                self._paths, self._trainable_variables, strict=True
-            )
+            for path, variable in zip(self._paths, weights, strict=True)
         }
 
     def dead(self, threshold: float = 1e-6) -> np.ndarray:
@@ -390,7 +398,7 @@ class ProxSGD(keras.optimizers.Optimizer):
             '62% of the groups are gone'
         """
         dead = self.dead(threshold)
-        for held in (self._trainable_variables, self.averages, self.squares):
+        for held in self._held():
             by_path = dict(zip(self._paths, held, strict=False))  # squares may be none
             values = {p: ops.convert_to_numpy(v) for p, v in by_path.items()}
             for path, value in self.partition.emptied(values, dead).items():
