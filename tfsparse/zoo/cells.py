@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from keras import layers
 
+from tfsparse.zoo.resnet import BN_MOMENTUM
+
 DARTS_V2 = {
     "normal": (
         (("sep_conv_3x3", 0), ("sep_conv_3x3", 1)),
@@ -76,7 +78,9 @@ def _cell(name: str, kind: str, before, last, filters: int, halved: bool):
 
 
 def _norm(x, name: str):
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
+    return layers.BatchNormalization(
+        momentum=BN_MOMENTUM, epsilon=1e-5, name=f"{name}_bn"
+    )(x)
 
 
 def _project(x, filters: int, name: str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import layers
 
-from tfsparse.zoo.resnet import conv_bn
+from tfsparse.zoo.resnet import BN_MOMENTUM, conv_bn
 
 
 def ds_cnn(inputs, outputs: int, width):
@@ -20,7 +20,9 @@ def ds_cnn(inputs, outputs: int, width):
         x = layers.DepthwiseConv2D(
             3, padding="same", use_bias=False, name=f"{name}_depthwise"
         )(x)
-        x = layers.BatchNormalization(name=f"{name}_depthwise_bn")(x)
+        x = layers.BatchNormalization(
+            momentum=BN_MOMENTUM, name=f"{name}_depthwise_bn"
+        )(x)
         x = layers.ReLU(name=f"{name}_depthwise_relu")(x)
         x = conv_bn(x, width(64), 1, 1, f"{name}_pointwise")
         x = layers.ReLU(name=f"{name}_pointwise_relu")(x)

@@ -8,12 +8,16 @@ STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
 """Blocks and filters of each stage of ResNet-50; a block's last convolution has 4 times as many."""
 
 
+BN_MOMENTUM = 0.9
+"""Keras's 0.99 averages 100 steps: too slow for weights that a penalty keeps in motion."""
+
+
 def conv_bn(x, filters: int, kernel, strides: int, name: str):
     """A convolution without bias and its BatchNorm."""
     x = layers.Conv2D(
         filters, kernel, strides=strides, padding="same", use_bias=False, name=name
     )(x)
-    return layers.BatchNormalization(name=f"{name}_bn")(x)
+    return layers.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn")(x)
 
 
 def resnet8(inputs, outputs: int, width):

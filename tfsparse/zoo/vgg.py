@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from keras import layers
 
+from tfsparse.zoo.resnet import BN_MOMENTUM
+
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
@@ -21,7 +23,7 @@ def vgg16(inputs, outputs: int, width):
             x = layers.Conv2D(
                 width(units), 3, padding="same", use_bias=False, name=name
             )(x)
-            x = layers.BatchNormalization(name=f"{name}_bn")(x)
+            x = layers.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn")(x)
             x = layers.ReLU(name=f"{name}_relu")(x)
         if min(x.shape[1:3]) >= 2:
             x = layers.MaxPooling2D(2, name=f"pool{stage}")(x)
