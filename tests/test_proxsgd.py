@@ -140,7 +140,9 @@ def test_a_step_is_algorithm_1(seed, tau):
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
-@pytest.mark.parametrize(("eps", "rho"), [(1.0, 1.0), (0.6, 0.5)])
+@pytest.mark.parametrize(
+    ("eps", "rho"), [pytest.param(1.0, 1.0, marks=pytest.mark.slow), (0.6, 0.5)]
+)
 def test_it_reaches_the_minimum_of_a_group_lasso(share, eps, rho, monkeypatch):
     """scikit-learn's MultiTaskLasso: a row of the weights is a group."""
     monkeypatch.setattr(proxsgd, "FUSED_WEIGHTS", 0)  # 800 steps, each a call from here
