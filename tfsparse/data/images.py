@@ -162,9 +162,8 @@ def random_boxes(count, area: float, key, height, width):
     """
 
     def uniform(number, low, high):
-        seed = key + tf.constant(
-            [0, number << 40], key.dtype
-        )  # beyond any sample's number
+        # Far enough apart that no sample's number reaches from one to the next.
+        seed = key + tf.constant([0, number << 40], key.dtype)
         return tf.random.stateless_uniform((count,), seed, low, high)
 
     share = uniform(1, area, 1.0)

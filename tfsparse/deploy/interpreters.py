@@ -30,11 +30,13 @@ def batch_size(shape: tuple[int, ...]) -> int:
 
 def predict(model, x: np.ndarray) -> np.ndarray:
     """Outputs of a Keras model in inference mode. `(samples, classes)`."""
+    found = [model(batch, training=False) for batch in _batches(x)]
+    return np.concatenate([keras.ops.convert_to_numpy(y) for y in found])
+
+
+def _batches(x: np.ndarray) -> list[np.ndarray]:
     step = batch_size(x.shape[1:])
-    batches = [x[i : i + step] for i in range(0, len(x), step)]
-    return np.concatenate(
-        [keras.ops.convert_to_numpy(model(batch, training=False)) for batch in batches]
-    )
+    return [x[i : i + step] for i in range(0, len(x), step)]
 
 
 def run(
@@ -52,10 +54,8 @@ def run(
 
 def _run_saved_model(path: str, x: np.ndarray) -> np.ndarray:
     loaded = tf.saved_model.load(path)  # kept: it owns the variables
-    step = batch_size(x.shape[1:])
-    batches = [x[i : i + step] for i in range(0, len(x), step)]
     return np.concatenate(
-        [loaded.serve(tf.constant(batch)).numpy() for batch in batches]
+        [loaded.serve(tf.constant(batch)).numpy() for batch in _batches(x)]
     )
 
 
