@@ -1,11 +1,12 @@
 """What a training step of ProxSGD costs beside Keras's SGD with momentum and Adam.
 
-    python benchmarks/proxsgd_cost.py [--rounds=40] [--steps=20]
+    python benchmarks/proxsgd_cost.py [--rounds=200] [--steps=4]
 
 LeNet-5 and ResNet-8 on MNIST-shaped random batches of 128, every coupled unit penalised,
 and a perceptron of which each weight is a group of its own. The optimizers take turns,
-a round each, in one process; a round is `steps` steps of `fit`'s compiled function, and the
-ratio is the median over the rounds of times taken side by side. Writes
+a round each, in one process; a round is `steps` steps of `fit`'s compiled function, short
+since the machine's speed drifts, and the ratio is the median over the rounds of times taken
+side by side. Writes
 benchmarks/results/proxsgd_cost.json.
 """
 
@@ -107,7 +108,7 @@ def main(arguments: list[str]) -> int:
     from tfsparse import files
 
     options = dict(a.lstrip("-").split("=", 1) for a in arguments)
-    rounds, steps = int(options.get("rounds", 40)), int(options.get("steps", 20))
+    rounds, steps = int(options.get("rounds", 200)), int(options.get("steps", 4))
     rows = []
     for name in ("lenet5", "resnet8", "weights"):
         rows.append(row(name, rounds, steps))

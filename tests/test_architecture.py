@@ -18,7 +18,6 @@ ROOMS = {
     "records": set(),
     "numerics": set(),
     "gradients": {"numerics"},
-    "fusion": set(),
     "data": {"files"},
     "files": set(),
     "meters": set(),
@@ -27,7 +26,7 @@ ROOMS = {
     "bisection": {"records"},
     "graph": {"records"},
     "layers": {"numerics", "records"},
-    "optimizers": {"fusion", "numerics", "records"},
+    "optimizers": {"numerics", "records"},
     "methods": {"layers", "optimizers", "numerics", "gradients", "records"},
     "zoo": {"layers", "records"},
     "nas": {"layers", "optimizers", "methods", "numerics", "records"},
@@ -46,7 +45,7 @@ CONDUCTORS = {
 }  # fmt: skip
 
 TENSORFLOW = {
-    "data.batches", "data.images", "data.sources", "fusion", "gradients", "train", "deploy.export",
+    "data.batches", "data.images", "data.sources", "gradients", "train", "deploy.export",
     "deploy.interpreters",
 }  # fmt: skip
 """The only modules that may say `import tensorflow`, or an interpreter of its files."""

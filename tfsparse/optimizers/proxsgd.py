@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfsparse import fusion, numerics, records
+from tfsparse import numerics, records
 from tfsparse.optimizers import blocks
 
 _LOG = logging.getLogger(__name__)
@@ -18,9 +18,6 @@ _LOG = logging.getLogger(__name__)
 TAUS = ("constant", "group", "element")
 SCALINGS = {"none": 0.0, "sqrt": 0.5, "inverse_sqrt": -0.5}
 """Name -> exponent of a group's size in the strength of its penalty."""
-
-FUSED_WEIGHTS = 10_000
-"""Weights in a variable, on average, from which a fused step is worth its compilation."""
 
 NEWTON_STEPS = 12
 """For `tau="element"`; Newton's method from below gains digits quadratically."""
@@ -152,11 +149,6 @@ class ProxSGD(keras.optimizers.Optimizer):
             next((b for p, b in self.bounds.items() if fnmatch.fnmatchcase(v.path, p)), None)
             for v in own
         ]  # fmt: skip
-        weights = sum(int(np.prod(v.shape)) for v in own)
-        large = weights >= FUSED_WEIGHTS * len(own)
-        # Newton's method unrolled takes XLA most of a minute.
-        fuse = large and self.tau != "element"
-        self._fused_step = fusion.fused(self._step) if fuse else self._step
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if keras.backend.backend() == "tensorflow":  # by way of the method below
@@ -164,21 +156,16 @@ class ProxSGD(keras.optimizers.Optimizer):
                 grads, trainable_variables, learning_rate
             )
         gradients = self._in_order(zip(grads, trainable_variables, strict=True))
-        self._update(self.refused, gradients, self._held(), learning_rate, self._step)
+        self._update(self.refused, gradients, self._held(), learning_rate)
         return None
 
     def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate):
         """The step of every replica, gradients summed over them all."""
-        alone = distribution.num_replicas_in_sync == 1
         held = [[variable.value for variable in kind] for kind in self._held()]
         distribution.extended.update(
             self.refused.value,
             self._update,
-            args=(self._in_order(grads_and_vars), held),
-            kwargs={
-                "eps": learning_rate,
-                "step": self._fused_step if alone else self._step,
-            },
+            args=(self._in_order(grads_and_vars), held, learning_rate),
             group=False,
         )
 
@@ -192,7 +179,7 @@ class ProxSGD(keras.optimizers.Optimizer):
         found = {self._get_variable_index(v): gradient for gradient, v in pairs}
         return [found.get(number) for number in self._own]
 
-    def _update(self, refused, gradients, held, eps, step) -> None:
+    def _update(self, refused, gradients, held, eps) -> None:
         """Assigns what a step makes of the variables of one replica."""
         weights, averages, squares = (
             [ops.convert_to_tensor(variable) for variable in kind] for kind in held
@@ -205,11 +192,25 @@ class ProxSGD(keras.optimizers.Optimizer):
             ops.cast(number, "float32")
             for number in (eps, self._rho(), self.mu, self._iterations - self.refused)
         ]
-        finite, *found = step(gradients, weights, averages, squares, *numbers)
-        for variables, tensors in zip(held, found, strict=True):
-            for variable, tensor in zip(variables, tensors, strict=True):
-                self.assign(variable, tensor)
+        finite, *found = self._step(gradients, weights, averages, squares, *numbers)
+        self._assign_if(finite, zip(sum(held, []), sum(found, []), strict=True))
         self.assign_add(refused, ops.cast(ops.logical_not(finite), refused.dtype))
+
+    def _assign_if(self, finite, pairs) -> None:
+        """Assigns pairs of a variable and its new value, all of them or none."""
+        pairs = list(pairs)
+        if keras.backend.backend() != "tensorflow":
+            for variable, tensor in pairs:
+                held = ops.convert_to_tensor(variable)
+                self.assign(variable, ops.where(finite, tensor, held))
+            return
+
+        def assign():
+            for variable, tensor in pairs:
+                self.assign(variable, tensor)
+
+        # One branch for the whole step costs less than a choice for each weight.
+        ops.cond(finite, assign, lambda: None)
 
     def _step(self, gradients, weights, averages, squares, eps, rho, mu, done):
         """Algorithm 1, a pure function.
@@ -222,41 +223,29 @@ class ProxSGD(keras.optimizers.Optimizer):
             done: Steps made before this one.
 
         Returns:
-            Whether the gradients were finite; if not, the rest is as it was. Then new
-            weights, averages and squares.
+            Whether the gradients are finite; new weights, averages and squares.
         """
         known = [ops.sum(ops.cast(g, "float32")) for g in gradients if g is not None]
-        finite = ops.isfinite(sum(known))
-        eps = ops.where(finite, eps, 0.0)
+        finite = ops.isfinite(sum(known, ops.zeros(())))
         still = [g is None for g in gradients]
-        gradients = [
-            # In place of what is not finite, the average: it moves no average.
-            v if g is None else ops.where(finite, g, v)
-            for g, v in zip(gradients, averages, strict=True)
-        ]
         averages = [
-            v + ops.cast(rho, v.dtype) * (g - v)
+            v if g is None else v + ops.cast(rho, v.dtype) * (g - v)
             for g, v in zip(gradients, averages, strict=True)
         ]
         squares = [
-            s
-            if kept
-            else ops.where(finite, s + (1.0 - self.beta) * (ops.square(g) - s), s)
-            for g, s, kept in zip(gradients, squares, still, strict=False)
+            s if g is None else s + (1.0 - self.beta) * (ops.square(g) - s)
+            for g, s in zip(gradients, squares, strict=False)
         ]
         taus = self._rms(squares, done) or [None] * len(weights)
-        targets = self._plain(weights, averages, taus)
+        points = list(zip(weights, averages, taus, strict=True))
+        maps = [self._plain(*point) for point in points]
         for block in self._blocks:
-            points = [(weights[i], averages[i], taus[i]) for i in block.members]
-            for i, target in zip(
-                block.members, self._proximal(block, points, mu), strict=True
-            ):
-                targets[i] = target
+            own = self._proximal(block, [points[i] for i in block.members], mu)
+            for i, found in zip(block.members, own, strict=True):
+                maps[i] = found
         weights = [
-            w if kept else w + ops.cast(eps, w.dtype) * (self._boxed(i, target) - w)
-            for i, (w, target, kept) in enumerate(
-                zip(weights, targets, still, strict=True)
-            )
+            w if kept else self._moved(i, w, ops.cast(eps, w.dtype), *of)
+            for i, (w, of, kept) in enumerate(zip(weights, maps, still, strict=True))
         ]
         return finite, weights, averages, squares
 
@@ -265,17 +254,14 @@ class ProxSGD(keras.optimizers.Optimizer):
         correction = 1.0 - ops.power(self.beta, done + 1.0)
         return [ops.sqrt(s / ops.cast(correction, s.dtype)) + 1e-8 for s in squares]
 
-    def _plain(self, weights, averages, taus) -> list:
-        """Where each variable goes if no group holds it: w - v / tau."""
-        if self.tau == "group":
-            taus = [ops.mean(tau) for tau in taus]
-        return [
-            w - (v if tau is None else v / tau)
-            for w, v, tau in zip(weights, averages, taus, strict=True)
-        ]
+    def _plain(self, weight, average, tau) -> tuple:
+        """What `_proximal` gives, for a variable that no group holds: v / tau and 1."""
+        if tau is None:
+            return average, None
+        return average / (ops.mean(tau) if self.tau == "group" else tau), None
 
     def _proximal(self, block: blocks.Block, points, mu) -> list:
-        """Proximal points of the variables of a block, from (w, v, tau) of each."""
+        """Steps d and factors s of the proximal points s (w - d), from (w, v, tau)."""
         dtype = points[0][0].dtype
         mu = ops.cast(mu, dtype) * ops.cast(block.multipliers, dtype)
         if self.tau == "element":
@@ -289,24 +275,35 @@ class ProxSGD(keras.optimizers.Optimizer):
                 v * block.spread(1.0 / tau, part, 1.0 / ops.mean(rms))
                 for part, (_, v, rms) in zip(block.slices, points, strict=True)
             ]
-        moved = [w - step for (w, _, _), step in zip(points, steps, strict=True)]
-        norms = ops.sqrt(block.sum([ops.square(b) for b in moved]))
-        shrinkage = numerics.group_shrinkage(norms, mu / tau)
+        squares = [
+            ops.square(w - d) for (w, _, _), d in zip(points, steps, strict=True)
+        ]
+        shrinkage = numerics.group_shrinkage(ops.sqrt(block.sum(squares)), mu / tau)
         return [
-            block.spread(shrinkage, part, 1.0) * b
-            for part, b in zip(block.slices, moved, strict=True)
+            (d, block.spread(shrinkage, part, 1.0))
+            for part, d in zip(block.slices, steps, strict=True)
         ]
 
     def _elementwise(self, block: blocks.Block, points, mu) -> list:
-        """Proximal points in the metric of tau, one number for each weight."""
+        """What `_proximal` gives, in the metric of tau, one number for each weight."""
         weighted = [tau * w - v for w, v, tau in points]
         root = self._root(block, weighted, [tau for _, _, tau in points], mu)
         found = []
-        for part, (w, v, tau) in zip(block.slices, points, strict=True):
+        for part, (_, v, tau) in zip(block.slices, points, strict=True):
             own = block.spread(root, part, 1.0)
             strength = block.spread(mu, part, 0.0)
-            found.append(tau * own / (tau * own + strength + _TINY) * (w - v / tau))
+            found.append((v / tau, tau * own / (tau * own + strength + _TINY)))
         return found
+
+    def _moved(self, number: int, weight, eps, step, factor):
+        """The new weight w + eps (x - w) for x = factor (w - step), in its box."""
+        if self._boxes[number] is not None:
+            point = weight - step if factor is None else factor * (weight - step)
+            return weight + eps * (ops.clip(point, *self._boxes[number]) - weight)
+        if factor is None:
+            return weight - eps * step
+        # The same in three passes over the weights; exact where the factor is 0 or 1.
+        return weight * (1.0 - eps * (1.0 - factor)) - eps * factor * step
 
     def _root(self, block, weighted, taus, mu):
         """Norms of the groups after a proximal map in the metric of tau.
@@ -334,10 +331,6 @@ class ProxSGD(keras.optimizers.Optimizer):
             step = value * (ops.sqrt(value) - 1.0) / ops.maximum(slope, _TINY)
             root = ops.maximum(root + ops.where(alive, step, 0.0), 0.0)
         return ops.where(alive, root, 0.0)
-
-    def _boxed(self, index: int, point):
-        box = self._boxes[index]
-        return point if box is None else ops.clip(point, *box)
 
     def _rho(self):
         if callable(self.rho):
