@@ -208,10 +208,10 @@ def gsparsity_tables() -> list[str]:
     if budgets:
         lines += [
             "",
-            "GSparsity against magnitude pruning to the same number of parameters (l2: filters, "
-            "`tfsparse.prune`; tfmot: single weights, as many non-zeros), same retraining, "
-            "int8 files on the test split, mean and spread over seeds; lost: against the dense "
-            "network of the same seed:",
+            "GSparsity against magnitude pruning to the same number of parameters or MACs (l2: "
+            "filters, `tfsparse.prune`; tfmot: single weights, as many non-zeros), retrained "
+            "alike, int8 files on the test split, mean and spread over seeds; lost: against the "
+            "dense network of the same seed:",
             "",
             "| network | method | non-zeros | MACs | seeds | accuracy | lost, points | file "
             "| gzipped | inference |",

@@ -69,7 +69,15 @@ def accuracy_bytes(document: dict) -> Figure:
         axes.scatter(
             size, accuracy, s=60 if last else 34, color=ORANGE if last else BLUE
         )
-        up = number % 2 == 0
+        near = [
+            a
+            for s, a in places
+            if size / 3 < s < 3 * size and (s, a) != (size, accuracy)
+        ]
+        best = max(
+            near, default=0.0
+        )  # of two neighbours, the higher says its name above
+        up = accuracy > best or (accuracy == best and number % 2 == 0)
         axes.annotate(
             ", ".join(names).replace("tflite_", ""),
             (size, accuracy),
