@@ -238,14 +238,14 @@ class ProxSGD(keras.optimizers.Optimizer):
         ]
         taus = self._rms(squares, done) or [None] * len(weights)
         points = list(zip(weights, averages, taus, strict=True))
-        maps = [self._plain(*point) for point in points]
+        found = [self._plain(*point, eps) for point in points]
         for block in self._blocks:
-            own = self._proximal(block, [points[i] for i in block.members], mu)
-            for i, found in zip(block.members, own, strict=True):
-                maps[i] = found
+            own = self._proximal(block, [points[i] for i in block.members], mu, eps)
+            for i, new in zip(block.members, own, strict=True):
+                found[i] = new
         weights = [
-            w if kept else self._moved(i, w, ops.cast(eps, w.dtype), *of)
-            for i, (w, of, kept) in enumerate(zip(weights, maps, still, strict=True))
+            w if kept else self._boxed(i, w, new, eps)
+            for i, (w, new, kept) in enumerate(zip(weights, found, still, strict=True))
         ]
         return finite, weights, averages, squares
 
@@ -254,18 +254,24 @@ class ProxSGD(keras.optimizers.Optimizer):
         correction = 1.0 - ops.power(self.beta, done + 1.0)
         return [ops.sqrt(s / ops.cast(correction, s.dtype)) + 1e-8 for s in squares]
 
-    def _plain(self, weight, average, tau) -> tuple:
-        """What `_proximal` gives, for a variable that no group holds: v / tau and 1."""
+    def _plain(self, weight, average, tau, eps):
+        """The new value w - eps v / tau of a variable that no group holds."""
+        eps = ops.cast(eps, weight.dtype)
         if tau is None:
-            return average, None
-        return average / (ops.mean(tau) if self.tau == "group" else tau), None
+            return weight - eps * average
+        return weight - eps * average / (ops.mean(tau) if self.tau == "group" else tau)
 
-    def _proximal(self, block: blocks.Block, points, mu) -> list:
-        """Steps d and factors s of the proximal points s (w - d), from (w, v, tau)."""
+    def _proximal(self, block: blocks.Block, points, mu, eps) -> list:
+        """New values of the variables of a block, from (w, v, tau) of each.
+
+        The proximal point of a group is s (w - d), d = v / tau, so that its weights
+        become (1 - eps (1 - s)) w - eps s d: three passes over them, exact at s 0 and 1.
+        """
         dtype = points[0][0].dtype
         mu = ops.cast(mu, dtype) * ops.cast(block.multipliers, dtype)
+        eps = ops.cast(eps, dtype)
         if self.tau == "element":
-            return self._elementwise(block, points, mu)
+            return self._elementwise(block, points, mu, eps)
         tau = 1.0
         steps = [v for _, v, _ in points]
         if self.tau == "group":
@@ -279,31 +285,33 @@ class ProxSGD(keras.optimizers.Optimizer):
             ops.square(w - d) for (w, _, _), d in zip(points, steps, strict=True)
         ]
         shrinkage = numerics.group_shrinkage(ops.sqrt(block.sum(squares)), mu / tau)
+        kept, moved = 1.0 - eps * (1.0 - shrinkage), eps * shrinkage
         return [
-            (d, block.spread(shrinkage, part, 1.0))
-            for part, d in zip(block.slices, steps, strict=True)
+            block.spread(kept, part, 1.0) * w - block.spread(moved, part, eps) * d
+            for part, (w, _, _), d in zip(block.slices, points, steps, strict=True)
         ]
 
-    def _elementwise(self, block: blocks.Block, points, mu) -> list:
+    def _elementwise(self, block: blocks.Block, points, mu, eps) -> list:
         """What `_proximal` gives, in the metric of tau, one number for each weight."""
         weighted = [tau * w - v for w, v, tau in points]
         root = self._root(block, weighted, [tau for _, _, tau in points], mu)
         found = []
-        for part, (_, v, tau) in zip(block.slices, points, strict=True):
+        for part, (w, v, tau) in zip(block.slices, points, strict=True):
             own = block.spread(root, part, 1.0)
             strength = block.spread(mu, part, 0.0)
-            found.append((v / tau, tau * own / (tau * own + strength + _TINY)))
+            shrinkage = tau * own / (tau * own + strength + _TINY)
+            kept = 1.0 - eps * (1.0 - shrinkage)
+            found.append(kept * w - eps * shrinkage * v / tau)
         return found
 
-    def _moved(self, number: int, weight, eps, step, factor):
-        """The new weight w + eps (x - w) for x = factor (w - step), in its box."""
-        if self._boxes[number] is not None:
-            point = weight - step if factor is None else factor * (weight - step)
-            return weight + eps * (ops.clip(point, *self._boxes[number]) - weight)
-        if factor is None:
-            return weight - eps * step
-        # The same in three passes over the weights; exact where the factor is 0 or 1.
-        return weight * (1.0 - eps * (1.0 - factor)) - eps * factor * step
+    def _boxed(self, number: int, weight, new, eps):
+        """The new weight if x is projected to the variable's box; x -> new is monotone."""
+        if self._boxes[number] is None:
+            return new
+        low, high = self._boxes[number]
+        eps = ops.cast(eps, weight.dtype)
+        new = ops.maximum(new, weight + eps * (low - weight))
+        return ops.minimum(new, weight + eps * (high - weight))
 
     def _root(self, block, weighted, taus, mu):
         """Norms of the groups after a proximal map in the metric of tau.
