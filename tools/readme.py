@@ -209,7 +209,8 @@ def gsparsity_tables() -> list[str]:
         lines += [
             "",
             "GSparsity against magnitude pruning to the same number of parameters or MACs (l2: "
-            "filters, `tfsparse.prune`; tfmot: single weights, as many non-zeros), retrained "
+            "filters, `tfsparse.prune`; tfmot: single weights, as many non-zeros, the "
+            "same share in every layer as is its default), retrained "
             "alike, int8 files on the test split, mean and spread over seeds; lost: against the "
             "dense network of the same seed:",
             "",
