@@ -38,12 +38,15 @@ def prox_in_metric(b, tau, mu):
 class Algorithm1:
     """The paper's step, one group at a time."""
 
-    def __init__(self, weights, partition, mu, eps, rho, tau, beta=0.999, power=0.0):
+    def __init__(
+        self, weights, partition, mu, eps, rho, tau, beta=0.999, power=0.0, boxes=None
+    ):
         self.w = {k: v.astype("float64").copy() for k, v in weights.items()}
         self.v = {k: np.zeros_like(v) for k, v in self.w.items()}
         self.r = {k: np.zeros_like(v) for k, v in self.w.items()}
         self.partition, self.mu, self.eps, self.rho = partition, mu, eps, rho
         self.tau, self.beta, self.power, self.t = tau, beta, power, 0
+        self.boxes = boxes or {}
 
     def step(self, gradients):
         self.t += 1
@@ -57,7 +60,7 @@ class Algorithm1:
             k: np.broadcast_to(self.partition.labels.get(k, np.array(-1)), w.shape)
             for k, w in self.w.items()
         }
-        new = {k: w.copy() for k, w in self.w.items()}
+        points = {k: w.copy() for k, w in self.w.items()}
         factors = self.partition.multipliers
         for group in range(self.partition.groups):
             spots = {k: places == group for k, places in where.items()}
@@ -72,17 +75,19 @@ class Algorithm1:
                 tau = np.full(size, gather(rms).mean())
             elif self.tau == "element":
                 tau = gather(rms)
-            x = w + self.eps * (prox_in_metric(w - v / tau, tau, mu) - w)
+            x = prox_in_metric(w - v / tau, tau, mu)
             start = 0
             for k, s in spots.items():
-                new[k][s] = x[start : start + s.sum()]
+                points[k][s] = x[start : start + s.sum()]
                 start += s.sum()
         for k, places in where.items():
             free = places < 0
             tau = {"constant": 1.0, "group": rms[k].mean(), "element": rms[k]}[self.tau]
-            plain = self.w[k] - self.eps * self.v[k] / tau
-            new[k][free] = plain[free]
-        self.w = new
+            points[k][free] = (self.w[k] - self.v[k] / tau)[free]
+        for k, box in self.boxes.items():
+            points[k] = points[k].clip(*box)
+        for k, w in self.w.items():
+            self.w[k] = w + self.eps * (points[k] - w)
 
 
 def variables(shapes, rng, scale=1.0):
@@ -121,11 +126,16 @@ def test_a_step_is_algorithm_1(seed, tau):
     scaling = rng.choice(["none", "sqrt", "inverse_sqrt"])
     power = {"none": 0.0, "sqrt": 0.5, "inverse_sqrt": -0.5}[scaling]
     mu, eps, rho = rng.uniform(0, 1.5), rng.uniform(0.05, 1), rng.uniform(0.05, 1)
-    optimizer = ProxSGD(partition, mu, eps, rho, tau, scaling=str(scaling))
+    boxes = {
+        v.path: (-0.5, float(rng.uniform(0, 1))) for v in weights if rng.random() < 0.3
+    }
+    optimizer = ProxSGD(
+        partition, mu, eps, rho, tau, scaling=str(scaling), bounds=boxes
+    )
     optimizer.build(weights)
     expected = Algorithm1(
         {v.path: np.asarray(v) for v in weights},
-        partition, mu, eps, rho, tau, power=power,
+        partition, mu, eps, rho, tau, power=power, boxes=boxes,
     )  # fmt: skip
     for _ in range(3):
         gradients = [rng.normal(size=v.shape).astype("float32") for v in weights]
