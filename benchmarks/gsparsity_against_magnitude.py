@@ -1,7 +1,7 @@
 """GSparsity against magnitude pruning at equal budgets, whole filters and single weights.
 
     python benchmarks/gsparsity_against_magnitude.py [--nets=lenet5,resnet8] [--seeds=3]
-        [--tfmot=PYTHON] [--tfmot_seeds=3]
+        [--strengths=0.012] [--tfmot=PYTHON] [--tfmot_seeds=3]
 
 MNIST. For each seed a dense network is trained, and for each strength the flagfile of the
 released model is run. The parameters that are left are the budget of `tfsparse.prune`
@@ -28,7 +28,7 @@ from tfsparse import files
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 CONFIGS = RESULTS.parents[1] / "configs"
-STRENGTHS = {"lenet5": (0.004, 0.012), "resnet8": (0.008, 0.03)}
+STRENGTHS = {"lenet5": (0.004, 0.012), "resnet8": (0.008, 0.012, 0.03)}
 COMMON = ("--tensorboard=false", "--formats=keras,tflite_int8")
 PROGRAM = """
 import sys
@@ -288,6 +288,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--nets", default="lenet5,resnet8")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--strengths", help="some of the usual ones, between commas")
     parser.add_argument("--tfmot", help="a Python with tensorflow-model-optimization")
     parser.add_argument("--tfmot_seeds", type=int, default=3)
     chosen = parser.parse_args()
@@ -300,6 +301,9 @@ def compare(net: str, chosen) -> None:
     """Makes the rows of one network."""
     path = RESULTS / f"gsparsity_against_magnitude_{net}.json"
     rows = files.read_json(path)["rows"] if path.exists() else []
+    strengths = STRENGTHS[net]
+    if chosen.strengths:
+        strengths = [float(part) for part in chosen.strengths.split(",")]
 
     def add(kind, seed, pair, make):
         for row in rows:
@@ -312,7 +316,7 @@ def compare(net: str, chosen) -> None:
 
     for seed in range(chosen.seeds):
         add("dense", seed, None, lambda: dense(net, seed)[0])  # noqa: B023
-        for pair in STRENGTHS[net]:
+        for pair in strengths:
             key = net, seed, pair
             found = add("gsparsity", seed, pair, lambda: gsparsity(*key))  # noqa: B023
             for kind, unit in (("l2", "params"), ("l2, equal MACs", "macs")):
