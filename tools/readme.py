@@ -212,15 +212,15 @@ def gsparsity_tables() -> list[str]:
             "filters, `tfsparse.prune`; tfmot: single weights, as many non-zeros, the "
             "same share in every layer as is its default), retrained "
             "alike, int8 files on the test split, mean and spread over seeds; lost: against the "
-            "dense network of the same seed:",
+            "dense network of the same seed (a mu that is too strong kills the network):",
             "",
-            "| network | method | non-zeros | MACs | seeds | accuracy | lost, points | file "
+            "| network | mu | method | non-zeros | MACs | seeds | accuracy | lost, points | file "
             "| gzipped | inference |",
-            "|---|---|---|---|---|---|---|---|---|---|",
+            "|---|---|---|---|---|---|---|---|---|---|---|",
         ]
         for r in budgets:
             lines.append(
-                f"| {r['net']} | {r['kind']} | {r['nonzero']:,.0f} | {r['macs']:,.0f} "
+                f"| {r['net']} | {r['strength']:g} | {r['kind']} | {r['nonzero']:,.0f} | {r['macs']:,.0f} "
                 f"| {r['seeds']} | {r['accuracy']:.2%} ± {r['accuracy_spread']:.2%} "
                 f"| {100 * r['added_error']:.2f} ± {100 * r['added_error_spread']:.2f} "
                 f"| {r['file_bytes']:,.0f} B | {r['gzip_bytes']:,.0f} B "
