@@ -220,7 +220,8 @@ def gsparsity_tables() -> list[str]:
         ]
         for r in budgets:
             lines.append(
-                f"| {r['net']} | {r['strength']:g} | {r['kind']} | {r['nonzero']:,.0f} | {r['macs']:,.0f} "
+                f"| {r['net']} | {r['strength']:g} | {r['kind']} "
+                f"| {r['nonzero']:,.0f} | {r['macs']:,.0f} "
                 f"| {r['seeds']} | {r['accuracy']:.2%} ± {r['accuracy_spread']:.2%} "
                 f"| {100 * r['added_error']:.2f} ± {100 * r['added_error_spread']:.2f} "
                 f"| {r['file_bytes']:,.0f} B | {r['gzip_bytes']:,.0f} B "
