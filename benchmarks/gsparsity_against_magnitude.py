@@ -1,15 +1,16 @@
 """GSparsity against magnitude pruning at equal budgets, whole filters and single weights.
 
     python benchmarks/gsparsity_against_magnitude.py [--nets=lenet5,resnet8] [--seeds=3]
-        [--strengths=0.012] [--tfmot=PYTHON] [--tfmot_seeds=3]
+        [--strengths=0.012] [--equal_macs] [--tfmot=PYTHON] [--tfmot_seeds=3]
 
 MNIST. For each seed a dense network is trained, and for each strength the flagfile of the
 released model is run. The parameters that are left are the budget of `tfsparse.prune`
-(criterion l2, the same share of every group) of the dense network, retrained alike; so are
-the MACs, in a row of their own, since filters of the same share leave fewer of them; and,
-with --tfmot, the path of a Python that has tensorflow-model-optimization and tf_keras, the
-number of non-zeros that its magnitude pruning leaves. Told for each: test accuracy of the
-int8 file, its bytes (as it is, and gzipped) and the time of one inference on LiteRT. Writes
+(criterion l2, the same share of every group) of the dense network, retrained alike; with
+--equal_macs so are the MACs, in a row of their own, since filters of the same share leave
+fewer of them; and, with --tfmot, the path of a Python that has tf_keras and
+tensorflow-model-optimization, the number of non-zeros that its magnitude pruning leaves.
+Told for each: test accuracy of the int8 file, its bytes (as it is, and gzipped) and the
+time of one inference on LiteRT. Writes
 benchmarks/results/gsparsity_against_magnitude_NET.json; rows done before are kept.
 """
 
@@ -289,6 +290,7 @@ def main() -> int:
     parser.add_argument("--nets", default="lenet5,resnet8")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--strengths", help="some of the usual ones, between commas")
+    parser.add_argument("--equal_macs", action="store_true")
     parser.add_argument("--tfmot", help="a Python with tensorflow-model-optimization")
     parser.add_argument("--tfmot_seeds", type=int, default=3)
     chosen = parser.parse_args()
@@ -319,7 +321,10 @@ def compare(net: str, chosen) -> None:
         for pair in strengths:
             key = net, seed, pair
             found = add("gsparsity", seed, pair, lambda: gsparsity(*key))  # noqa: B023
-            for kind, unit in (("l2", "params"), ("l2, equal MACs", "macs")):
+            budgets = {"l2": "params"}
+            if chosen.equal_macs:
+                budgets["l2, equal MACs"] = "macs"
+            for kind, unit in budgets.items():
                 options = *key, {unit: found[unit]}, kind
                 add(kind, seed, pair, lambda: magnitude(*options))  # noqa: B023
             if chosen.tfmot and seed < chosen.tfmot_seeds:
