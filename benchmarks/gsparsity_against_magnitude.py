@@ -29,7 +29,7 @@ from tfsparse import files
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 CONFIGS = RESULTS.parents[1] / "configs"
-STRENGTHS = {"lenet5": (0.004, 0.012), "resnet8": (0.008, 0.012, 0.03)}
+STRENGTHS = {"lenet5": (0.004, 0.012), "resnet8": (0.002,)}
 COMMON = ("--tensorboard=false", "--formats=keras,tflite_int8")
 PROGRAM = """
 import sys
