@@ -11,6 +11,7 @@ from absl import flags
 from tfsparse.deploy.export import FORMATS
 from tfsparse.layers.filter import FORMS
 from tfsparse.methods import METHODS
+from tfsparse.methods.base import numbers
 from tfsparse.methods.gsparsity import PARTITIONS
 from tfsparse.optimizers.proxsgd import SCALINGS, TAUS
 
@@ -45,6 +46,9 @@ class RunConfig:
     partition: str = "unit"
     carriers: bool = True
     threshold: float = 1e-6
+    layer_thresholds: str = ""
+    pretrain_epochs: int = 5
+    warm_up_epochs: int = 15
     ignore: str = ""
     multipliers: str = ""
     dense_epochs: int = 0
@@ -82,7 +86,7 @@ _HELP = {
     "width": "Multiplies the units of every hidden layer of a zoo model.",
     "hidden": "Hidden layers of the model 'mlp'.",
     "method": "Which method decides what goes; 'none' trains the model as it is.",
-    "strength": "Penalty; larger is sparser (ShrinkNets: lambda, GSparsity: mu).",
+    "strength": "Penalty; larger is sparser (lambda, mu, gamma). By default the method's.",
     "form": "Switches: the draft's relu, or signed with the sign-variance rule.",
     "gamma": "Inertia of the sign-variance rule; 0 kills at the first change of sign.",
     "decay": "ShrinkNets' lambda_2, the decay of the kernels.",
@@ -95,8 +99,12 @@ _HELP = {
     "scaling": "GSparsity: mu as it is, or times or divided by the root of a group's size.",
     "partition": "GSparsity: what dies together, units or shapes of single kernels.",
     "carriers": "GSparsity: whether biases and BatchNorm scales belong to a unit.",
-    "threshold": "GSparsity: norm up to which a group is dead.",
-    "ignore": "GSparsity: patterns of groups without a penalty, such as stem*,head*.",
+    "threshold": "Beyond it a group or weight is dead: GSparsity, a norm; SparseVD, log "
+    "alpha. By default the method's.",
+    "layer_thresholds": "SparseVD: layers' own thresholds, such as dense*=2.5.",
+    "pretrain_epochs": "SparseVD: N1, epochs without the divergence.",
+    "warm_up_epochs": "SparseVD: N2, epochs over which its weight rises.",
+    "ignore": "Patterns of groups (SparseVD: layers) without a penalty: stem*,head*.",
     "multipliers": "GSparsity: factors on the penalty of groups, such as stage2*=2.",
     "dense_epochs": "Also train the untouched model that long, to compare with.",
     "epochs": "Epochs of the sparse stage, those without penalty included.",
@@ -131,6 +139,10 @@ _CHOICES = {
 }
 
 
+_BY_METHOD = ("strength", "threshold")
+"""Flags whose default is the method's own."""
+
+
 def define(values: flags.FlagValues) -> None:
     """Defines one flag for each field of `RunConfig`, and --resume."""
     for field in dataclasses.fields(RunConfig):
@@ -142,7 +154,8 @@ def define(values: flags.FlagValues) -> None:
         elif isinstance(default, int):
             flags.DEFINE_integer(name, default, text, flag_values=values)
         elif isinstance(default, float):
-            flags.DEFINE_float(name, default, text, flag_values=values)
+            shown = None if name in _BY_METHOD else default
+            flags.DEFINE_float(name, shown, text, flag_values=values)
         elif isinstance(default, tuple):
             flags.DEFINE_list(name, [str(v) for v in default], text, values)
         else:
@@ -187,6 +200,12 @@ def parse(arguments: list[str]) -> tuple[RunConfig, bool]:
             f"`--hidden` must be a list of whole numbers. Received: {values.hidden}."
         ) from error
     fields["formats"] = tuple(fields["formats"])
+    own = (
+        METHODS[fields["method"]]().get_config() if fields["method"] in METHODS else {}
+    )
+    for name in _BY_METHOD:
+        if fields[name] is None:
+            fields[name] = own.get(name, getattr(RunConfig, name))
     config = RunConfig(**fields)
     check(config)
     return config, values.resume
@@ -243,17 +262,7 @@ def parse_target(text: str) -> dict[str, float] | None:
     Raises:
         ValueError: A part that is not `measure=number`.
     """
-    target = {}
-    for part in filter(None, text.split(",")):
-        name, _, value = part.partition("=")
-        try:
-            target[name.strip()] = float(value)
-        except ValueError as error:
-            raise ValueError(
-                f"`--target` must be a list such as params=8000,macs=0.1. "
-                f"Received: {part!r}."
-            ) from error
-    return target or None
+    return numbers(text, "--target", "params=8000,macs=0.1") or None
 
 
 def as_json(config: RunConfig) -> dict:

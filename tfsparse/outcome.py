@@ -96,6 +96,7 @@ def tell(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) -> di
             "dense": cost.layer_costs(dense),
             "final": cost.layer_costs(tuned.model),
         },
+        "encodings": deploy.stored_bytes(tuned.model),
         "parity": [dataclasses.asdict(row) for row in parity],
     }
     report.write(document, job.config.workdir)

@@ -92,8 +92,11 @@ def run(
     Raises:
         TrainingError: Everything died, or the loss is not finite.
     """
+    method.check_epochs(epochs if method.stays else min(epochs, shrink_epochs))
     state.groups = state.groups or method.groups(state.model)
     for epoch in range(len(state.history), epochs):
+        if state.settled is None or method.stays:
+            method.begin_epoch(state.model, epoch, samples)
         with meters.metered() as spent:
             logs = fit_epoch(state.model, epoch)
         _check(state.model, logs, epoch)
@@ -121,13 +124,14 @@ def run(
                         for r in rows
                     ]
                 method.settle(state.model)
-                method.set_strength(state.model, 0.0)
+                if not method.stays:
+                    method.set_strength(state.model, 0.0)
                 state.settled = epoch + 1
         left, stop = epochs - epoch - 1, state.model.stop_training
         saved = measure(state.model).macs - cost.macs
         ending = state.settled == epoch + 1 and left > 0
         last = ending and (method.regrows or until_settled)
-        if (remove and _pays(saved, samples, left)) or last:
+        if method.removes and ((remove and _pays(saved, samples, left)) or last):
             started = time.perf_counter()
             method.settle(state.model)
             before = {g.name: g.size for g in groups}
@@ -254,6 +258,19 @@ def finish(model, method):
         if not alive.any()
     }
     return remove_units(lowered, decided, biases), {**spared, **reasons}
+
+
+def hold_zeros(model) -> None:
+    """Makes every weight of a kernel that is zero stay zero while the model trains.
+
+    Args:
+        model: A model of stock layers; its kernels get a constraint.
+    """
+    for variable in model.trainable_variables:
+        if len(variable.shape) > 1:
+            there = (keras.ops.convert_to_numpy(variable) != 0).astype(variable.dtype)
+            if not there.all():
+                variable.constraint = lambda value, there=there: value * there
 
 
 def spare_one(keep: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -195,7 +195,12 @@ def _fine_tune(job: Run, stripped) -> checkpoints.Checkpoint:
         model = keras.models.clone_model(stripped)  # the stripped row stays as it is
     model.set_weights(stripped.get_weights())
     tuned = _fit_plain(
-        job, "finetuned", model, config.fine_tune_epochs, config.fine_tune_learning_rate
+        job,
+        "finetuned",
+        model,
+        config.fine_tune_epochs,
+        config.fine_tune_learning_rate,
+        hold_zeros=config.method != "none" and _method(config).holds_zeros,
     )
     x, y = job.dataset.x_validation, job.dataset.y_validation
     kept = outcome.accuracy(tuned.model, x, y) >= outcome.accuracy(stripped, x, y)
@@ -203,13 +208,17 @@ def _fine_tune(job: Run, stripped) -> checkpoints.Checkpoint:
     return checkpoints.Checkpoint(shipped, tuned.history, {"fine_tune_kept": kept})
 
 
-def _fit_plain(job: Run, stage: str, model, epochs: int, rate: float):
+def _fit_plain(
+    job: Run, stage: str, model, epochs: int, rate: float, hold_zeros: bool = False
+):
     """Trains a model as it is, rate falling along a cosine; resumes by itself."""
     latest = job.store.latest(stage, job.scope)
     if latest is None:
         with job.scope():
             _compile(job, model, rate)
         latest = checkpoints.Checkpoint(model)
+    if hold_zeros:
+        shrinking.hold_zeros(latest.model)
     with job.progress.stage(stage, epochs, _steps(job)) as bar:
         for epoch in range(len(latest.history), epochs):
             latest.model.optimizer.learning_rate.assign(

@@ -1,6 +1,7 @@
 """From a trained model to what ships: lower, strip, export, verify."""
 
 from tfsparse.deploy.dead import dead_units
+from tfsparse.deploy.encodings import stored_bytes
 from tfsparse.deploy.export import export
 from tfsparse.deploy.lower import lower
 from tfsparse.deploy.prune import prune, sensitivity
@@ -16,6 +17,7 @@ __all__ = [
     "prune",
     "sensitivity",
     "slices",
+    "stored_bytes",
     "strip",
     "verify",
 ]

@@ -47,7 +47,8 @@ def lower(model):
     """Replaces house layers by stock ones: same function, same layer names.
 
     Each house layer says by its `lowered` rule which per-channel factor and which
-    activation it stands for. The factor goes into the kernel and bias (or the
+    activation it stands for, or by `stock_class` and `stock_values` which layer with
+    which weights. The factor goes into the kernel and bias (or the
     BatchNorm) in front, else into the kernels behind, else into a Rescaling layer;
     the activation goes back into the layer in front that it was split off.
 
@@ -79,12 +80,16 @@ def lower(model):
     def make(operation, name):
         if hasattr(operation, "lowered"):
             return None
+        cls = getattr(operation, "stock_class", type(operation))
         config = _without_house_regularizers(config_of(operation, name))
+        if cls is not type(operation):
+            own = operation.own_arguments
+            config = {key: value for key, value in config.items() if key not in own}
         if id(operation) in activations:
             config["activation"] = activations[id(operation)]
         if id(operation) in scaled_norms:
             config["scale"] = True
-        return operation.__class__.from_config(config)
+        return cls.from_config(config)
 
     def call(item, operation, args, kwargs):
         scaling = scalings.get(item.outputs[0])
@@ -104,7 +109,12 @@ def lower(model):
 
     stock, operations = rebuild(graph, make, call)
     stays = {key: new for key, new in operations.items() if new is not None}
-    variables.load(stays, graph, variables.values_of(graph), None)
+    values = variables.values_of(graph)
+    for operation in graph.operations:
+        if hasattr(operation, "stock_values"):
+            own = {v.path: graph.paths[id(v)] for v in operation.variables}
+            values |= {own[p]: x for p, x in operation.stock_values().items()}
+    variables.load(stays, graph, values, None)
     for scaling in scalings.values():
         if scaling.front is not None:  # off behind BatchNorm: then dead in front, too
             _scale_writer(

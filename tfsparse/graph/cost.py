@@ -74,11 +74,14 @@ def measure(model, left=None) -> records.Cost:
         total += counting.macs(call, left)
         fresh = [v for v in variables if id(v) not in counted]
         counted.update(id(v) for v in fresh)
+        values = operation.stock_values() if hasattr(operation, "stock_values") else {}
         params += sum(int(np.prod(left.shape(v), dtype=int)) for v in fresh)
         for variable in fresh:
             shape = left.shape(variable)
             if whole or shape == tuple(variable.shape):
-                value = keras.ops.convert_to_numpy(variable)
+                value = values.get(variable.path)
+                if value is None:
+                    value = keras.ops.convert_to_numpy(variable)
                 nonzero += int(np.count_nonzero(value))
             else:
                 nonzero += int(np.prod(shape, dtype=int))
@@ -124,8 +127,10 @@ def layer_costs(model) -> list[dict]:
 
 
 def numeric(operation) -> list:
-    """A layer's variables but for states of random numbers."""
+    """A layer's variables but for states of random numbers; of a twin, the plain ones."""
     variables = trace.variables_of(operation)
+    if hasattr(operation, "stock_values"):
+        return [v for v in variables if v.name in operation.stock_variables]
     return [v for v in variables if "seed_generator" not in v.path]
 
 

@@ -3,5 +3,21 @@
 from tfsparse.layers.filter import Filter
 from tfsparse.layers.penalty import SwitchDecay
 from tfsparse.layers.scale import Scale
+from tfsparse.layers.variational import (
+    TWINS,
+    VariationalConv1D,
+    VariationalConv2D,
+    VariationalDense,
+    VariationalDepthwiseConv2D,
+)
 
-__all__ = ["Filter", "Scale", "SwitchDecay"]
+__all__ = [
+    "TWINS",
+    "Filter",
+    "Scale",
+    "SwitchDecay",
+    "VariationalConv1D",
+    "VariationalConv2D",
+    "VariationalDense",
+    "VariationalDepthwiseConv2D",
+]

@@ -3,5 +3,6 @@
 from tfsparse.methods.base import METHODS, Method, build
 from tfsparse.methods.gsparsity import GSparsity
 from tfsparse.methods.shrinknets import ShrinkNets
+from tfsparse.methods.sparse_vd import SparseVD
 
-__all__ = ["METHODS", "GSparsity", "Method", "ShrinkNets", "build"]
+__all__ = ["METHODS", "GSparsity", "Method", "ShrinkNets", "SparseVD", "build"]

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from tfsparse import records
+
 METHODS: dict[str, type[Method]] = {}
 """Methods by the name that `--method` takes."""
 
@@ -29,6 +31,12 @@ class Method(abc.ABC):
     """Whether dead units come back without the penalty, if they have not left by then."""
     warm = False
     """Whether a stronger penalty may go on from the model that a weaker one left."""
+    removes = True
+    """Whether dead units may leave the running model; if not, they leave at its end."""
+    stays = False
+    """Whether the penalty stays on as the rates fall at the end."""
+    holds_zeros = False
+    """Whether weights that are zero once the model is stripped stay so as it is tuned."""
     thresholds: tuple[float, ...] = ()
     """Where a report tells what `settle` costs; none where it costs nothing."""
 
@@ -54,6 +62,22 @@ class Method(abc.ABC):
 
     def set_strength(self, model, value: float) -> None:
         """Sets the penalty of a prepared model while it trains; 0 ends it."""
+
+    def check_epochs(self, epochs: int) -> None:
+        """Looks whether a schedule fits into the epochs of the penalty.
+
+        Raises:
+            ValueError: It does not.
+        """
+
+    def begin_epoch(self, model, epoch: int, samples: int) -> None:
+        """Called before each epoch that the penalty is on.
+
+        Args:
+            model: The prepared model.
+            epoch: Counted from 0.
+            samples: Training samples an epoch.
+        """
 
     def groups(self, model) -> int:
         """How many groups the penalty of a prepared model has; 0 where none is told."""
@@ -97,7 +121,56 @@ def build(name: str, **arguments) -> Method:
     return METHODS[name](**arguments)
 
 
-def graft(model, configure=None, after=None, before=None):
+def numbers(text: str, name: str, example: str) -> dict[str, float]:
+    """Reads what a user writes as `stage2*=2,stage3*=2`.
+
+    Args:
+        text: The list.
+        name: Of the argument that it was given for.
+        example: What such a list looks like.
+
+    Returns:
+        What stands before each `=` -> the number behind it.
+
+    Raises:
+        ValueError: A part is not `name=number`.
+    """
+    found = {}
+    for part in filter(None, text.split(",")):
+        key, _, value = part.partition("=")
+        try:
+            found[key.strip()] = float(value)
+        except ValueError as error:
+            raise ValueError(
+                f"`{name}` must be a list such as {example}. Received: {part!r}."
+            ) from error
+    return found
+
+
+def alive_units(groups, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Units that something writes.
+
+    Args:
+        groups: From `find_groups`.
+        values: Path -> value of every variable of the model.
+
+    Returns:
+        For every group of units that is not frozen, a keep mask.
+    """
+    keep = {}
+    for group in groups:
+        if group.frozen or group.kind != "unit":
+            continue
+        alive = np.zeros(group.size, bool)
+        for member in group.members:
+            if member.role == records.PRODUCER:
+                own = member.slices(values[member.path]).any(axis=1)
+                np.logical_or.at(alive, member.units, own)
+        keep[group.name] = alive
+    return keep
+
+
+def graft(model, configure=None, after=None, before=None, swap=None):
     """A copy of `model`, with layers reconfigured and calls added around layers.
 
     Args:
@@ -106,6 +179,7 @@ def graft(model, configure=None, after=None, before=None):
         after: `(layer name, call index, outputs) -> outputs`; asked for the model's
             rank-2 inputs too, under the input's name.
         before: `(layer name, call index, number of the input, tensor) -> tensor`.
+        swap: Layer -> the class of its copy; None for its own.
 
     Returns:
         A new functional model with the same layer names and the same weights.
@@ -116,9 +190,8 @@ def graft(model, configure=None, after=None, before=None):
 
     def clone(layer):
         config = layer.get_config()
-        return layer.__class__.from_config(
-            configure(layer, config) if configure else config
-        )
+        cls = swap(layer) if swap else type(layer)
+        return cls.from_config(configure(layer, config) if configure else config)
 
     names = {
         id(layer.output): layer.name
@@ -160,7 +233,11 @@ def graft(model, configure=None, after=None, before=None):
         model, input_tensors=inputs, clone_function=clone, call_function=call
     )
     for old in model.layers:
-        values = old.get_weights()
-        if values:
-            body.get_layer(old.name).set_weights(values)
+        new = body.get_layer(old.name)
+        if type(new) is type(old):
+            new.set_weights(old.get_weights())
+        else:
+            by_name = {variable.name: variable for variable in new.variables}
+            for variable in old.variables:
+                by_name[variable.name].assign(variable)
     return body

@@ -86,9 +86,12 @@ class GSparsity(base.Method):
             "ignore": ignore,
             "multipliers": multipliers,
         }
-        self._multipliers = _factors(multipliers)
+        self._multipliers = base.numbers(
+            multipliers, "multipliers", "stage2*=2,stage3*=2"
+        )
         self.learning_rate = eps
         self.thresholds = tuple(sorted({*self.thresholds, threshold}))
+        self.holds_zeros = partition in partitions.SHAPES
         if partition == "operation":
             self.kinds = ("unit", "branch")
         self._optimizer(records.Partition({}))  # checks the others
@@ -170,17 +173,8 @@ class GSparsity(base.Method):
         dead = optimizer.dead(self._config["threshold"])
         values = {v.path: keras.ops.convert_to_numpy(v) for v in model.variables}
         values |= optimizer.partition.emptied(optimizer.values(), dead)
-        keep = _live_branches(optimizer.partition, groups, dead)
-        for group in groups:
-            if group.frozen or group.kind != "unit":
-                continue
-            alive = np.zeros(group.size, bool)
-            for member in group.members:
-                if member.role == records.PRODUCER:
-                    own = member.slices(values[member.path]).any(axis=1)
-                    np.logical_or.at(alive, member.units, own)
-            keep[group.name] = alive
-        return keep
+        live = _live_branches(optimizer.partition, groups, dead)
+        return live | base.alive_units(groups, values)
 
     def trace(self, model, groups) -> dict:
         """The norms of all groups, sorted, by their names' first part."""
@@ -191,21 +185,6 @@ class GSparsity(base.Method):
         for name, norm in zip(names, norms, strict=True):
             found.setdefault(name.rsplit("[", 1)[0], []).append(float(norm))
         return {name: sorted(own) for name, own in found.items()}
-
-
-def _factors(text: str) -> dict[str, float]:
-    """Reads `stage2*=2,stage3*=2`."""
-    found = {}
-    for part in filter(None, text.split(",")):
-        pattern, _, factor = part.partition("=")
-        try:
-            found[pattern.strip()] = float(factor)
-        except ValueError as error:
-            raise ValueError(
-                f"`multipliers` must be a list such as stage2*=2,stage3*=2. Received: "
-                f"{part!r}."
-            ) from error
-    return found
 
 
 def _live_branches(partition, groups, dead) -> dict[str, np.ndarray]:

@@ -21,6 +21,15 @@ STAGE_WORDS = {
     "mcu": "the int8 file on TensorFlow Lite Micro",
 }
 
+ENCODING_WORDS = {
+    "dense": "every number, as TFLite has it",
+    "bitmap": "a bit for every number, then those that are not zero",
+    "relative": "a byte for the gap before each number that is not zero",
+    "csr": "compressed sparse rows",
+}
+MANY_ZEROS = 0.1
+"""Share of zeros in the shipped network from which they get a section."""
+
 
 def write(document: dict, directory: str) -> None:
     """Writes a run's report; report.html comes last and means that all is there.
@@ -62,6 +71,8 @@ def render(document: dict, images: dict[str, str]) -> str:
         words=STAGE_WORDS,
         headline=_headline(document),
         network=_network(document),
+        encodings=ENCODING_WORDS,
+        single=_has_single_zeros(document),
     )
 
 
@@ -80,6 +91,11 @@ def _headline(document: dict) -> dict:
         "file_bytes": final["file_bytes"],
         "arena_bytes": stages.get("mcu", {}).get("arena_bytes"),
     }
+
+
+def _has_single_zeros(document: dict) -> bool:
+    final = next(row for row in document["stages"] if row["name"] == "finetuned")
+    return final["nonzero"] < (1 - MANY_ZEROS) * final["params"]
 
 
 def _network(document: dict) -> list[dict]:

@@ -63,10 +63,16 @@ def register_rule(*classes: type, sizes=None, factors=None):
     return register
 
 
+def _known_as(operation) -> type:
+    """The class whose rule an operation follows: of a twin, its stock class."""
+    return getattr(operation, "stock_class", type(operation))
+
+
 def rule_of(operation):
     """The rule for an operation: registered, its own, or the one that freezes."""
-    if type(operation) in _RULES:
-        return _RULES[type(operation)]
+    known = _known_as(operation)
+    if known in _RULES:
+        return _RULES[known]
     if hasattr(operation, "unit_rule"):
         return operation.unit_rule
     return unknown
@@ -74,12 +80,12 @@ def rule_of(operation):
 
 def sizes_of(operation):
     """What says the new sizes of an operation; None where they follow from inputs."""
-    return _SIZES.get(type(operation))
+    return _SIZES.get(_known_as(operation))
 
 
 def factors_of(operation):
     """What says the factors on an operation's weights; None where there are none."""
-    return _FACTORS.get(type(operation))
+    return _FACTORS.get(_known_as(operation))
 
 
 def unknown(walk, call, axes):

@@ -1,0 +1,170 @@
+"""Kullback-Leibler divergences and what follows from a variational posterior."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from keras import ops
+
+K1, K2, K3 = 0.63576, 1.87320, 1.48695
+"""Constants of the fit to the divergence from a log-uniform prior."""
+
+LIMIT = 8.0
+"""log alpha is kept within [-LIMIT, LIMIT]."""
+
+
+def log_alpha(mean, log_variance, limit: float = LIMIT):
+    """The log of the noise's size beside the signal's.
+
+    log alpha = log sigma^2 - log(mean^2 + 1e-8), within [-limit, limit].
+
+    Args:
+        mean: Means of the posterior, any shape.
+        log_variance: log sigma^2, of the same shape.
+        limit: Where it is cut off.
+
+    Returns:
+        A tensor of that shape.
+
+    Example:
+        >>> float(log_alpha(ops.array(1.0), ops.array(-2.0)))
+        -2.0
+
+    Reference: Molchanov et al. 2017, eq. 12 (the additive parametrisation).
+    """
+    return ops.clip(log_variance - ops.log(ops.square(mean) + 1e-8), -limit, limit)
+
+
+def log_uniform_kl(log_alpha):
+    """Divergence of N(mean, alpha mean^2) from the log-uniform prior, element by element.
+
+    KL = k1 - k1 sigmoid(k2 + k3 log alpha) + log(1 + 1/alpha) / 2: a fit, exact to
+    0.01 (the constant of the improper prior is chosen so that it ends at 0). A scale
+    with a normal-Jeffreys prior has the same.
+
+    Args:
+        log_alpha: See `log_alpha`.
+
+    Returns:
+        A tensor of that shape, falling from 4.64 at -8 to 0.
+
+    Example:
+        >>> round(float(log_uniform_kl(ops.array(0.0))), 3)
+        0.431
+
+    Reference: Molchanov et al. 2017, eq. 14; Louizos et al. 2017, eq. 9.
+    """
+    # softplus(x) = log(1 + exp(x)) does not overflow where 1/alpha would.
+    return K1 - K1 * ops.sigmoid(K2 + K3 * log_alpha) + 0.5 * ops.softplus(-log_alpha)
+
+
+def gaussian_kl(mean, log_variance):
+    """Divergence of N(mean, sigma^2) from N(0, 1), element by element.
+
+    KL = (sigma^2 + mean^2 - 1 - log sigma^2) / 2.
+
+    Args:
+        mean: Any shape.
+        log_variance: log sigma^2, of the same shape.
+
+    Returns:
+        A tensor of that shape; 0 where both arguments are 0.
+
+    Reference: Louizos et al. 2017, eq. 8.
+    """
+    return 0.5 * (ops.exp(log_variance) + ops.square(mean) - 1.0 - log_variance)
+
+
+def half_cauchy_kl(mean, log_variance, scale: float = 1.0):
+    """Divergence of LN(mean, sigma^2) from Gamma(1/2, scale^2), element by element.
+
+    KL = log scale + exp(mean + sigma^2 / 2) / scale^2 - (mean + log sigma^2 + 1 + log 2) / 2.
+    The root of such a variable times one from InvGamma(1/2, 1) is half-Cauchy.
+
+    Args:
+        mean: Of the logarithm, any shape.
+        log_variance: log sigma^2 of the logarithm, of the same shape.
+        scale: Of the half-Cauchy; positive.
+
+    Returns:
+        A tensor of that shape.
+
+    Reference: Louizos et al. 2017, section 4.2 and appendix (the split of a half-Cauchy).
+    """
+    expected = ops.exp(mean + 0.5 * ops.exp(log_variance)) / scale**2
+    entropy = 0.5 * (mean + log_variance + 1.0 + math.log(2.0))
+    return math.log(scale) + expected - entropy
+
+
+def inverse_gamma_kl(mean, log_variance):
+    """Divergence of LN(mean, sigma^2) from InvGamma(1/2, 1), element by element.
+
+    KL = exp(-mean + sigma^2 / 2) - (-mean + log sigma^2 + 1 + log 2) / 2.
+
+    Args:
+        mean: Of the logarithm, any shape.
+        log_variance: log sigma^2 of the logarithm, of the same shape.
+
+    Returns:
+        A tensor of that shape.
+
+    Reference: Louizos et al. 2017, section 4.2 and appendix.
+    """
+    return half_cauchy_kl(-mean, log_variance)
+
+
+def significant_bits(mean, variance) -> int:
+    """Bits that a layer's weights need where their posterior is that wide.
+
+    A weight needs as many bits of fraction as there are round-offs 2^-t (t = 1..23)
+    above its standard deviation: what is finer drowns in the posterior's noise. With
+    their average, rounded up, go a sign and ceil(log2(|log2 largest| + 1) + 1) bits of
+    exponent, `largest` being the largest |mean|.
+
+    Args:
+        mean: Means of the weights that stay, any shape with at least one element.
+        variance: Their variances, of the same shape.
+
+    Returns:
+        Bits of each weight of the layer.
+
+    Example:
+        >>> significant_bits(ops.array([1.0]), ops.array([1e-4]))   # 6 + 1 + 1
+        8
+
+    Reference: Louizos et al. 2017, section 4.3 and their code, which compares with twice
+    the variance where the paper speaks of the standard deviation.
+    """
+    steps = 2.0 ** -np.arange(1, 24)
+    deviation = np.sqrt(np.ravel(ops.convert_to_numpy(variance)))
+    fraction = (steps > deviation[:, None]).sum(axis=1).mean()
+    largest = float(np.abs(ops.convert_to_numpy(mean)).max())
+    exponent = math.log2(abs(math.log2(largest)) + 1) + 1 if largest else 1
+    return math.ceil(fraction) + math.ceil(exponent) + 1
+
+
+def warm_up(epoch: float, first: float, rise: float, largest: float = 1.0) -> float:
+    """The weight of the divergence: 0, then a line, then constant.
+
+    largest * clip((epoch - first) / rise, 0, 1); without a rise it jumps.
+
+    Args:
+        epoch: Epochs done, parts of one included.
+        first: Epochs at 0.
+        rise: Epochs of the line.
+        largest: Weight after them.
+
+    Returns:
+        The weight.
+
+    Example:
+        >>> [warm_up(e, 5, 15) for e in (0, 5, 12.5, 20, 99)]
+        [0.0, 0.0, 0.5, 1.0, 1.0]
+
+    Reference: Molchanov et al. 2017, section 6.1 (with their code's 5 and 15 epochs);
+    SpArSe, appendix A (N1, N2, gamma).
+    """
+    if epoch < first:
+        return 0.0
+    return largest * (min(1.0, (epoch - first) / rise) if rise else 1.0)
