@@ -208,11 +208,13 @@ def gsparsity_tables() -> list[str]:
     if budgets:
         lines += [
             "",
-            "GSparsity against magnitude pruning to the same number of parameters or MACs (l2: "
+            "GSparsity against magnitude pruning to the same number of parameters (l2: "
             "filters, `tfsparse.prune`; tfmot: single weights, as many non-zeros, the "
             "same share in every layer as is its default), retrained "
             "alike, int8 files on the test split, mean and spread over seeds; lost: against the "
-            "dense network of the same seed (a mu that is too strong kills the network):",
+            "dense network of the same seed. ResNet-8 with a penalty that does not grow with "
+            "a group's size, one seed, is in gsparsity_against_magnitude_resnet8_unscaled.json; "
+            "its strongest mu killed the network:",
             "",
             "| network | mu | method | non-zeros | MACs | seeds | accuracy | lost, points | file "
             "| gzipped | inference |",
