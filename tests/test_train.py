@@ -181,6 +181,43 @@ def test_no_method_and_sgd(tmp_path):
     assert report["stages"][0]["params"] == report["stages"][-1]["params"]
 
 
+SPARSE_VD = [
+    "--method=sparse_vd", "--strength=0.3", "--threshold=3", "--pretrain_epochs=3",
+    "--warm_up_epochs=4", "--epochs=14", "--shrink_epochs=10", "--learning_rate=0.01",
+]  # fmt: skip
+
+
+def test_single_weights_go_all_the_way_and_stay_zero(tmp_path, monkeypatch):
+    """Sparse variational dropout; and interrupted on the way it ends the same."""
+    folder = str(tmp_path / "run")
+    assert main(folder, *SPARSE_VD) == 0
+    report = report_of(folder)
+    stages = {row["name"]: row for row in report["stages"]}
+    assert stages["stripped"]["nonzero"] < 0.6 * stages["stripped"]["params"]
+    # Fine-tuning moves weights, but none away from zero; biases may start there.
+    assert stages["finetuned"]["nonzero"] <= stages["stripped"]["nonzero"] + 50
+    assert stages["mcu"]["accuracy"] > 0.85
+    stored = report["encodings"]
+    assert stored["bitmap"] < stored["dense"] == stages["mcu"]["macs"]
+    page = Path(folder, "report.html").read_text("utf-8")
+    assert "If zeros were not stored" in page
+
+    again = str(tmp_path / "again")
+    fit, calls = train._fit_epoch, []
+
+    def interrupt(*arguments):
+        calls.append(1)
+        if len(calls) == 9:
+            raise KeyboardInterrupt
+        return fit(*arguments)
+
+    monkeypatch.setattr(train, "_fit_epoch", interrupt)
+    assert main(again, *SPARSE_VD) == 2
+    assert main(again, *SPARSE_VD, "--resume") == 0
+    for old, new in zip(stages.values(), report_of(again)["stages"], strict=True):
+        assert {**old, "seconds": 0} == {**new, "seconds": 0}
+
+
 def test_rates_may_drop_and_weights_decay(tmp_path):
     folder = str(tmp_path / "run")
     flags = ("--method=none", "--optimizer=sgd", "--drop_every=1", "--epochs=3")

@@ -249,6 +249,21 @@ def check(config: RunConfig) -> None:
         )
     if config.trials and not config.strength:
         raise _wrong(config, "strength", "positive with --trials")
+    if config.method != "none":
+        method = method_of(config)
+        last = config.epochs if method.stays else config.shrink_epochs
+        method.check_epochs(min(config.epochs, last))
+
+
+def method_of(config: RunConfig):
+    """The method that a config names, with the flags that its constructor knows.
+
+    Raises:
+        ValueError: One of them is outside its range.
+    """
+    chosen = METHODS[config.method]
+    wanted = chosen().get_config()
+    return chosen(**{key: getattr(config, key) for key in wanted})
 
 
 def _wrong(config: RunConfig, name: str, wanted: str) -> ValueError:

@@ -24,7 +24,6 @@ with files.quiet():  # TensorFlow's native start-up chatter would hide our one l
         deploy,
         flags,
         meters,
-        methods,
         outcome,
         records,
         shrinking,
@@ -200,7 +199,7 @@ def _fine_tune(job: Run, stripped) -> checkpoints.Checkpoint:
         model,
         config.fine_tune_epochs,
         config.fine_tune_learning_rate,
-        hold_zeros=config.method != "none" and _method(config).holds_zeros,
+        hold_zeros=config.method != "none" and flags.method_of(config).holds_zeros,
     )
     x, y = job.dataset.x_validation, job.dataset.y_validation
     kept = outcome.accuracy(tuned.model, x, y) >= outcome.accuracy(stripped, x, y)
@@ -247,7 +246,7 @@ def _fit_sparse(job: Run, dense) -> checkpoints.Checkpoint:
         return _fit_plain(
             job, "sparse", dense, config.epochs, config.settle_learning_rate
         )
-    method = _method(config)
+    method = flags.method_of(config)
     bounds = shrinking.absolute_target(
         flags.parse_target(config.target), measure(dense)
     )
@@ -427,13 +426,6 @@ def _steps(job: Run) -> int:
     return math.ceil(len(job.dataset.x_train) / job.config.batch_size)
 
 
-def _method(config: flags.RunConfig):
-    """Builds the method from the flags that its constructor knows."""
-    chosen = methods.METHODS[config.method]
-    wanted = chosen().get_config()
-    return chosen(**{key: getattr(config, key) for key in wanted})
-
-
 def _strategy(config: flags.RunConfig):
     if config.strategy == "mirrored":
         return tf.distribute.MirroredStrategy()
@@ -497,7 +489,7 @@ def _strip(job: Run, sparse):
         if job.config.method == "none":
             stripped, reasons = deploy.strip(sparse), {}
         else:
-            stripped, reasons = shrinking.finish(sparse, _method(job.config))
+            stripped, reasons = shrinking.finish(sparse, flags.method_of(job.config))
     job.store.save(
         "stripped", 0, checkpoints.Checkpoint(stripped, [], {"reasons": reasons})
     )
