@@ -1,6 +1,17 @@
 """Pure rules on tensors. No variables, no layers, no state; any Keras backend."""
 
-from tfsparse.numerics.groups import group_shrinkage, prox_group_l2, safe_norm
+from tfsparse.numerics.evidence import (
+    ENTROPY_GAMMA,
+    evidence_slopes,
+    evidence_variance,
+    is_relevant,
+)
+from tfsparse.numerics.groups import (
+    dykstra,
+    group_shrinkage,
+    prox_group_l2,
+    safe_norm,
+)
 from tfsparse.numerics.switches import sign_variance
 from tfsparse.numerics.variational import (
     LIMIT,
@@ -14,11 +25,16 @@ from tfsparse.numerics.variational import (
 )
 
 __all__ = [
+    "ENTROPY_GAMMA",
     "LIMIT",
+    "dykstra",
+    "evidence_slopes",
+    "evidence_variance",
     "gaussian_kl",
     "group_shrinkage",
     "half_cauchy_kl",
     "inverse_gamma_kl",
+    "is_relevant",
     "log_alpha",
     "log_uniform_kl",
     "prox_group_l2",

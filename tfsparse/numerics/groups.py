@@ -72,3 +72,37 @@ def group_shrinkage(norm, step):
     alive = norm > step
     shrink = 1.0 - step / ops.where(alive, norm, ops.ones_like(norm))
     return ops.where(alive, shrink, ops.zeros_like(shrink))
+
+
+def dykstra(x, maps, sweeps: int = 5):
+    """The proximal map of a sum of functions, from the maps of each.
+
+    One map after the other is applied to what the last one left, plus what it took away
+    itself in the sweep before. The limit is exact; a plain sequence of the maps is not,
+    where groups overlap.
+
+    Args:
+        x: A tensor.
+        maps: `tensor -> tensor`, the proximal map of each function.
+        sweeps: How often each is applied.
+
+    Returns:
+        A tensor of `x`'s shape.
+
+    Example:
+        >>> rows = lambda x: prox_group_l2(x, 0.5, axis=1)
+        >>> columns = lambda x: prox_group_l2(x, 0.5, axis=0)
+        >>> dykstra(ops.ones((3, 4)), [rows, columns])
+
+    Reference: Bauschke and Combettes 2008, "A Dykstra-like algorithm for two monotone
+    operators"; for more than two Combettes and Pesquet 2011, section 10.5.
+    """
+    if len(maps) == 1:
+        return maps[0](x)
+    taken = [ops.zeros_like(x) for _ in maps]
+    for _ in range(sweeps):
+        for number, own in enumerate(maps):
+            before = x + taken[number]
+            x = own(before)
+            taken[number] = before - x
+    return x
