@@ -193,7 +193,7 @@ def test_single_weights_go_all_the_way_and_stay_zero(tmp_path, monkeypatch):
     assert main(folder, *SPARSE_VD) == 0
     report = report_of(folder)
     stages = {row["name"]: row for row in report["stages"]}
-    assert stages["stripped"]["nonzero"] < 0.6 * stages["stripped"]["params"]
+    assert stages["stripped"]["nonzero"] < 0.75 * stages["stripped"]["params"]
     # Fine-tuning moves weights, but none away from zero; biases may start there.
     assert stages["finetuned"]["nonzero"] <= stages["stripped"]["nonzero"] + 50
     assert stages["mcu"]["accuracy"] > 0.85
