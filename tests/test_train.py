@@ -182,7 +182,7 @@ def test_no_method_and_sgd(tmp_path):
 
 
 SPARSE_VD = [
-    "--method=sparse_vd", "--strength=0.3", "--threshold=3", "--pretrain_epochs=3",
+    "--method=sparse_vd", "--strength=0.6", "--threshold=3", "--pretrain_epochs=3",
     "--warm_up_epochs=4", "--epochs=14", "--shrink_epochs=10", "--learning_rate=0.01",
 ]  # fmt: skip
 
@@ -193,7 +193,7 @@ def test_single_weights_go_all_the_way_and_stay_zero(tmp_path, monkeypatch):
     assert main(folder, *SPARSE_VD) == 0
     report = report_of(folder)
     stages = {row["name"]: row for row in report["stages"]}
-    assert stages["stripped"]["nonzero"] < 0.75 * stages["stripped"]["params"]
+    assert stages["stripped"]["nonzero"] < 0.6 * stages["stripped"]["params"]
     # Fine-tuning moves weights, but none away from zero; biases may start there.
     assert stages["finetuned"]["nonzero"] <= stages["stripped"]["nonzero"] + 50
     assert stages["mcu"]["accuracy"] > 0.85

@@ -109,12 +109,7 @@ def lower(model):
 
     stock, operations = rebuild(graph, make, call)
     stays = {key: new for key, new in operations.items() if new is not None}
-    values = variables.values_of(graph)
-    for operation in graph.operations:
-        if hasattr(operation, "stock_values"):
-            own = {v.path: graph.paths[id(v)] for v in operation.variables}
-            values |= {own[p]: x for p, x in operation.stock_values().items()}
-    variables.load(stays, graph, values, None)
+    variables.load(stays, graph, _values(graph), None)
     for scaling in scalings.values():
         if scaling.front is not None:  # off behind BatchNorm: then dead in front, too
             _scale_writer(
@@ -125,6 +120,16 @@ def lower(model):
         for reader in scaling.readers:
             _scale_reader(stays[id(reader)], scaling.scale)
     return stock
+
+
+def _values(graph) -> dict[str, np.ndarray]:
+    """Path -> value of every variable as stock layers have it."""
+    values = variables.values_of(graph)
+    for operation in graph.operations:
+        if hasattr(operation, "stock_values"):
+            own = {v.path: graph.paths[id(v)] for v in operation.variables}
+            values |= {own[p]: x for p, x in operation.stock_values().items()}
+    return values
 
 
 def _place(graph) -> dict[trace.Tensor, _Scaling]:

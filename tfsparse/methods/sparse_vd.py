@@ -102,6 +102,7 @@ class SparseVD(base.Method):
         config = self._config
         ignored = config["ignore"].split(",")
         plain = []
+        numbers = {layer.name: number for number, layer in enumerate(model.layers)}
 
         def swap(layer):
             if any(fnmatch.fnmatchcase(layer.name, p) for p in ignored):
@@ -117,7 +118,8 @@ class SparseVD(base.Method):
             for pattern, value in self._thresholds.items():
                 if fnmatch.fnmatchcase(layer.name, pattern):
                     own = value
-            return arguments | {"threshold": own, "seed": config["seed"]}
+            seed = config["seed"] + numbers[layer.name]  # no two draw the same noise
+            return arguments | {"threshold": own, "seed": seed}
 
         sparse = base.graft(model, configure, swap=swap)
         if not twins(sparse):
