@@ -156,7 +156,9 @@ def _file_stage(name, final, artifact, outputs, y, started) -> dict:
 
 def _group_rows(dense, stripped, reasons, config) -> list[dict]:
     """Every group of the original model with its fate."""
-    kinds = ("unit", "feature") if config.features else ("unit",)
+    kinds = ("unit",)
+    if config.method != "none" and "feature" in flags.method_of(config).kinds:
+        kinds += ("feature",)
     left = {group.name: group.size for group in find_groups(stripped, kinds)}
     rows = []
     for group in find_groups(dense, kinds):

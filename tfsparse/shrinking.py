@@ -36,7 +36,7 @@ class State:
     Attributes:
         model: The running (sparse, compiled) model.
         history: One dict an epoch: Keras's logs, `live` (units of each group),
-            `params`, `macs`, `strength_on`, and what `meters.metered` measures.
+            `params`, `nonzero`, `macs`, `strength_on`, and what `meters.metered` measures.
         removals: What left the running model so far.
         settled: The epoch from which the penalty is off; None while it is on.
         reasons: Group name -> why dead units of it had to stay.
@@ -102,12 +102,14 @@ def run(
         _check(state.model, logs, epoch)
         groups = find_groups(state.model, method.kinds)
         keep = spare_one(method.keep(state.model, groups))
+        whole = measure(state.model)
         cost = measure(state.model, removal.plan(state.model, keep))
         state.history.append(
             {
                 **{key: float(value) for key, value in logs.items()},
                 "live": {name: int(alive.sum()) for name, alive in keep.items()},
                 "params": cost.params,
+                "nonzero": whole.nonzero,
                 "macs": cost.macs,
                 "strength_on": state.settled is None,
                 **spent,
@@ -128,7 +130,7 @@ def run(
                     method.set_strength(state.model, 0.0)
                 state.settled = epoch + 1
         left, stop = epochs - epoch - 1, state.model.stop_training
-        saved = measure(state.model).macs - cost.macs
+        saved = whole.macs - cost.macs
         ending = state.settled == epoch + 1 and left > 0
         last = ending and (method.regrows or until_settled)
         if method.removes and ((remove and _pays(saved, samples, left)) or last):
@@ -242,6 +244,7 @@ def finish(model, method):
     Raises:
         StripError: The small model computes something else.
     """
+    method.decide(model)
     method.settle(model)
     wanted = method.keep(model, find_groups(model, method.kinds))
     keep = spare_one(wanted)

@@ -311,6 +311,11 @@ def _cuts(analysis, alive) -> dict[str, dict]:
                     f"Received: {sorted(set(counts.tolist()))} on axes {axis}."
                 )
             axes[axis] = rows.reshape(-1)
+    for operation in analysis.graph.operations:
+        own = {v.name: v for v in trace.variables_of(operation)}
+        for name, like in getattr(operation, "cut_alike", {}).items():
+            if name in own and (path := analysis.graph.paths[id(own[like])]) in cuts:
+                cuts[analysis.graph.paths[id(own[name])]] = cuts[path]
     return {
         path: {axis: np.flatnonzero(mask) for axis, mask in axes.items()}
         for path, axes in cuts.items()

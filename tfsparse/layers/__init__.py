@@ -10,8 +10,10 @@ from tfsparse.layers.variational import (
     VariationalDense,
     VariationalDepthwiseConv2D,
 )
+from tfsparse.layers.variational_scale import SCALE_PRIORS, VariationalScale, certain
 
 __all__ = [
+    "SCALE_PRIORS",
     "TWINS",
     "Filter",
     "Scale",
@@ -20,4 +22,6 @@ __all__ = [
     "VariationalConv2D",
     "VariationalDense",
     "VariationalDepthwiseConv2D",
+    "VariationalScale",
+    "certain",
 ]

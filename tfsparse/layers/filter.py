@@ -7,12 +7,13 @@ import numpy as np
 from keras import ops
 
 from tfsparse import numerics
+from tfsparse.layers.per_unit import PerUnit
 
 FORMS = ("relu", "signed")
 
 
 @keras.saving.register_keras_serializable("tfsparse")
-class Filter(keras.layers.Layer):
+class Filter(PerUnit):
     """Multiplies each unit by a learned switch, and penalises the switches.
 
     relu form (the draft):      y = x * max(0, theta), penalty strength * sum max(0, theta);
@@ -59,7 +60,7 @@ class Filter(keras.layers.Layer):
         seed: int = 0,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(units, **kwargs)
         if form not in FORMS:
             raise ValueError(f"`form` must be one of {FORMS}. Received: form={form!r}.")
         if not strength >= 0:
@@ -70,13 +71,11 @@ class Filter(keras.layers.Layer):
             raise ValueError(
                 f"`initial` must be 'uniform' or 'ones'. Received: initial={initial!r}."
             )
-        self.units = int(units)
         self.form = form
         self.initial_strength = float(strength)
         self.gamma = float(gamma)
         self.initial = initial
         self.seed = int(seed)
-        self.supports_masking = True
 
     def build(self, input_shape):
         self.switch = self._state("switch", self._start, trainable=True)
@@ -153,71 +152,14 @@ class Filter(keras.layers.Layer):
             self.variance.assign(variance)
             self.alive.assign(alive)
             self.last.assign(self.switch)
-        scale = self.scale()
-        if units is not None:
-            known = np.asarray(units) >= 0
-            index = np.where(known, units, 0)
-            scale = ops.where(
-                known, ops.take(scale, index), ops.ones((len(known),), scale.dtype)
-            )
-        outputs = inputs * ops.cast(scale, inputs.dtype)
-        if activation is not None:
-            outputs = keras.activations.get(activation)(outputs)
-        return outputs
-
-    def compute_output_shape(self, input_shape, *args, **kwargs):
-        return input_shape
-
-    def compute_output_spec(self, inputs, *args, **kwargs):
-        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
+        return self.apply(inputs, self.scale(), units, activation)
 
     def get_config(self):
         return {
             **super().get_config(),
-            "units": self.units,
             "form": self.form,
             "strength": self.initial_strength,
             "gamma": self.gamma,
             "initial": self.initial,
             "seed": self.seed,
         }
-
-    # What graph and deploy ask of a house layer ------------------------------------
-
-    def unit_rule(self, walk, call, axes):
-        """Passes units; the switches are carriers on their way."""
-        (x,), units = axes, call.kwargs.get("units")
-        labels = x[-1]
-        if labels is not None:
-            if units is None:
-                own = labels
-            else:
-                own = np.full(self.units, -1)
-                known = np.asarray(units) >= 0
-                own[np.asarray(units)[known]] = labels[known]
-            for variable in self.variables:
-                if variable.shape == (self.units,):
-                    walk.carry(variable, 0, own)
-        return [list(x)]
-
-    def resized(self, left) -> dict:
-        """Config entries after a removal; `left` tells what will be left."""
-        return {"units": left.shape(self.switch)[0]}
-
-    def resized_call(self, kwargs, stays, left) -> dict:
-        """Call arguments after a removal: the channels left, units renumbered."""
-        if kwargs.get("units") is None:
-            return kwargs
-        kept = left.positions(self.switch, 0)
-        own = np.asarray(kwargs["units"])[stays]
-        units = np.where(own >= 0, np.searchsorted(kept, own), -1)
-        return {**kwargs, "units": tuple(units.tolist())}
-
-    def lowered(self, kwargs) -> tuple[np.ndarray, str | None]:
-        """What stock layers have to do instead: scale by a vector, then activate."""
-        scale = ops.convert_to_numpy(self.scale())
-        units = kwargs.get("units")
-        if units is not None:
-            known = np.asarray(units) >= 0
-            scale = np.where(known, scale[np.where(known, units, 0)], 1.0)
-        return scale.astype("float32"), kwargs.get("activation")

@@ -56,6 +56,8 @@ class Variational:
     """What the plain twin does not take."""
     stock_variables = ("kernel", "bias")
     """What the plain twin keeps."""
+    cut_alike = {"log_variance": "kernel", "bias_log_variance": "bias"}
+    """What loses the same indices as another variable when units leave."""
 
     def __init__(
         self,
@@ -128,7 +130,7 @@ class Variational:
         """sigma^2 of every weight, of the kernel's shape."""
         if self.prior == "normal":
             return ops.exp(self.log_variance)
-        return ops.exp(self.log_alpha()) * ops.square(self.kernel)
+        return numerics.log_uniform_variance(self.kernel, self.log_variance)
 
     def active(self):
         """Which weights stay: bool, of the kernel's shape."""
@@ -139,7 +141,7 @@ class Variational:
     def divergence(self):
         """The whole layer's divergence from its prior, a scalar."""
         if self.prior == "log_uniform":
-            return ops.sum(numerics.log_uniform_kl(self.log_alpha()))
+            return numerics.log_uniform_divergence(self.kernel, self.log_variance)
         whole = ops.sum(numerics.gaussian_kl(self.kernel, self.log_variance))
         if self.bias_log_variance is not None:
             whole += ops.sum(numerics.gaussian_kl(self.bias, self.bias_log_variance))
@@ -147,12 +149,10 @@ class Variational:
 
     def _weights_penalty(self, log_variance):
         if self.prior == "log_uniform":
-            found = numerics.log_uniform_kl(
-                numerics.log_alpha(self.kernel, log_variance)
-            )
+            found = numerics.log_uniform_divergence(self.kernel, log_variance)
         else:
-            found = numerics.gaussian_kl(self.kernel, log_variance)
-        return self.strength * ops.sum(found)
+            found = ops.sum(numerics.gaussian_kl(self.kernel, log_variance))
+        return self.strength * found
 
     def _bias_penalty(self, log_variance):
         found = numerics.gaussian_kl(self.bias, log_variance)

@@ -1,8 +1,17 @@
 """Methods: each decides which units go."""
 
 from tfsparse.methods.base import METHODS, Method, build
+from tfsparse.methods.bayesian_compression import BayesianCompression
 from tfsparse.methods.gsparsity import GSparsity
 from tfsparse.methods.shrinknets import ShrinkNets
 from tfsparse.methods.sparse_vd import SparseVD
 
-__all__ = ["METHODS", "GSparsity", "Method", "ShrinkNets", "SparseVD", "build"]
+__all__ = [
+    "METHODS",
+    "BayesianCompression",
+    "GSparsity",
+    "Method",
+    "ShrinkNets",
+    "SparseVD",
+    "build",
+]

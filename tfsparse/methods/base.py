@@ -42,7 +42,8 @@ class Method(abc.ABC):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        METHODS[cls.name] = cls
+        if "name" in cls.__dict__:  # not a base class of several
+            METHODS[cls.name] = cls
 
     @abc.abstractmethod
     def prepare(self, model, groups):
@@ -82,6 +83,9 @@ class Method(abc.ABC):
     def groups(self, model) -> int:
         """How many groups the penalty of a prepared model has; 0 where none is told."""
         return 0
+
+    def decide(self, model) -> None:
+        """Called once, as training ends: the method sets the thresholds it chooses itself."""
 
     def settle(self, model, threshold: float | None = None) -> np.ndarray | None:
         """Makes what has died exactly zero, before it leaves; nothing by default.
@@ -148,26 +152,108 @@ def numbers(text: str, name: str, example: str) -> dict[str, float]:
 
 
 def alive_units(groups, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Units that something writes.
+    """Units that something writes, and features that something reads.
 
     Args:
         groups: From `find_groups`.
         values: Path -> value of every variable of the model.
 
     Returns:
-        For every group of units that is not frozen, a keep mask.
+        For every group of units or features that is not frozen, a keep mask.
     """
-    keep = {}
-    for group in groups:
-        if group.frozen or group.kind != "unit":
+    role_of = {"unit": records.PRODUCER, "feature": records.CONSUMER}
+    return {
+        group.name: with_weights(group, values, role_of[group.kind])
+        for group in groups
+        if not group.frozen and group.kind in role_of
+    }
+
+
+def with_weights(group, values: Mapping[str, np.ndarray], role: str) -> np.ndarray:
+    """Units for which the members of a role hold weights that are not zero. `(units,)`."""
+    alive = np.zeros(group.size, bool)
+    for member in group.members:
+        if member.role == role:
+            own = member.slices(values[member.path]).any(axis=1)
+            np.logical_or.at(alive, member.units, own)
+    return alive
+
+
+def place(model, placed, configure=None, swap=None, before=None):
+    """A copy of `model` with factors on units, each in front of the non-linearity.
+
+    Args:
+        model: A built Functional or Sequential model; it is not changed.
+        placed: `(layer name, call index)` -> list of `(PerUnit layer, Site)`.
+        configure, swap, before: As of `graft`.
+
+    Returns:
+        A new model; an activation behind a factor is split off the layer in front.
+    """
+    known = {layer.name: layer for layer in model.layers}
+    split = {
+        name: keras.activations.serialize(known[name].activation)
+        for name, _ in placed
+        if name in known and _has_activation(known[name])
+    }
+
+    def configured(layer, config):
+        if layer.name in split:
+            config["activation"] = "linear"
+        return configure(layer, config) if configure else config
+
+    def after(name, index, outputs):
+        factors = placed.get((name, index), [])
+        for number, (factor, site) in enumerate(factors):
+            kwargs = {}
+            if site.units is not None:
+                kwargs["units"] = site.units
+            if number == len(factors) - 1 and name in split:
+                kwargs["activation"] = split[name]
+            outputs = factor(outputs, **kwargs)
+        if not factors and name in split:  # a shared layer's other call
+            outputs = keras.layers.Activation(split[name])(outputs)
+        return outputs
+
+    return graft(model, configured, after, before, swap)
+
+
+def at_sites(groups, make) -> dict[tuple[str, int], list]:
+    """What `place` needs for one factor a group, at every place that ends its units.
+
+    Args:
+        groups: From `find_groups`; frozen ones, and those of one unit, get none.
+        make: `(group, its number) -> PerUnit layer`.
+
+    Raises:
+        ValueError: No group can have a factor.
+    """
+    placed: dict[tuple[str, int], list] = {}
+    for number, group in enumerate(groups):
+        if group.frozen or group.size < 2 or not group.sites:
             continue
-        alive = np.zeros(group.size, bool)
-        for member in group.members:
-            if member.role == records.PRODUCER:
-                own = member.slices(values[member.path]).any(axis=1)
-                np.logical_or.at(alive, member.units, own)
-        keep[group.name] = alive
-    return keep
+        factor = make(group, number)
+        for site in group.sites:
+            placed.setdefault((site.layer, site.call), []).append((factor, site))
+    if not placed:
+        reasons = "; ".join(f"{g.name}: {g.frozen}" for g in groups) or "it has none"
+        raise ValueError(
+            "`model` must have a group of units that can be removed. Received: "
+            f"a model without one ({reasons})."
+        )
+    return placed
+
+
+def layer_name(group, suffix: str) -> str:
+    """A layer's name for what stands on the units of a group."""
+    return group.name.replace(":", "_").replace("/", "_") + suffix
+
+
+def _has_activation(layer) -> bool:
+    activation = getattr(layer, "activation", None)
+    return activation not in (None, keras.activations.linear) and not isinstance(
+        layer, keras.layers.Activation
+    )
 
 
 def graft(model, configure=None, after=None, before=None, swap=None):

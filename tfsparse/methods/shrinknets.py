@@ -106,53 +106,19 @@ class ShrinkNets(base.Method):
         Raises:
             ValueError: No group can be switched.
         """
-        layers = {layer.name: layer for layer in model.layers}
-        placed: dict[tuple[str, int], list[tuple[Filter, object]]] = {}
-        for number, group in enumerate(groups):
-            if group.frozen or group.size < 2 or not group.sites:
-                continue
-            name = group.name.replace(":", "_").replace("/", "_") + SUFFIX
-            switch = self._filter(group.size, name, number)
-            for site in group.sites:
-                placed.setdefault((site.layer, site.call), []).append((switch, site))
-        if not placed:
-            reasons = (
-                "; ".join(f"{g.name}: {g.frozen}" for g in groups) or "it has none"
-            )
-            raise ValueError(
-                f"`model` must have a group of units that can be removed. Received: "
-                f"{model.name!r} without one ({reasons})."
-            )
-        split = {
-            name: keras.activations.serialize(layers[name].activation)
-            for name, _ in placed
-            if name in layers and _has_activation(layers[name])
-        }
+
+        def make(group, number):
+            name = base.layer_name(group, SUFFIX)
+            return self._filter(group.size, name, number)
 
         def configure(layer, config):
-            if layer.name in split:
-                config["activation"] = "linear"
             for key in config:
                 if key.endswith(_DECAYS):
                     if config[key] is None and self._decay.strength > 0:
                         config[key] = keras.regularizers.serialize(self._decay)
             return config
 
-        def after(name, index, outputs):
-            switches = placed.get((name, index), [])
-            for number, (switch, site) in enumerate(switches):
-                last = number == len(switches) - 1
-                kwargs = {}
-                if site.units is not None:
-                    kwargs["units"] = site.units
-                if last and name in split:
-                    kwargs["activation"] = split[name]
-                outputs = switch(outputs, **kwargs)
-            if not switches and name in split:  # a shared layer's other call
-                outputs = keras.layers.Activation(split[name])(outputs)
-            return outputs
-
-        return base.graft(model, configure, after)
+        return base.place(model, base.at_sites(groups, make), configure)
 
     def set_strength(self, model, value: float) -> None:
         for switch in switches(model).values():
@@ -163,7 +129,7 @@ class ShrinkNets(base.Method):
         found = switches(model)
         keep = {}
         for group in groups:
-            name = group.name.replace(":", "_").replace("/", "_") + SUFFIX
+            name = base.layer_name(group, SUFFIX)
             if name in found and not group.frozen:
                 keep[group.name] = found[name].alive_units()
         return keep
@@ -181,10 +147,3 @@ class ShrinkNets(base.Method):
 def switches(model) -> dict[str, Filter]:
     """The Filter layers of a model, by name."""
     return {layer.name: layer for layer in model.layers if isinstance(layer, Filter)}
-
-
-def _has_activation(layer) -> bool:
-    activation = getattr(layer, "activation", None)
-    return activation not in (None, keras.activations.linear) and not isinstance(
-        layer, keras.layers.Activation
-    )

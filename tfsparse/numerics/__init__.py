@@ -19,9 +19,12 @@ from tfsparse.numerics.variational import (
     half_cauchy_kl,
     inverse_gamma_kl,
     log_alpha,
+    log_uniform_divergence,
     log_uniform_kl,
+    log_uniform_variance,
     significant_bits,
     warm_up,
+    widest_gap,
 )
 
 __all__ = [
@@ -36,10 +39,13 @@ __all__ = [
     "inverse_gamma_kl",
     "is_relevant",
     "log_alpha",
+    "log_uniform_divergence",
     "log_uniform_kl",
+    "log_uniform_variance",
     "prox_group_l2",
     "safe_norm",
     "sign_variance",
     "significant_bits",
     "warm_up",
+    "widest_gap",
 ]

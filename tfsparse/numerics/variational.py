@@ -59,6 +59,61 @@ def log_uniform_kl(log_alpha):
     return K1 - K1 * ops.sigmoid(K2 + K3 * log_alpha) + 0.5 * ops.softplus(-log_alpha)
 
 
+def log_uniform_divergence(mean, log_variance, limit: float = LIMIT):
+    """Sum of `log_uniform_kl` over weights, its gradient in closed form.
+
+    With k the divergence of one weight and l its log alpha, dk/dl = k1 k3 s (s - 1) -
+    sigmoid(-l) / 2, s = sigmoid(k2 + k3 l); dl/d(log sigma^2) = 1 and dl/d(mean) =
+    -2 mean / (mean^2 + 1e-8) within the limits, 0 beyond. Half as many passes over
+    the weights as automatic differentiation takes.
+
+    Args:
+        mean: Means of the posterior, any shape.
+        log_variance: log sigma^2, of the same shape.
+        limit: As of `log_alpha`.
+
+    Returns:
+        A scalar.
+
+    Reference: Molchanov et al. 2017, eq. 14.
+    """
+
+    @ops.custom_gradient
+    def divergence(mean, log_variance):
+        square = ops.square(mean) + 1e-8
+        ratio = ops.clip(log_variance - ops.log(square), -limit, limit)
+        gate = ops.sigmoid(K2 + K3 * ratio)
+        noise = ops.sigmoid(-ratio)
+        value = K1 * (1.0 - gate) - 0.5 * ops.log1p(-noise)
+
+        def slopes(*upstream, **_):
+            inside = ops.cast(ops.abs(ratio) < limit, ratio.dtype) * upstream[0]
+            slope = (K1 * K3 * gate * (gate - 1.0) - 0.5 * noise) * inside
+            return slope * (-2.0 * mean) / square, slope
+
+        return ops.sum(value), slopes
+
+    return divergence(ops.convert_to_tensor(mean), ops.convert_to_tensor(log_variance))
+
+
+def log_uniform_variance(mean, log_variance, limit: float = LIMIT):
+    """sigma^2 = alpha mean^2, alpha = sigma^2 / (mean^2 + 1e-8) kept within its limits.
+
+    Args:
+        mean: Means of the posterior, any shape.
+        log_variance: log sigma^2, of the same shape.
+        limit: As of `log_alpha`.
+
+    Returns:
+        A tensor of that shape.
+
+    Reference: Molchanov et al. 2017, section 4.2.
+    """
+    square = ops.square(mean)
+    alpha = ops.exp(log_variance) / (square + 1e-8)
+    return ops.clip(alpha, math.exp(-limit), math.exp(limit)) * square
+
+
 def gaussian_kl(mean, log_variance):
     """Divergence of N(mean, sigma^2) from N(0, 1), element by element.
 
@@ -142,6 +197,29 @@ def significant_bits(mean, variance) -> int:
     largest = float(np.abs(ops.convert_to_numpy(mean)).max())
     exponent = math.log2(abs(math.log2(largest)) + 1) + 1 if largest else 1
     return math.ceil(fraction) + math.ceil(exponent) + 1
+
+
+def widest_gap(scores, low: float, high: float) -> float:
+    """A threshold between signal and noise: the middle of the widest gap in the scores.
+
+    Only the part of a gap that lies in [low, high] counts; what scores less than `low` is
+    signal and what scores more than `high` is noise, whatever the gaps are.
+
+    Args:
+        scores: `(units,)`, larger is noisier.
+        low, high: Where doubt begins and ends.
+
+    Returns:
+        The threshold, in [low, high].
+
+    Example:
+        >>> widest_gap(np.array([-6.0, -5.0, 1.0, 2.0]), -4.0, 3.0)
+        -1.5
+    """
+    places = np.clip(np.sort(np.ravel(scores)), low, high)
+    places = np.concatenate([[low], places, [high]])
+    widest = int(np.diff(places).argmax())
+    return float(places[widest : widest + 2].mean())
 
 
 def warm_up(epoch: float, first: float, rise: float, largest: float = 1.0) -> float:

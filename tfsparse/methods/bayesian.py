@@ -1,0 +1,124 @@
+"""What methods share that train Gaussian weights under a divergence."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+
+import keras
+import numpy as np
+
+from tfsparse import layers, numerics
+from tfsparse.methods import base
+
+_LOG = logging.getLogger("tfsparse")
+
+
+class Bayesian(base.Method):
+    """A method that minimises L + strength * w(epoch) * KL / samples. A base class.
+
+    KL is the divergence of the posterior from its prior; w is 0 for `pretrain_epochs`
+    (N1), then rises to 1 over `warm_up_epochs` (N2). Subclasses keep both in `_config`,
+    with `strength`, `ignore` and `seed`.
+    """
+
+    strength = "gamma"
+    kinds = ("unit", "feature")
+    stays = True
+    _config: dict
+
+    def get_config(self) -> dict:
+        return dict(self._config)
+
+    def _check_schedule(self) -> None:
+        for key in ("pretrain_epochs", "warm_up_epochs"):
+            if not self._config[key] >= 0:
+                raise ValueError(
+                    f"`{key}` must be >= 0. Received: {self._config[key]!r}."
+                )
+
+    def check_epochs(self, epochs: int) -> None:
+        config = self._config
+        wanted = config["pretrain_epochs"] + config["warm_up_epochs"]
+        if wanted > epochs:
+            raise ValueError(
+                "`pretrain_epochs` and `warm_up_epochs` must fit into the epochs of the "
+                f"penalty ({epochs}). Received: {config['pretrain_epochs']} and "
+                f"{config['warm_up_epochs']}."
+            )
+
+    def begin_epoch(self, model, epoch: int, samples: int) -> None:
+        config = self._config
+        weight = numerics.warm_up(
+            epoch, config["pretrain_epochs"], config["warm_up_epochs"]
+        )
+        self.set_strength(model, config["strength"] * weight / samples)
+
+    def set_strength(self, model, value: float) -> None:
+        for layer in [*twins(model), *scales(model)]:
+            layer.strength.assign(value)
+
+    def _swap(self, model, arguments):
+        """`(swap, configure)` for `base.graft`: layers become their Bayesian twins.
+
+        Layers with weights of a class that has no twin stay plain; a line says so.
+
+        Args:
+            model: The plain model.
+            arguments: `layer -> dict` of what its twin takes besides.
+
+        Raises:
+            ValueError: No layer has a twin.
+        """
+        ignored = self._config["ignore"].split(",")
+        numbers = {layer.name: number for number, layer in enumerate(model.layers)}
+
+        def swap(layer):
+            if any(fnmatch.fnmatchcase(layer.name, p) for p in ignored):
+                return type(layer)
+            return layers.TWINS.get(type(layer), type(layer))
+
+        def configure(layer, config):
+            if swap(layer) is type(layer):
+                return config
+            seed = self._config["seed"] + numbers[layer.name]  # noise of its own
+            return config | {"seed": seed} | arguments(layer)
+
+        if all(swap(layer) is type(layer) for layer in model.layers):
+            raise ValueError(
+                "`model` must have a layer with a Bayesian twin "
+                f"({', '.join(sorted(c.__name__ for c in layers.TWINS))}). Received: "
+                f"{model.name!r} without one."
+            )
+        plain = [
+            f"{layer.name} ({type(layer).__name__})"
+            for layer in model.layers
+            if type(layer) not in layers.TWINS
+            and any(len(v.shape) > 1 for v in layer.trainable_variables)
+        ]
+        if plain:
+            _LOG.warning(
+                "Without a Bayesian twin, kept as they are: %s", ", ".join(plain)
+            )
+        return swap, configure
+
+
+def twins(model) -> list:
+    """The layers of a model with Gaussian weights."""
+    return [x for x in model.layers if isinstance(x, tuple(layers.TWINS.values()))]
+
+
+def scales(model) -> list:
+    """The random factors of a model."""
+    return [x for x in model.layers if isinstance(x, layers.VariationalScale)]
+
+
+def own_number(name: str, numbers: dict[str, float], rest=None):
+    """The number of the last pattern that fits a name; `rest` where none does."""
+    fits = [x for pattern, x in numbers.items() if fnmatch.fnmatchcase(name, pattern)]
+    return fits[-1] if fits else rest
+
+
+def sorted_list(values) -> list[float]:
+    """A tensor's numbers, sorted, as JSON has them."""
+    return np.sort(np.ravel(keras.ops.convert_to_numpy(values))).tolist()

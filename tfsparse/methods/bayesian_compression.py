@@ -1,0 +1,265 @@
+"""Bayesian compression: random factors on units, of which most turn out noise."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from tfsparse import layers, numerics, records
+from tfsparse.methods import base, bayesian
+
+SUFFIX = "_noise"
+SCALES = ("groups", "layers")
+
+SIGNAL = {"normal_jeffreys": -4.0, "horseshoe": 1.0}
+"""Scores up to which a unit is signal beyond doubt: its factor varies by an eighth at
+most; its factor is within e of where it began."""
+
+
+class BayesianCompression(bayesian.Bayesian):
+    """Learns a random factor for each unit; units whose factor is noise go.
+
+    Minimises L + strength * w(epoch) * KL / samples. The weights are Gaussian with prior
+    N(0, 1), the factors have a prior that favours noise (`VariationalScale`). Where the
+    score of a factor reaches its layer's threshold, the unit goes; a weight stays if
+    what it reads and what it writes both stay. The width of the posterior tells how
+    many bits each layer's weights need.
+
+    Args:
+        strength: gamma, the weight of the divergence; larger is sparser, 1 is the
+            variational bound.
+        prior: Of the factors, `normal_jeffreys` or `horseshoe`.
+        scales: Where they stand: on every group of units and features (`groups`), or, as
+            in the paper, on the inputs of each Dense and the outputs of each
+            convolution (`layers`).
+        pretrain_epochs: N1, epochs at weight 0.
+        warm_up_epochs: N2, epochs over which the weight rises.
+        layer_thresholds: Patterns of factors with thresholds on their score:
+            `fc1*=-3,conv*=-2`. Others are chosen as training ends, in the widest gap of
+            the sorted scores.
+        deviations: Patterns of layers with a bound on sigma of their weights: `fc1=0.2`.
+        tail: tau_0 of the horseshoe.
+        ignore: Patterns, separated by commas, of layers whose weights stay plain.
+        seed: Of the noise.
+
+    Raises:
+        ValueError: An argument outside its range.
+
+    Example:
+        >>> small = tfsparse.fit_shrinking(model, BayesianCompression(), x, y, epochs=60)
+
+    Reference: Louizos et al. 2017 (arXiv 1705.08665); SpArSe, appendix A.
+    """
+
+    name = "bayesian_compression"
+
+    def __init__(
+        self,
+        strength: float = 1.0,
+        prior: str = "normal_jeffreys",
+        scales: str = "groups",
+        pretrain_epochs: int = 5,
+        warm_up_epochs: int = 15,
+        layer_thresholds: str = "",
+        deviations: str = "",
+        tail: float = 1e-5,
+        ignore: str = "",
+        seed: int = 0,
+    ):
+        if scales not in SCALES:
+            raise ValueError(
+                f"`scales` must be one of {SCALES}. Received: scales={scales!r}."
+            )
+        self._config = {
+            "strength": strength,
+            "prior": prior,
+            "scales": scales,
+            "pretrain_epochs": pretrain_epochs,
+            "warm_up_epochs": warm_up_epochs,
+            "layer_thresholds": layer_thresholds,
+            "deviations": deviations,
+            "tail": tail,
+            "ignore": ignore,
+            "seed": seed,
+        }
+        self._check_schedule()
+        self._thresholds = base.numbers(
+            layer_thresholds, "layer_thresholds", "fc1*=-3,conv*=-2"
+        )
+        self._deviations = base.numbers(deviations, "deviations", "fc1=0.2")
+        for bound in (None, *self._deviations.values()):  # these check the others
+            layers.VariationalDense(1, prior="normal", largest_deviation=bound)
+        for value in (None, *self._thresholds.values()):
+            self._scale(1, "check", 0, value)
+
+    def _scale(self, units: int, name: str, offset: int, threshold=None):
+        config = self._config
+        return layers.VariationalScale(
+            units,
+            prior=config["prior"],
+            strength=config["strength"],
+            threshold=threshold,
+            tail=config["tail"],
+            seed=config["seed"] + offset,
+            name=name,
+        )
+
+    def prepare(self, model, groups):
+        """Puts factors on units and swaps layers for their twins. See `Method.prepare`.
+
+        Raises:
+            ValueError: No layer has a twin, or no group can have a factor.
+        """
+
+        def arguments(layer):
+            bound = bayesian.own_number(layer.name, self._deviations)
+            return {"prior": "normal", "largest_deviation": bound}
+
+        def make(group, number):
+            return self._scale(group.size, base.layer_name(group, SUFFIX), number)
+
+        swap, configure = self._swap(model, arguments)
+        if self._config["scales"] == "groups":
+            return base.place(model, base.at_sites(groups, make), configure, swap)
+        return self._on_layers(model, configure, swap)
+
+    def _on_layers(self, model, configure, swap):
+        """Factors on the inputs of each Dense and the outputs of each convolution."""
+        known = {layer.name: layer for layer in model.layers}
+        shared: dict[str, layers.VariationalScale] = {}
+
+        def scale(layer, part, units):
+            name = f"{layer.name}{part}{SUFFIX}"
+            if name not in shared:
+                shared[name] = self._scale(units, name, len(shared))
+            return shared[name]
+
+        def before(name, index, number, tensor):
+            layer = known.get(name)
+            if isinstance(layer, keras.layers.Dense):
+                return scale(layer, "_inputs", tensor.shape[-1])(tensor)
+            return tensor
+
+        convolutions = (keras.layers.Conv1D, keras.layers.Conv2D)
+        placed = {}
+        for layer in model.layers:
+            if isinstance(layer, convolutions) and not _writes_output(model, layer):
+                factor = scale(layer, "", layer.filters)
+                for index in range(len(model.layers)):  # however often it is called
+                    site = records.Site(layer.name, index, layer.filters)
+                    placed[layer.name, index] = [(factor, site)]
+        return base.place(model, placed, configure, swap, before)
+
+    def groups(self, model) -> int:
+        return sum(scale.units for scale in bayesian.scales(model))
+
+    def decide(self, model) -> None:
+        """Sets the thresholds: those given, and for other factors the widest gap's."""
+        prior = self._config["prior"]
+        noise = layers.certain(prior, self._config["tail"])
+        for scale in bayesian.scales(model):
+            own = bayesian.own_number(scale.name, self._thresholds)
+            if own is None:
+                scores = keras.ops.convert_to_numpy(scale.score())
+                own = numerics.widest_gap(scores, SIGNAL[prior], noise)
+            scale.threshold.assign(own)
+
+    def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
+        """Units whose factors, on both sides, still tell something."""
+        active = {
+            scale.name.removesuffix(SUFFIX): keras.ops.convert_to_numpy(scale.active())
+            for scale in bayesian.scales(model)
+        }
+        keep = {}
+        for group in groups:
+            if group.frozen or group.kind not in ("unit", "feature"):
+                continue
+            alive = np.ones(group.size, bool)
+            own = active.get(base.layer_name(group, ""))
+            if self._config["scales"] == "groups" and own is not None:
+                alive &= own
+            for side in self._on_sides(group, active).values():
+                alive &= side
+            keep[group.name] = alive
+        return keep
+
+    def _on_sides(self, group, active) -> dict[str, np.ndarray]:
+        """Role -> which units a factor that stands on layers keeps on that side."""
+        found: dict[str, np.ndarray] = {}
+        if self._config["scales"] == "groups":
+            return found
+        parts = {records.PRODUCER: "", records.CONSUMER: "_inputs"}
+        for member in group.members:
+            layer, _, variable = member.path.rpartition("/")
+            own = active.get(f"{layer}{parts.get(member.role, '?')}")
+            if variable != "kernel" or own is None or isinstance(member.axis, tuple):
+                continue
+            alive = found.setdefault(member.role, np.zeros(group.size, bool))
+            np.logical_or.at(alive, member.units, own[member.indices])
+        return found
+
+    def trace(self, model, groups) -> dict:
+        """Sorted scores and thresholds of the factors, and bits for each layer."""
+        found = bayesian.scales(model)
+        return {
+            "scores": {s.name: bayesian.sorted_list(s.score()) for s in found},
+            "thresholds": {
+                s.name: float(keras.ops.convert_to_numpy(s.threshold)) for s in found
+            },
+            "bits": self._bits(model, groups),
+        }
+
+    def _bits(self, model, groups) -> dict[str, int]:
+        """Bits that the weights of each layer need, by the width of their posterior."""
+        moments = self._moments(model, groups)
+        bits = {}
+        for layer in bayesian.twins(model):
+            mean = keras.ops.convert_to_numpy(layer.kernel)
+            square = mean**2 + keras.ops.convert_to_numpy(layer.variance())
+            stays = np.ones(mean.shape, bool)
+            for first, second, active, axis in moments.get(layer.kernel.path, ()):
+                shape = [1] * mean.ndim
+                shape[axis] = -1
+                mean = mean * first.reshape(shape)
+                square = square * (first**2 + second).reshape(shape)
+                stays = stays & active.reshape(shape)
+            if stays.any():
+                variance = square - mean**2
+                bits[layer.name] = numerics.significant_bits(
+                    mean[stays], variance[stays]
+                )
+        return bits
+
+    def _moments(self, model, groups) -> dict[str, list]:
+        """Path of a kernel -> `(mean, variance, stays, axis)` of each factor on it."""
+        held = {
+            scale.name: [
+                keras.ops.convert_to_numpy(x)
+                for x in (*scale.moments(), scale.active())
+            ]
+            for scale in bayesian.scales(model)
+        }
+        found: dict[str, list] = {}
+        for group in groups:
+            side = records.CONSUMER if group.kind == "feature" else records.PRODUCER
+            own = held.get(base.layer_name(group, SUFFIX))
+            for member in group.members:
+                layer, _, variable = member.path.rpartition("/")
+                if variable != "kernel" or isinstance(member.axis, tuple):
+                    continue
+                if self._config["scales"] == "groups" and own and member.role == side:
+                    place = np.empty(int(member.indices.max()) + 1, int)
+                    place[member.indices] = member.units
+                    entry = (*(x[place] for x in own), member.axis)
+                    found.setdefault(member.path, []).append(entry)
+        if self._config["scales"] == "layers":
+            for layer in bayesian.twins(model):
+                for name, axis in ((layer.name, -1), (f"{layer.name}_inputs", -2)):
+                    if name + SUFFIX in held:
+                        entry = (*held[name + SUFFIX], axis)
+                        found.setdefault(layer.kernel.path, []).append(entry)
+        return found
+
+
+def _writes_output(model, layer) -> bool:
+    return any(layer.output is tensor for tensor in keras.tree.flatten(model.outputs))
