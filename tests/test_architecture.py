@@ -31,6 +31,7 @@ ROOMS = {
     "zoo": {"layers", "records"},
     "nas": {"layers", "optimizers", "methods", "numerics", "records"},
     "search": {"zoo", "graph.cost", "records"},
+    "curvature": {"graph", "gradients", "numerics", "records"},
     "deploy": {"graph", "numerics", "gradients", "records", "files"},
     "report": {"records", "files"},
 }

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
-from tfsparse import bisection, optimizers, records, shrinking
+from tfsparse import bisection, curvature, optimizers, records, shrinking
 from tfsparse.graph import find_groups, measure
 from tfsparse.graph.rebuild import flat
+
+CURVATURE_SAMPLES = 2048
+"""Training samples that the curvature of a loss is worked out on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +162,19 @@ class _Fit:
             samples=_samples(self.x, self.arguments),
             remove=self.remove,
             until_settled=until_settled,
+            tools=records.Tools(self.curvature),
         )
+
+    def curvature(self, model, form: str) -> curvature.Curvature:
+        """The diagonal Hessian on the first training samples."""
+        if isinstance(self.x, np.ndarray) and self.y is not None:
+            few = slice(CURVATURE_SAMPLES)
+            data = curvature.batches(self.x[few], np.asarray(self.y[few]))
+        else:  # batches already
+            stream = self.x if hasattr(self.x, "take") else map(self.x.__getitem__,
+                range(len(self.x)))  # fmt: skip
+            data = _first(stream, CURVATURE_SAMPLES)
+        return curvature.diagonal(model, data, form)
 
     def bisected(self, method, plain, trials: int) -> shrinking.State:
         """The end of the penalty, with the strength that just meets the target."""
@@ -174,6 +190,15 @@ class _Fit:
 
         made = bisection.search(trial, method.get_config()["strength"], trials)
         return states[bisection.best(made)]
+
+
+def _first(stream, samples: int):
+    """Batches of a stream until they hold so many samples."""
+    for x, y, *_ in stream:
+        yield x, np.asarray(y)
+        samples -= len(y)
+        if samples <= 0:
+            return
 
 
 def _samples(x, fit_arguments) -> int:

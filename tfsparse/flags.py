@@ -10,10 +10,13 @@ from absl import flags
 
 from tfsparse.deploy.export import FORMATS
 from tfsparse.layers.filter import FORMS
+from tfsparse.layers.variational_scale import SCALE_PRIORS
 from tfsparse.methods import METHODS
 from tfsparse.methods.base import numbers
+from tfsparse.methods.bayesian_compression import SCALES
 from tfsparse.methods.gsparsity import PARTITIONS
 from tfsparse.optimizers.proxsgd import SCALINGS, TAUS
+from tfsparse.records import CURVATURES
 
 STRATEGIES = ("none", "mirrored")
 OPTIMIZERS = ("adam", "sgd")
@@ -47,6 +50,15 @@ class RunConfig:
     carriers: bool = True
     threshold: float = 1e-6
     layer_thresholds: str = ""
+    prior: str = "normal_jeffreys"
+    scales: str = "groups"
+    deviations: str = ""
+    tail: float = 1e-5
+    conv_shapes: str = "shape+filter"
+    dense_shapes: str = "row+column"
+    loop_epochs: int = 3
+    curvature: str = "recursive"
+    largest_factor: float = 10.0
     pretrain_epochs: int = 5
     warm_up_epochs: int = 15
     ignore: str = ""
@@ -93,18 +105,28 @@ _HELP = {
     "power": "The decay's exponent, 1 or 2.",
     "initial": "Switches start 'uniform', or at 'ones' for a trained model.",
     "features": "Whether the inputs of a Dense behind input or Flatten get switches.",
-    "eps": "GSparsity: step size in (0, 1].",
-    "rho": "GSparsity: weight of the new gradient in the average, in (0, 1].",
+    "eps": "GSparsity, BayesNAS: step size in (0, 1].",
+    "rho": "GSparsity, BayesNAS: weight of the new gradient in the average, in (0, 1].",
     "tau": "GSparsity: curvature 1, or RMS of the gradients by group or element.",
     "scaling": "GSparsity: mu as it is, or times or divided by the root of a group's size.",
     "partition": "GSparsity: what dies together, units or shapes of single kernels.",
     "carriers": "GSparsity: whether biases and BatchNorm scales belong to a unit.",
     "threshold": "Beyond it a group or weight is dead: GSparsity, a norm; SparseVD, log "
     "alpha. By default the method's.",
-    "layer_thresholds": "SparseVD: layers' own thresholds, such as dense*=2.5.",
-    "pretrain_epochs": "SparseVD: N1, epochs without the divergence.",
-    "warm_up_epochs": "SparseVD: N2, epochs over which its weight rises.",
-    "ignore": "Patterns of groups (SparseVD: layers) without a penalty: stem*,head*.",
+    "layer_thresholds": "SparseVD: layers' own thresholds, such as dense*=2.5; Bayesian "
+    "compression: factors' (by default in the widest gap of the scores), such as fc1*=-3.",
+    "prior": "Bayesian compression: prior of the factors on units.",
+    "scales": "Bayesian compression: factors on groups of units, or on layers (the paper).",
+    "deviations": "Bayesian compression: bounds on sigma of layers' weights: fc1=0.2.",
+    "tail": "Bayesian compression: tau_0, the scale of the horseshoe's shared factor.",
+    "conv_shapes": "BayesNAS: shapes of the groups of convolutions, joined by '+'.",
+    "dense_shapes": "BayesNAS: the same of Dense layers; row is an input, column an output.",
+    "loop_epochs": "BayesNAS: epochs between two updates of the penalty.",
+    "curvature": "BayesNAS: how the diagonal Hessian is estimated.",
+    "largest_factor": "BayesNAS: bound on omega, the weight of a group's penalty.",
+    "pretrain_epochs": "Bayesian methods: N1, epochs without the divergence.",
+    "warm_up_epochs": "Bayesian methods: N2, epochs over which its weight rises.",
+    "ignore": "Patterns of groups (Bayesian methods: layers) without a penalty: stem*.",
     "multipliers": "GSparsity: factors on the penalty of groups, such as stage2*=2.",
     "dense_epochs": "Also train the untouched model that long, to compare with.",
     "epochs": "Epochs of the sparse stage, those without penalty included.",
@@ -134,6 +156,9 @@ _CHOICES = {
     "tau": TAUS,
     "scaling": tuple(SCALINGS),
     "partition": PARTITIONS,
+    "curvature": CURVATURES,
+    "prior": SCALE_PRIORS,
+    "scales": SCALES,
     "optimizer": OPTIMIZERS,
     "strategy": STRATEGIES,
 }

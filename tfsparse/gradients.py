@@ -50,6 +50,87 @@ def of_batches(
         yield min(batch_size, samples - start), dict(zip(ids, found, strict=True))
 
 
+def pullback(function: Callable, inputs: list, upstream) -> list:
+    """What a gradient by a function's outputs is by its inputs: J^T upstream.
+
+    Args:
+        function: Tensors -> tensor.
+        inputs: The tensors.
+        upstream: A tensor of the shape of `function(*inputs)`.
+
+    Returns:
+        A tensor for each input; zeros where the function does not depend on it.
+    """
+    inputs = [tf.convert_to_tensor(x) for x in inputs]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = function(*inputs)
+    return tape.gradient(
+        outputs, inputs, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+
+
+def slope_and_bend(function: Callable, x):
+    """First and second derivative of an element-wise function, of the shape of `x`."""
+    x = tf.convert_to_tensor(x)
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            y = function(x)
+        slope = inner.gradient(y, x, unconnected_gradients="zero")
+    return slope, outer.gradient(slope, x, unconnected_gradients="zero")
+
+
+def hessian_products(model, loss: Callable, x, y, vectors: list) -> list:
+    """The Hessian of the mean loss times a vector, by every trainable variable.
+
+    Args:
+        model: A built model, run as at inference.
+        loss: `(targets, outputs) -> losses`.
+        x, y: A batch.
+        vectors: A tensor for each trainable variable.
+
+    Returns:
+        A tensor for each trainable variable.
+    """
+    values = [v.value for v in model.trainable_variables]
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            value = tf.reduce_mean(loss(y, model(x, training=False)))
+        slopes = inner.gradient(value, values, unconnected_gradients="zero")
+        product = tf.add_n(
+            [
+                tf.reduce_sum(tf.convert_to_tensor(s) * v)
+                for s, v in zip(slopes, vectors, strict=True)
+            ]
+        )
+    found = outer.gradient(product, values, unconnected_gradients="zero")
+    return [tf.convert_to_tensor(g) for g in found]
+
+
+def output_products(model, x, upstream: Callable) -> list:
+    """J^T u by every trainable variable, u what `upstream` makes of the outputs.
+
+    Args:
+        model: A built model, run as at inference.
+        x: A batch.
+        upstream: Outputs -> a tensor of their shape.
+    """
+    values = [v.value for v in model.trainable_variables]
+    with tf.GradientTape() as tape:
+        outputs = model(x, training=False)
+    found = tape.gradient(
+        outputs, values, upstream(outputs), unconnected_gradients="zero"
+    )
+    return [tf.convert_to_tensor(g) for g in found]
+
+
+def compiled(function: Callable) -> Callable:
+    """The function as a graph, one for all batches of a size."""
+    return tf.function(function, reduce_retracing=True, autograph=False)
+
+
 def cross_entropy(model):
     """The loss of a classifier whose labels are whole numbers, on logits or not."""
     last = getattr(model.layers[-1], "activation", None)

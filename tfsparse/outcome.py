@@ -31,7 +31,7 @@ def as_floats(x) -> np.ndarray:
     return pixels
 
 
-def tell(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) -> dict:
+def tell(job, dense, trained, sparse, stripped, decision, tuned, artifacts) -> dict:
     """Measures all stages on the test split and writes the report.
 
     Args:
@@ -40,7 +40,7 @@ def tell(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) -> di
         trained: Checkpoint of the trained dense model under "dense", if it was wanted.
         sparse, tuned: Checkpoints of these stages.
         stripped: The stripped model.
-        reasons: Group name -> why dead units stayed.
+        decision: `reasons` (group name -> why dead units stayed), and the method's trace.
         artifacts: What was exported.
 
     Returns:
@@ -86,12 +86,13 @@ def tell(job, dense, trained, sparse, stripped, reasons, tuned, artifacts) -> di
             "history": sparse.history,
             "fine_tune_history": tuned.history,
             "dense_history": trained["dense"].history if "dense" in trained else [],
+            **{name: own for name, own in decision.items() if name != "reasons"},
             **sparse.state,
             **tuned.state,
         },
         "dense_cost": dataclasses.asdict(measure(dense)),
         "stages": stages,
-        "groups": _group_rows(dense, stripped, reasons, job.config),
+        "groups": _group_rows(dense, stripped, decision["reasons"], job.config),
         "layers": {
             "dense": cost.layer_costs(dense),
             "final": cost.layer_costs(tuned.model),
@@ -133,7 +134,8 @@ def _model_stage(name, model, x, y, trained=None) -> dict:
         "params": counted.params,
         "nonzero": counted.nonzero,
         "macs": counted.macs,
-        "weight_bytes": counted.weight_bytes + counted.index_bytes,
+        "weight_bytes": counted.weight_bytes,
+        "index_bytes": counted.index_bytes,
         "file": None,
         "file_bytes": None,
         "arena_bytes": None,

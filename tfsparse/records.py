@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import dataclasses
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 PRODUCER = "producer"
 CARRIER = "carrier"
 CONSUMER = "consumer"
+
+CURVATURES = ("recursive", "averaged", "gauss_newton", "hutchinson")
+"""How a diagonal Hessian may be estimated, see `tfsparse.curvature`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays inside: equal is identical
@@ -264,6 +267,18 @@ def _to_text(labels: np.ndarray) -> dict:
 def _from_text(stored: Mapping) -> np.ndarray:
     packed = zlib.decompress(base64.b64decode(stored["labels"]))
     return np.frombuffer(packed, "<i4").reshape(stored["shape"]).astype("int32")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tools:
+    """What a conductor hands a method, so that it need not know data or graphs.
+
+    Attributes:
+        curvature: `(model, form) -> tfsparse.curvature.Curvature`, the diagonal Hessian of
+            the mean loss on a part of the training data, in float precision.
+    """
+
+    curvature: Callable
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,6 +42,7 @@ class State:
         reasons: Group name -> why dead units of it had to stay.
         groups: Groups of the penalty before anything left.
         settling: What `discretisation` found as the penalty ended.
+        loops: What the method told at the ends of epochs.
     """
 
     model: Any
@@ -51,6 +52,7 @@ class State:
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)
     groups: int = 0
     settling: list[dict] = dataclasses.field(default_factory=list)
+    loops: list[dict] = dataclasses.field(default_factory=list)
 
 
 def run(
@@ -67,6 +69,7 @@ def run(
     scope: Callable = contextlib.nullcontext,
     accuracy: Callable[[Any], float] | None = None,
     until_settled: bool = False,
+    tools: records.Tools | None = None,
 ) -> State:
     """Goes on from `state` to the last epoch. The loop behind `fit_shrinking`.
 
@@ -85,6 +88,7 @@ def run(
         accuracy: `model -> accuracy`, to tell what it costs to set what died to zero;
             None for not telling.
         until_settled: Whether to stop as the penalty ends, whatever epochs are left.
+        tools: What the method may ask for as an epoch ends.
 
     Returns:
         The same `state`, at its end.
@@ -100,6 +104,10 @@ def run(
         with meters.metered() as spent:
             logs = fit_epoch(state.model, epoch)
         _check(state.model, logs, epoch)
+        if state.settled is None and (
+            told := method.end_epoch(state.model, epoch, tools)
+        ):
+            state.loops.append(told)
         groups = find_groups(state.model, method.kinds)
         keep = spare_one(method.keep(state.model, groups))
         whole = measure(state.model)

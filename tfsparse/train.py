@@ -20,8 +20,10 @@ with files.quiet():  # TensorFlow's native start-up chatter would hide our one l
     from tfsparse import (
         bisection,
         checkpoints,
+        curvature,
         data,
         deploy,
+        fitting,
         flags,
         meters,
         outcome,
@@ -164,12 +166,12 @@ def _stages(job: Run, dense) -> dict:
     if job.config.dense_epochs:
         started["dense"] = _fit_dense(job, dense)
     sparse = _fit_sparse(job, dense)
-    stripped, reasons = _strip(job, sparse.model)
+    stripped, decision = _strip(job, sparse.model)
     _tell_missed(job, dense, stripped)
     tuned = _fine_tune(job, stripped)
     artifacts = _export(job, tuned.model)
     return outcome.tell(
-        job, dense, started, sparse, stripped, reasons, tuned, artifacts
+        job, dense, started, sparse, stripped, decision, tuned, artifacts
     )
 
 
@@ -364,6 +366,7 @@ def _shrink(
                 scope=job.scope,
                 accuracy=accuracy,
                 until_settled=until_settled,
+                tools=records.Tools(lambda model, form: _curvature(job, model, form)),
             )
         except records.TrainingError as error:
             kept = job.store.latest_path(stage) or "none yet"
@@ -466,6 +469,7 @@ def _to_json(state: shrinking.State) -> dict:
         "reasons": state.reasons,
         "groups": state.groups,
         "settling": state.settling,
+        "loops": state.loops,
         "removals": [dataclasses.asdict(r) for r in state.removals],
     }
 
@@ -481,35 +485,44 @@ def _from_json(stored: dict) -> dict:
 
 
 def _strip(job: Run, sparse):
-    """The stock model without what died, kept with the checkpoints."""
+    """The stock model without what died, kept with the checkpoints.
+
+    Returns:
+        The model; `reasons` (group -> why dead units stayed) and what the method traced.
+    """
     latest = job.store.latest("stripped", job.scope)
     if latest is not None:
-        return latest.model, latest.state["reasons"]
+        return latest.model, latest.state
+    decision = {"reasons": {}}
     with job.scope():
         if job.config.method == "none":
-            stripped, reasons = deploy.strip(sparse), {}
+            stripped = deploy.strip(sparse)
         else:
-            stripped, reasons = shrinking.finish(sparse, flags.method_of(job.config))
-    job.store.save(
-        "stripped", 0, checkpoints.Checkpoint(stripped, [], {"reasons": reasons})
-    )
-    return stripped, reasons
+            method = flags.method_of(job.config)
+            stripped, decision["reasons"] = shrinking.finish(sparse, method)
+            decision |= method.trace(sparse, find_groups(sparse, method.kinds))
+    job.store.save("stripped", 0, checkpoints.Checkpoint(stripped, [], decision))
+    return stripped, decision
 
 
 def _export(job: Run, model) -> tuple[records.Artifact, ...]:
     job.progress.say("Exporting " + ", ".join(job.config.formats))
-    return deploy.export(
-        model, job.config.workdir, calibration_samples(job), job.config.formats
-    )
+    calibration, _ = _training_samples(job, job.config.calibration_samples)
+    return deploy.export(model, job.config.workdir, calibration, job.config.formats)
 
 
-def calibration_samples(job: Run) -> np.ndarray:
-    """Training samples for the int8 ranges, drawn by the run's seed."""
-    count = min(job.config.calibration_samples, len(job.dataset.x_train))
+def _curvature(job: Run, model, form: str) -> curvature.Curvature:
+    """The diagonal Hessian on some training samples."""
+    x, y = _training_samples(job, fitting.CURVATURE_SAMPLES)
+    return curvature.diagonal(model, curvature.batches(x, y), form)
+
+
+def _training_samples(job: Run, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training samples and their labels, drawn by the run's seed."""
     rng = np.random.default_rng((job.config.seed, 1))
-    return outcome.as_floats(
-        job.dataset.x_train[rng.choice(len(job.dataset.x_train), count, False)]
-    )
+    samples = len(job.dataset.x_train)
+    chosen = rng.choice(samples, min(count, samples), False)
+    return outcome.as_floats(job.dataset.x_train[chosen]), job.dataset.y_train[chosen]
 
 
 if __name__ == "__main__":

@@ -80,6 +80,19 @@ class Method(abc.ABC):
             samples: Training samples an epoch.
         """
 
+    def end_epoch(self, model, epoch: int, tools) -> dict | None:
+        """Called after each epoch that the penalty is on, before the dead are counted.
+
+        Args:
+            model: The prepared model.
+            epoch: Counted from 0.
+            tools: See `records.Tools`.
+
+        Returns:
+            What happened, as JSON, for the report; None for nothing.
+        """
+        return None
+
     def groups(self, model) -> int:
         """How many groups the penalty of a prepared model has; 0 where none is told."""
         return 0
@@ -167,6 +180,15 @@ def alive_units(groups, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
         for group in groups
         if not group.frozen and group.kind in role_of
     }
+
+
+def used_units(groups, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """As `alive_units`, and units that nothing reads any more go, too."""
+    keep = alive_units(groups, values)
+    for group in groups:
+        if group.name in keep and group.kind == "unit" and not group.gates:
+            keep[group.name] &= with_weights(group, values, records.CONSUMER)
+    return keep
 
 
 def with_weights(group, values: Mapping[str, np.ndarray], role: str) -> np.ndarray:

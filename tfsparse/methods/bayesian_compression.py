@@ -199,10 +199,10 @@ class BayesianCompression(bayesian.Bayesian):
         return found
 
     def trace(self, model, groups) -> dict:
-        """Sorted scores and thresholds of the factors, and bits for each layer."""
+        """Histograms of the factors' scores, thresholds, and bits for each layer."""
         found = bayesian.scales(model)
         return {
-            "scores": {s.name: bayesian.sorted_list(s.score()) for s in found},
+            "scores": {s.name: bayesian.histogram(s.score()) for s in found},
             "thresholds": {
                 s.name: float(keras.ops.convert_to_numpy(s.threshold)) for s in found
             },

@@ -62,7 +62,7 @@ def by_shape(model, shape: str, ignore: Sequence[str] = ()) -> records.Partition
     labels: dict[str, np.ndarray] = {}
     names: list[str] = []
     start = 0
-    for path, kernel in _kernels(model):
+    for path, kernel in kernels(model):
         if _named(path, ignore):
             continue
         letters = ["h", "w"][: len(kernel.shape) - 2] + ["i", "o"]
@@ -297,11 +297,11 @@ def explicit(
     return records.Partition(labels, tuple(members))
 
 
-def _kernels(model):
+def kernels(model):
     """`(path, variable)` of the kernels of Dense and convolutional layers."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from _kernels(layer)
+            yield from kernels(layer)
         for variable in layer.trainable_variables:
             plain = variable.name == "kernel" and 2 <= len(variable.shape) <= 4
             if plain and not isinstance(layer, keras.Model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tfsparse import layers, records
+from tfsparse import layers
 from tfsparse.methods import base, bayesian
 
 
@@ -100,18 +100,13 @@ class SparseVD(bayesian.Bayesian):
         values = {v.path: keras.ops.convert_to_numpy(v) for v in model.variables}
         for layer in bayesian.twins(model):
             values |= layer.stock_values()
-        keep = base.alive_units(groups, values)
-        for group in groups:
-            if group.name in keep and group.kind == "unit" and not group.gates:
-                read = base.with_weights(group, values, records.CONSUMER)
-                keep[group.name] &= read
-        return keep
+        return base.used_units(groups, values)
 
     def trace(self, model, groups) -> dict:
-        """The log alpha of all weights of each layer, sorted, and its threshold."""
+        """A histogram of the log alpha of each layer's weights, and its threshold."""
         return {
             "scores": {
-                layer.name: bayesian.sorted_list(layer.log_alpha())
+                layer.name: bayesian.histogram(layer.log_alpha())
                 for layer in bayesian.twins(model)
             },
             "thresholds": {

@@ -1,5 +1,14 @@
 """Pure rules on tensors. No variables, no layers, no state; any Keras backend."""
 
+from tfsparse.numerics.curvature import (
+    activation_curvature,
+    clamped,
+    cross_entropy_curvature,
+    cross_entropy_hessian,
+    cross_entropy_root,
+    dense_hessian,
+    dense_recursion,
+)
 from tfsparse.numerics.evidence import (
     ENTROPY_GAMMA,
     evidence_slopes,
@@ -30,6 +39,13 @@ from tfsparse.numerics.variational import (
 __all__ = [
     "ENTROPY_GAMMA",
     "LIMIT",
+    "activation_curvature",
+    "clamped",
+    "cross_entropy_curvature",
+    "cross_entropy_hessian",
+    "cross_entropy_root",
+    "dense_hessian",
+    "dense_recursion",
     "dykstra",
     "evidence_slopes",
     "evidence_variance",

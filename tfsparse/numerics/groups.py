@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 from keras import ops
 
 
@@ -82,12 +83,12 @@ def dykstra(x, maps, sweeps: int = 5):
     where groups overlap.
 
     Args:
-        x: A tensor.
-        maps: `tensor -> tensor`, the proximal map of each function.
+        x: A tensor, or a list of tensors.
+        maps: `tensors -> tensors`, the proximal map of each function.
         sweeps: How often each is applied.
 
     Returns:
-        A tensor of `x`'s shape.
+        What `x` is: a tensor of its shape, or a list of such.
 
     Example:
         >>> rows = lambda x: prox_group_l2(x, 0.5, axis=1)
@@ -99,10 +100,11 @@ def dykstra(x, maps, sweeps: int = 5):
     """
     if len(maps) == 1:
         return maps[0](x)
-    taken = [ops.zeros_like(x) for _ in maps]
+    each = keras.tree.map_structure
+    taken = [each(ops.zeros_like, x) for _ in maps]
     for _ in range(sweeps):
         for number, own in enumerate(maps):
-            before = x + taken[number]
+            before = each(ops.add, x, taken[number])
             x = own(before)
-            taken[number] = before - x
+            taken[number] = each(ops.subtract, before, x)
     return x

@@ -35,12 +35,14 @@ class Block:
         slices: The variables.
         sizes: Elements in each group.
         multipliers: Factor on mu for each group, its size included.
+        labels: The number of each group in the whole partition.
     """
 
     groups: int
     slices: tuple[Slice, ...]
     sizes: np.ndarray
     multipliers: np.ndarray
+    labels: np.ndarray
 
     @property
     def members(self) -> list[int]:
@@ -134,7 +136,7 @@ def lay_out(partition, variables, exponent: float) -> list[Block]:
                 )
             )  # fmt: skip
         blocks.append(
-            Block(len(members), tuple(slices), sizes[members], scaled[members])
+            Block(len(members), tuple(slices), sizes[members], scaled[members], members)
         )
     return blocks
 

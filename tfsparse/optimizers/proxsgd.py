@@ -238,16 +238,21 @@ class ProxSGD(keras.optimizers.Optimizer):
         ]
         taus = self._rms(squares, done) or [None] * len(weights)
         points = list(zip(weights, averages, taus, strict=True))
-        found = [self._plain(*point, eps) for point in points]
-        for block in self._blocks:
-            own = self._proximal(block, [points[i] for i in block.members], mu, eps)
-            for i, new in zip(block.members, own, strict=True):
-                found[i] = new
+        found = self._moved(points, mu, eps)
         weights = [
             w if kept else self._boxed(i, w, new, eps)
             for i, (w, new, kept) in enumerate(zip(weights, found, still, strict=True))
         ]
         return finite, weights, averages, squares
+
+    def _moved(self, points, mu, eps) -> list:
+        """The new value of each variable, from its (w, v, tau)."""
+        found = [self._plain(*point, eps) for point in points]
+        for block in self._blocks:
+            own = self._proximal(block, [points[i] for i in block.members], mu, eps)
+            for i, new in zip(block.members, own, strict=True):
+                found[i] = new
+        return found
 
     def _rms(self, squares, done) -> list:
         """Roots of the mean squares of the gradients, corrected for their start at zero."""
@@ -349,6 +354,17 @@ class ProxSGD(keras.optimizers.Optimizer):
         """L2 norm of every group of the partition. `(groups,)`."""
         return self.partition.norms(self.values())
 
+    def _emptied(self, values, dead) -> dict[str, np.ndarray]:
+        """Path -> value, those of dead groups zero."""
+        return self.partition.emptied(values, dead)
+
+    def cut_groups(self, pairs: Mapping[str, str], cut) -> dict:
+        """Config entries for smaller variables; see `optimizers.resize`."""
+        return {"partition": self.partition.cut(pairs, self._shapes(), cut).to_json()}
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {v.path: tuple(v.shape) for v in self._trainable_variables}
+
     def values(self) -> dict[str, np.ndarray]:
         """Path -> value of every trainable variable."""
         weights, *_ = self._held()
@@ -402,7 +418,7 @@ class ProxSGD(keras.optimizers.Optimizer):
         for held in self._held():
             by_path = dict(zip(self._paths, held, strict=False))  # squares may be none
             values = {p: ops.convert_to_numpy(v) for p, v in by_path.items()}
-            for path, value in self.partition.emptied(values, dead).items():
+            for path, value in self._emptied(values, dead).items():
                 if value is not values[path]:
                     by_path[path].assign(value)
         return dead

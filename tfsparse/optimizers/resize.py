@@ -34,9 +34,8 @@ def resize(optimizer, variables: list, pairs: dict[str, str], cut: Cut):
         ...                          pairs, planned.cut)
     """
     config = optimizer.get_config()
-    if hasattr(optimizer, "partition"):  # its groups lie over the variables
-        shapes = {v.path: tuple(v.shape) for v in optimizer._trainable_variables}
-        config["partition"] = optimizer.partition.cut(pairs, shapes, cut).to_json()
+    if hasattr(optimizer, "cut_groups"):  # its groups lie over the variables
+        config |= optimizer.cut_groups(pairs, cut)
     new = optimizer.__class__.from_config(config)
     if not optimizer.built:
         return new
@@ -69,7 +68,8 @@ def resize(optimizer, variables: list, pairs: dict[str, str], cut: Cut):
     rest = [v for v in optimizer.variables if id(v) not in in_slots]
     twins = [v for v in new.variables if id(v) not in in_slots]
     for source, target in zip(rest, twins, strict=True):
-        target.assign(source)
+        if source.shape == target.shape:  # a number a group comes with the config
+            target.assign(source)
     return new
 
 

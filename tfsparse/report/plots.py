@@ -21,6 +21,7 @@ CAPTIONS = {
     "trials": "The search for the strength that meets the target",
     "step_time": "Time of an epoch as the network shrinks",
     "layers": "Parameters of every layer, before and after",
+    "scores": "Signal and noise: scores at the end of training",
 }
 
 
@@ -33,6 +34,7 @@ def draw(document: dict) -> dict[str, Figure]:
         "trials": trials,
         "step_time": step_time,
         "layers": layers,
+        "scores": scores,
     }
     drawn = {name: drawer(document) for name, drawer in drawers.items()}
     return {name: figure for name, figure in drawn.items() if figure is not None}
@@ -59,7 +61,7 @@ def accuracy_bytes(document: dict) -> Figure:
     places: dict[tuple, list[str]] = {}
     for row in document["stages"]:
         is_file = row["name"] in ("tflite_float", "tflite_int8", "mcu")
-        size = row["file_bytes"] if is_file else row["weight_bytes"]
+        size = row["file_bytes"] if is_file else _stored(row)
         places.setdefault((size, round(row["accuracy"], 4)), []).append(row["name"])
     axes.set_xscale("log")
     sizes = [place[0] for place in places]
@@ -90,6 +92,10 @@ def accuracy_bytes(document: dict) -> Figure:
     _log_ticks(axes.xaxis, FuncFormatter(_bytes))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=2))
     return figure
+
+
+def _stored(row: dict) -> int:
+    return row["weight_bytes"] + row.get("index_bytes", 0)
 
 
 def _log_ticks(axis, words=None) -> None:
@@ -274,6 +280,35 @@ def layers(document: dict) -> Figure:
             color="#16324f",
         )
     axes.legend(frameon=False, fontsize=8, loc="best")
+    return figure
+
+
+def scores(document: dict) -> Figure | None:
+    """Histograms of what decided, one panel a layer, with its threshold."""
+    found = document["method"].get("scores")
+    if not found:
+        return None
+    figure = Figure(figsize=(SIZE[0], 0.9 + 0.85 * len(found)), layout="constrained")
+    figure.suptitle(
+        CAPTIONS["scores"], fontsize=11, x=0.02, ha="left", fontweight="bold"
+    )
+    panels = figure.subplots(len(found), 1, squeeze=False)[:, 0]
+    for axes, (name, own) in zip(panels, found.items(), strict=True):
+        threshold = document["method"]["thresholds"][name]
+        edges, counts = own["edges"], own["counts"]
+        centres = [(a + b) / 2 for a, b in zip(edges, edges[1:], strict=False)]
+        colors = [BLUE if centre < threshold else "#c3cad3" for centre in centres]
+        axes.bar(centres, counts, width=edges[1] - edges[0], color=colors)
+        axes.axvline(threshold, color=ORANGE, linewidth=1.4)
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set_yticks([])
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+        axes.annotate(
+            f"{name}, threshold {threshold:.3g}", (0, 1), xycoords="axes fraction",
+            fontsize=8, va="top",
+        )  # fmt: skip
+    panels[-1].set_xlabel("score (log of the noise over the signal); blue stays")
     return figure
 
 

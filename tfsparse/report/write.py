@@ -73,6 +73,7 @@ def render(document: dict, images: dict[str, str]) -> str:
         network=_network(document),
         encodings=ENCODING_WORDS,
         single=_has_single_zeros(document),
+        bits=_bits(document),
     )
 
 
@@ -91,6 +92,20 @@ def _headline(document: dict) -> dict:
         "file_bytes": final["file_bytes"],
         "arena_bytes": stages.get("mcu", {}).get("arena_bytes"),
     }
+
+
+def _bits(document: dict) -> list[dict]:
+    """Weights of each layer that is left, and bits for each of them by the posterior."""
+    bits = document["method"].get("bits", {})
+    return [
+        {
+            "layer": row["layer"],
+            "weights": row["params"] - row["shape"][-1],
+            "bits": bits[row["layer"]],
+        }
+        for row in document["layers"]["final"]
+        if row["layer"] in bits
+    ]
 
 
 def _has_single_zeros(document: dict) -> bool:

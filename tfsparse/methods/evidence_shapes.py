@@ -1,0 +1,167 @@
+"""The ten shapes of weight groups that BayesNAS compresses with, and their overlaps."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+
+import numpy as np
+
+from tfsparse import records
+from tfsparse.methods import partitions
+
+CROSSES = {"row_column": "i", "stack_row_column": ""}
+"""Shapes that join a row with a column, and which channels tell their groups apart."""
+
+SHAPES = (
+    "shape",
+    "row",
+    "column",
+    "row_column",
+    "channel",
+    "stack_shape",
+    "stack_row",
+    "stack_column",
+    "stack_row_column",
+    "filter",
+)
+"""(a) to (j) of figure S5, in its order."""
+
+_DENSE = {
+    "shape": ("i",),
+    "row": ("i",),
+    "column": ("o",),
+    "row_column": ("i", "o"),
+    "channel": ("i",),
+    "stack_shape": ("",),
+    "stack_row": ("i",),
+    "stack_column": ("o",),
+    "stack_row_column": ("i", "o"),
+    "filter": ("o",),
+}
+"""Of a Dense, a kernel of height and width 1: which axes tell the groups apart, for each
+partition that the shape needs. A row is all of one input, a column all of one output."""
+
+
+def parse(text: str, name: str) -> dict[str, tuple[str, ...]]:
+    """Reads `shape+filter`, or `conv1=shape+filter,conv2=row_column`.
+
+    Args:
+        text: Shapes joined by `+`; in a list, behind patterns of layer names.
+        name: Of the argument that it was given for.
+
+    Returns:
+        Pattern -> shapes; none for an empty text.
+
+    Raises:
+        ValueError: A shape is unknown.
+    """
+    found = {}
+    for part in filter(None, text.split(",")):
+        pattern, _, joined = part.rpartition("=")
+        shapes = tuple(joined.split("+"))
+        for shape in shapes:
+            if shape not in SHAPES:
+                raise ValueError(
+                    f"`{name}` must join shapes among {SHAPES} by '+', such as "
+                    f"shape+filter or conv1=shape,conv2=filter. Received: {part!r}."
+                )
+        found[pattern.strip() or "*"] = shapes
+    return found
+
+
+def levels(
+    model,
+    convolutions: dict[str, tuple[str, ...]],
+    dense: dict[str, tuple[str, ...]],
+    written: Sequence[str],
+    ignore: Sequence[str] = (),
+) -> list[records.Partition]:
+    """Partitions that together hold every group of every kernel's shapes.
+
+    Args:
+        model: A built model.
+        convolutions, dense: Pattern of layer names -> shapes, see `parse`.
+        written: Paths of kernels whose outputs may die; the others (a model's logits)
+            get no group that holds all of an output.
+        ignore: Patterns of variable paths without a penalty.
+
+    Returns:
+        A list; within each partition nothing overlaps, and what dies with all that
+        writes an output takes its bias along.
+
+    Raises:
+        ValueError: No kernel has a group.
+
+    Example:
+        >>> two = levels(net, {"*": ("shape", "filter")}, {"*": ("row", "column")}, paths)
+        >>> [p.groups for p in two]
+        [1339, 580]
+    """
+    layered: list[list[tuple[str, np.ndarray]]] = []
+    for path, kernel in partitions.kernels(model):
+        if any(fnmatch.fnmatchcase(path, pattern) for pattern in ignore):
+            continue
+        chosen = dense if len(kernel.shape) == 2 else convolutions
+        layer = path.rpartition("/")[0]
+        fits = [own for p, own in chosen.items() if fnmatch.fnmatchcase(layer, p)]
+        number = 0
+        for shape in fits[-1] if fits else ():
+            for labels in _labels(tuple(kernel.shape), shape):
+                if path not in written and _spans_an_output(labels, kernel.shape):
+                    continue
+                if number == len(layered):
+                    layered.append([])
+                layered[number].append((path, labels))
+                number += 1
+    if not layered:
+        raise ValueError(
+            "`conv_shapes` and `dense_shapes` must give a kernel of the model groups. "
+            f"Received: {convolutions} and {dense}, which give none."
+        )
+    biases = {v.path for v in model.trainable_variables if v.name == "bias"}
+    return [_joined(level, biases) for level in layered]
+
+
+def _labels(shape: tuple[int, ...], name: str) -> list[np.ndarray]:
+    """The partitions of one kernel for one shape, labels from 0 in each."""
+    if len(shape) == 2:
+        return [_plain(shape, "io", kept) for kept in _DENSE[name]]
+    letters = "hwio"[-len(shape) :] if len(shape) == 4 else "wio"
+    if name not in CROSSES:
+        return [_plain(shape, letters, partitions.SHAPES[name])]
+    if len(shape) < 4:  # a row has one place: the cross is the column with it
+        return [_plain(shape, letters, CROSSES[name])]
+    height, width, inputs, _ = shape
+    channels = np.arange(inputs if CROSSES[name] else 1).reshape(1, 1, -1, 1)
+    found = []
+    for row in range(height):
+        for column in range(width):
+            inside = np.zeros((height, width, 1, 1), bool)
+            inside[row] = inside[:, column] = True
+            found.append(np.where(inside, channels, -1).astype("int32"))
+    return found
+
+
+def _plain(shape, letters: str, kept: str) -> np.ndarray:
+    sizes = [n if x in kept else 1 for x, n in zip(letters, shape, strict=True)]
+    return np.arange(int(np.prod(sizes)), dtype="int32").reshape(sizes)
+
+
+def _spans_an_output(labels: np.ndarray, shape) -> bool:
+    """Whether a group holds all that writes an output."""
+    return (
+        labels.shape[-1] == shape[-1] and labels.size == shape[-1] or labels.size == 1
+    )
+
+
+def _joined(level, biases) -> records.Partition:
+    """One partition of several kernels, their labels one behind the other."""
+    labels, followers, start = {}, {}, 0
+    for path, own in level:
+        labels[path] = np.where(own >= 0, own + start, -1).astype("int32")
+        bias = f"{path.rpartition('/')[0]}/bias"
+        if own.size == own.shape[-1] and own.size > 1 and bias in biases:
+            followers[bias] = labels[path].reshape(-1)
+        start += int(own.max()) + 1
+    return records.Partition(labels, followers=followers)
