@@ -19,7 +19,7 @@ class BayesNASCompression(base.Method):
         1. train on L + strength sum_g omega_g ||w_g||, by proximal steps;
         2. H: the diagonal Hessian of the mean loss;
         3. gamma_g = ||w_g|| / omega_g, alpha = H / (1 + gamma H),
-           omega_g = sqrt(sum of alpha over the group);
+           omega_g = sqrt(sum of alpha over the group), over its mean in the layer;
         4. prune the groups with ln(2 pi e gamma_g) / 2 <= 0, for good.
 
     Groups of several shapes at once overlap; a weight stays while all of its groups do.
@@ -36,8 +36,7 @@ class BayesNASCompression(base.Method):
         eps: Step size in (0, 1].
         rho: Weight of the new gradient in the average, in (0, 1].
         threshold: Norm up to which a group is dead between the loops.
-        largest_factor: Bound on omega: with the weights gone the loss bends more, and
-            re-weighting could run away.
+        largest_factor: Bound on omega, or re-weighting could run away.
         ignore: Patterns, separated by commas, of variables without a penalty.
 
     Raises:
@@ -210,3 +209,16 @@ class BayesNASCompression(base.Method):
     def trace(self, model, groups) -> dict:
         """Nothing: the loops are told as they end."""
         return {}
+
+
+def _relative(factors, stays, partition) -> np.ndarray:
+    """Factors over their mean in each layer, pruned groups not counted: its lambda^l.
+
+    The curvature falls as the loss does; without this the penalty would fade with it.
+    """
+    found = factors.copy()
+    for labels in partition.labels.values():
+        own = np.unique(labels[labels >= 0])
+        mean = factors[own][stays[own]].mean() if stays[own].any() else 0.0
+        found[own] = factors[own] / mean if mean > 0 else 1.0
+    return found

@@ -1,0 +1,345 @@
+"""Random factors on units: the layer against sampling, the method to the stripped model."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import tfsparse
+from tfsparse import numerics, shrinking
+from tfsparse.deploy.lower import lower
+from tfsparse.layers import SCALE_PRIORS, VariationalScale
+from tfsparse.methods import BayesianCompression, bayesian
+
+
+def array(x):
+    return ops.convert_to_numpy(x)
+
+
+def factor(prior, units=4, **arguments):
+    """A factor whose variables are drawn, and a call on ones."""
+    layer = VariationalScale(units, prior=prior, tail=0.1, **arguments)
+    layer(np.ones((1, units), "float32"))
+    rng = np.random.default_rng(5)
+    for variable in layer.trainable_variables:
+        low, high = (-3, -1) if "variance" in variable.name else (-0.5, 1.0)
+        variable.assign(rng.uniform(low, high, variable.shape))
+    return layer
+
+
+@pytest.mark.parametrize("prior", SCALE_PRIORS)
+def test_training_draws_factors_of_these_moments(prior):
+    layer = factor(prior)
+    drawn = array(layer(np.ones((200_000, 4), "float32"), training=True))
+    mean, variance = map(array, layer.moments())
+    assert (np.abs(drawn.mean(0) - mean) < 6 * np.sqrt(variance / 2e5)).all()
+    np.testing.assert_allclose(drawn.var(0), variance, rtol=0.06)
+    # Inference is the mean, and nothing for noise.
+    layer.threshold.assign(np.sort(array(layer.score()))[2])
+    active = array(layer.score()) < float(layer.threshold)
+    assert active.sum() == 2
+    found = array(layer(np.ones((1, 4), "float32")))[0]
+    np.testing.assert_allclose(found, mean * active, rtol=1e-6)
+
+
+def test_the_horseshoe_shares_a_factor_and_jeffreys_does_not():
+    ones = np.ones((40_000, 2), "float32")
+    for prior, expected in (("normal_jeffreys", 0.0), ("horseshoe", 0.7)):
+        layer = factor(prior, 2)
+        for variable in layer.trainable_variables:
+            if "variance" in variable.name:
+                shared = variable.name.startswith("shared")
+                variable.assign(np.full(variable.shape, -1.0 if shared else -2.0))
+        z = array(layer(ones, training=True))
+        z = np.log(np.maximum(z, 1e-6)) if prior == "horseshoe" else z
+        share = np.exp(-1) / (np.exp(-1) + np.exp(-2))
+        wanted = share if expected else 0.0
+        assert np.corrcoef(z.T)[0, 1] == pytest.approx(wanted, abs=0.03)
+
+
+@pytest.mark.parametrize("prior", SCALE_PRIORS)
+def test_scores_and_divergences_by_their_formulas(prior):
+    layer = factor(prior, strength=0.5)
+    value = {v.name: np.asarray(v, "float64") for v in layer.trainable_variables}
+    if prior == "normal_jeffreys":
+        score = value["log_variance"] - np.log(value["mean"] ** 2 + 1e-8)
+        whole = array(numerics.log_uniform_kl(ops.array(np.clip(score, -8, 8)))).sum()
+    else:
+        means = value["inner_mean"] + value["mean"] + value["shared_mean"].sum()
+        variances = (
+            sum(np.exp(value[n]) for n in ("inner_log_variance", "log_variance"))
+            + np.exp(value["shared_log_variance"]).sum()
+        )
+        score = 3 * variances / 4 - means / 2
+        pairs = [
+            (
+                numerics.half_cauchy_kl,
+                "inner_mean",
+                "inner_log_variance",
+                slice(None),
+                1.0,
+            ),
+            (numerics.inverse_gamma_kl, "mean", "log_variance", slice(None), None),
+            (numerics.half_cauchy_kl, "shared_mean", "shared_log_variance", 0, 0.1),
+            (numerics.inverse_gamma_kl, "shared_mean", "shared_log_variance", 1, None),
+        ]
+        whole = sum(
+            array(kl(value[m][part], value[v][part], *([s] if s else []))).sum()
+            for kl, m, v, part, s in pairs
+        )
+    np.testing.assert_allclose(array(layer.score()), score, rtol=1e-5)
+    assert float(layer.divergence()) == pytest.approx(whole, rel=1e-5)
+    assert float(sum(layer.losses)) == pytest.approx(0.5 * whole, rel=1e-5)
+
+
+def test_the_closed_gradient_of_the_divergence():
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    mean = tf.constant(
+        rng.normal(size=300) * 10.0 ** rng.uniform(-4, 1, 300), "float32"
+    )
+    spread = tf.constant(rng.uniform(-12, 6, 300), "float32")
+    slopes = []
+    for function in (
+        numerics.log_uniform_divergence,
+        lambda m, v: ops.sum(numerics.log_uniform_kl(numerics.log_alpha(m, v))),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch([mean, spread])
+            value = 3.0 * function(mean, spread)
+        slopes.append([float(value), *map(array, tape.gradient(value, [mean, spread]))])
+    for received, expected in zip(*slopes, strict=True):
+        np.testing.assert_allclose(received, expected, rtol=2e-4, atol=1e-6)
+    alpha = np.exp(array(numerics.log_alpha(mean, spread)))
+    np.testing.assert_allclose(
+        array(numerics.log_uniform_variance(mean, spread)),
+        alpha * array(mean) ** 2, rtol=1e-3, atol=1e-30,
+    )  # fmt: skip
+
+
+def net():
+    image = keras.Input((6, 6, 2))
+    x = layers.Conv2D(5, 3, activation="relu", name="conv")(image)
+    x = layers.Flatten(name="flat")(layers.MaxPooling2D(2, name="pool")(x))
+    x = layers.Dense(6, activation="relu", name="fc")(x)
+    return keras.Model(image, layers.Dense(3, name="out")(x))
+
+
+def prepared(scales, **arguments):
+    model = net()
+    method = BayesianCompression(scales=scales, **arguments)
+    groups = tfsparse.find_groups(model, method.kinds)
+    return method, method.prepare(model, groups)
+
+
+def set_noise(model, name, dead):
+    """Makes the factors of some units noise, those of all others signal."""
+    scale = model.get_layer(name)
+    mask = np.zeros(scale.units, bool)
+    mask[dead] = True
+    scale.log_variance.assign(np.where(mask, 6.0, -6.0))
+    return scale
+
+
+@pytest.mark.parametrize(
+    ("scales", "names"),
+    [
+        ("groups", ["conv_noise", "fc_features_noise", "fc_noise"]),
+        ("layers", ["conv_noise", "fc_inputs_noise", "out_inputs_noise"]),
+    ],
+)
+def test_where_factors_stand(scales, names):
+    method, model = prepared(scales)
+    assert sorted(s.name for s in bayesian.scales(model)) == names
+    assert [s.units for s in bayesian.scales(model)] == [5, 20, 6]
+    assert method.groups(model) == 31
+    assert {type(x).__name__ for x in bayesian.twins(model)} == {
+        "VariationalConv2D", "VariationalDense",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("scales", ["groups", "layers"])
+def test_coupled_survival(scales):
+    """A weight stays if what it reads and what it writes both stay."""
+    method, model = prepared(scales)
+    inputs = "fc_features_noise" if scales == "groups" else "fc_inputs_noise"
+    outputs = "fc_noise" if scales == "groups" else "out_inputs_noise"
+    set_noise(model, "conv_noise", [1])
+    # Channel 3 sits at 3, 8, 13, 18: all its features are noise, so it is, too.
+    set_noise(model, inputs, [3, 8, 13, 18, 0])
+    set_noise(model, outputs, [2, 5])
+    keep = method.keep(model, tfsparse.find_groups(model, method.kinds))
+    expected = np.array([True, False, True, scales == "groups", True])
+    np.testing.assert_array_equal(keep["conv"], expected)
+    np.testing.assert_array_equal(np.flatnonzero(~keep["fc"]), [2, 5])
+    np.testing.assert_array_equal(
+        np.flatnonzero(~keep["fc:features"]), [0, 3, 8, 13, 18]
+    )
+    x = np.random.default_rng(0).normal(size=(7, 6, 6, 2)).astype("float32")
+    model.compile("adam", "mse")
+    small, _ = shrinking.finish(model, method)
+    np.testing.assert_allclose(array(small(x)), array(model(x)), rtol=1e-4, atol=1e-5)
+    assert small.get_layer("conv").filters == 3  # 1 died, and 3 by its features
+    assert small.get_layer("fc").kernel.shape == (11, 4)
+    assert all(type(x).__module__.startswith("keras.") for x in small.layers)
+
+
+@pytest.mark.parametrize("scales", ["groups", "layers"])
+@pytest.mark.parametrize("prior", SCALE_PRIORS)
+def test_removal_from_the_running_model_changes_nothing(scales, prior):
+    method, model = prepared(scales, prior=prior)
+    model.compile("adam", "mse")
+    x = np.random.default_rng(0).normal(size=(32, 6, 6, 2)).astype("float32")
+    model.fit(x, np.zeros((32, 3)), verbose=0)
+    for scale in bayesian.scales(model):
+        if prior == "normal_jeffreys":
+            set_noise(model, scale.name, [0, 2])
+        else:
+            mean = array(scale.mean).copy()
+            mean[[0, 2]] -= 40
+            scale.mean.assign(mean)
+    before = array(model(x))
+    keep = method.keep(model, tfsparse.find_groups(model, method.kinds))
+    small, *_ = shrinking.collect(model, keep)
+    np.testing.assert_allclose(array(small(x)), before, rtol=1e-4, atol=1e-5)
+    conv = small.get_layer("conv")
+    assert conv.log_variance.shape == conv.kernel.shape == (3, 3, 2, 3)
+    assert conv.bias_log_variance.shape == (3,)
+    stays = np.flatnonzero(keep["conv"])
+    np.testing.assert_array_equal(
+        array(conv.log_variance),
+        array(model.get_layer("conv").log_variance)[..., stays],
+    )
+    small.fit(x, np.zeros((32, 3)), verbose=0)  # it goes on
+    assert int(small.optimizer.iterations) == 2
+
+
+def test_a_saved_model_is_the_same(tmp_path):
+    _, model = prepared("groups", prior="horseshoe")
+    set_noise(model, "fc_noise", [1])
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    x = np.random.default_rng(0).normal(size=(3, 6, 6, 2)).astype("float32")
+    np.testing.assert_array_equal(array(again(x)), array(model(x)))
+
+
+def test_lowered_layers_are_stock_and_compute_the_same():
+    _, model = prepared("layers")
+    set_noise(model, "fc_inputs_noise", [4])
+    stock = lower(model)
+    x = np.random.default_rng(0).normal(size=(3, 6, 6, 2)).astype("float32")
+    np.testing.assert_allclose(array(stock(x)), array(model(x)), rtol=1e-4, atol=1e-6)
+    assert not [s for s in stock.layers if "noise" in s.name]
+
+
+def test_the_widest_gap_decides_and_a_threshold_overrules():
+    scores = np.array([-9.0, -8.5, -5.0, 0.5, 1.0, 7.0])
+    assert numerics.widest_gap(scores, -4, 3) == pytest.approx(-1.75)
+    assert numerics.widest_gap(np.array([-9.0, -8.0]), -4, 3) == pytest.approx(-0.5)
+    method, model = prepared("groups", layer_thresholds="fc*=-7,fc_n*=1")
+    scale = model.get_layer("conv_noise")
+    scale.log_variance.assign([-8.0, -7.0, -6.0, 1.0, 2.0])
+    scale.mean.assign(np.ones(5))
+    method.decide(model)
+    assert float(scale.threshold) == pytest.approx(-1.5, abs=1e-5)
+    assert float(model.get_layer("fc_features_noise").threshold) == -7
+    assert float(model.get_layer("fc_noise").threshold) == 1
+    trace = method.trace(model, tfsparse.find_groups(model, method.kinds))
+    assert sum(trace["scores"]["conv_noise"]["counts"]) == 5
+    assert trace["thresholds"]["fc_noise"] == 1
+
+
+@pytest.mark.parametrize("scales", ["groups", "layers"])
+def test_bits_follow_the_marginal_posterior(scales):
+    """The moments of w z_in z_out, sampled, give the same bits."""
+    method, model = prepared(scales)
+    groups = tfsparse.find_groups(model, method.kinds)
+    rng = np.random.default_rng(1)
+    for variable in model.trainable_variables:
+        if variable.name.endswith("log_variance"):
+            variable.assign(rng.uniform(-8, -4, variable.shape))
+        elif variable.name == "mean":
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    fc = model.get_layer("fc")
+    draws = 4000
+    weights = array(fc.kernel) + np.sqrt(array(fc.variance())) * rng.normal(
+        size=(draws, *fc.kernel.shape)
+    )
+    sides = {
+        "groups": ("fc_features_noise", "fc_noise"),
+        "layers": ("fc_inputs_noise",),
+    }
+    for name, shape in zip(sides[scales], ((1, -1, 1), (1, 1, -1)), strict=False):
+        mean, variance = map(array, model.get_layer(name).moments())
+        z = mean + np.sqrt(variance) * rng.normal(size=(draws, len(mean)))
+        weights = weights * (z[:, :, None] if shape[1] < 0 else z[:, None, :])
+    expected = numerics.significant_bits(weights.mean(0), weights.var(0))
+    found = method.trace(model, groups)["bits"]
+    assert set(found) == {"conv", "fc", "out"}
+    assert abs(found["fc"] - expected) <= 1
+
+
+def test_variances_have_a_bound():
+    _, model = prepared("groups", deviations="conv=0.2")
+    assert model.get_layer("conv").largest_deviation == 0.2
+    assert model.get_layer("fc").largest_deviation is None
+    layer = model.get_layer("conv")
+    wide = ops.full(layer.log_variance.shape, 5.0)
+    assert float(ops.max(layer.log_variance.constraint(wide))) == pytest.approx(
+        2 * np.log(0.2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scales": "rows"}, "`scales` must be one of"),
+        ({"prior": "flat"}, "`prior` must be one of.*flat"),
+        ({"strength": -1}, "`strength` must be >= 0"),
+        ({"tail": 0}, r"`tail` must be in \(0, 1\]"),
+        ({"deviations": "fc=-1"}, "`largest_deviation` must be positive"),
+        ({"layer_thresholds": "fc"}, "`layer_thresholds` must be a list"),
+        ({"layer_thresholds": "fc=inf"}, "`threshold` must be finite"),
+        ({"warm_up_epochs": -1}, "`warm_up_epochs` must be >= 0"),
+    ],
+)
+def test_refused_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BayesianCompression(**arguments)
+
+
+def test_epochs_must_fit():
+    with pytest.raises(ValueError, match="must fit into the epochs.*10"):
+        BayesianCompression(pretrain_epochs=5, warm_up_epochs=6).check_epochs(10)
+
+
+@pytest.mark.parametrize("prior", SCALE_PRIORS)
+def test_it_learns_which_inputs_are_noise(prior):
+    """Of 20 inputs the first 4 decide the class: they stay, most others go."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 20)).astype("float32")
+    y = (x[:, :4] @ rng.normal(size=(4, 3))).argmax(1)
+    inputs = keras.Input((20,))
+    h = layers.Dense(12, activation="relu", name="fc")(inputs)
+    model = keras.Model(inputs, layers.Dense(3, name="out")(h))
+    model.compile(
+        keras.optimizers.Adam(0.02),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        steps_per_execution=20,
+    )
+    method = BayesianCompression(
+        prior=prior, tail=1e-2, pretrain_epochs=3, warm_up_epochs=5
+    )
+    result = tfsparse.fit_shrinking(
+        model, method, x, y, epochs=50, batch_size=100, remove=False
+    )
+    answer = array(result.model(x[:50]))
+    moved = [array(result.model(x[:50] + step)) for step in np.eye(20, dtype="float32")]
+    chosen = [i for i, own in enumerate(moved) if not np.array_equal(own, answer)]
+    assert set(chosen) >= {0, 1, 2, 3} and len(chosen) <= 7
+    found = array(result.model.predict(x, verbose=0)).argmax(1)
+    assert (found == y).mean() > 0.9
+    assert result.model.get_layer("fc").units < 12

@@ -1,0 +1,314 @@
+"""Diagonal Hessians against automatic differentiation, and against dense matrices."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+from tfsparse import curvature, gradients, numerics
+
+
+def array(x):
+    return ops.convert_to_numpy(x)
+
+
+def hessian_of(model, x, y) -> dict[str, np.ndarray]:
+    """Whole Hessian blocks of the mean loss by automatic differentiation."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    variables = model.trainable_variables
+    with tf.GradientTape(persistent=True) as outer:
+        with tf.GradientTape() as inner:
+            value = loss(y, model(x))
+        slopes = inner.gradient(value, [v.value for v in variables])
+        flat = [tf.reshape(slope, [-1]) for slope in slopes]
+    found = {}
+    for variable, own in zip(variables, flat, strict=True):
+        block = outer.jacobian(own, variable.value, experimental_use_pfor=False)
+        size = int(np.prod(variable.shape))
+        found[variable.path] = np.asarray(block).reshape(size, size)
+    return found
+
+
+def diagonal_of(model, x, y) -> dict[str, np.ndarray]:
+    shapes = {v.path: v.shape for v in model.trainable_variables}
+    blocks = hessian_of(model, x, y)
+    return {p: np.diag(own).reshape(shapes[p]) for p, own in blocks.items()}
+
+
+def dense_net(activation="tanh", seed=3):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((4,))
+    x = layers.Dense(5, activation=activation, name="one")(inputs)
+    x = layers.Dense(3, activation=activation, name="two")(x)
+    return keras.Model(inputs, layers.Dense(3, name="out")(x))
+
+
+def samples(shape, count=8, seed=0, classes=3):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(count, *shape)).astype("float32")
+    return x, rng.integers(0, classes, count)
+
+
+def test_the_full_recursion_is_the_hessian():
+    """Eqs. C.1.2 and C.1.3 on three layers, every block to 1e-5."""
+    model = dense_net()
+    x, y = samples((4,))
+    kernels = [
+        ops.convert_to_tensor(model.get_layer(n).kernel) for n in ("one", "two", "out")
+    ]
+    inputs, slopes, bends = [ops.convert_to_tensor(x)], [], []
+    for name in ("one", "two"):
+        layer = model.get_layer(name)
+        h = ops.matmul(inputs[-1], layer.kernel) + layer.bias
+        slope, bend = gradients.slope_and_bend(keras.activations.tanh, h)
+        slopes.append(slope)
+        bends.append(bend)
+        inputs.append(ops.tanh(h))
+    logits = ops.matmul(inputs[-1], kernels[2]) + model.get_layer("out").bias
+    gradient = ops.softmax(logits) - ops.one_hot(y, 3)
+    hessian = numerics.cross_entropy_hessian(logits)
+    expected = hessian_of(model, x, y)
+    for place in (2, 1, 0):
+        block = array(ops.mean(numerics.dense_hessian(inputs[place], hessian), axis=0))
+        path = model.get_layer(("one", "two", "out")[place]).kernel.path
+        size = int(np.sqrt(block.size))
+        np.testing.assert_allclose(
+            block.reshape(size, size),
+            expected[path],
+            atol=1e-5 * np.abs(expected[path]).max(),
+        )
+        if place:
+            behind = ops.matmul(gradient, ops.transpose(kernels[place]))
+            hessian = numerics.dense_recursion(
+                hessian, kernels[place], slopes[place - 1], bends[place - 1], behind
+            )
+            gradient = slopes[place - 1] * behind
+
+
+def test_a_root_of_the_hessian():
+    logits = ops.convert_to_tensor(samples((5,))[0])
+    root = array(numerics.cross_entropy_root(logits))
+    whole = array(numerics.cross_entropy_hessian(logits))
+    np.testing.assert_allclose(root @ root.transpose(0, 2, 1), whole, atol=1e-6)
+    diagonal = array(numerics.cross_entropy_curvature(logits))
+    np.testing.assert_allclose(diagonal, np.einsum("bii->bi", whole), atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["recursive", "averaged"])
+def test_the_last_layer_is_exact_for_one_sample(form):
+    model = dense_net("relu")
+    x, y = samples((4,), count=1)
+    found = curvature.diagonal(model, [(x, y)], form).diagonal
+    expected = diagonal_of(model, x, y)
+    for path in ("out/kernel", "out/bias"):
+        np.testing.assert_allclose(found[path], expected[path], rtol=1e-4, atol=1e-7)
+
+
+def test_the_recursion_by_hand():
+    """Eqs. C.1.4 and C.1.5 in NumPy."""
+    model = dense_net("tanh")
+    x, y = samples((4,))
+    one, two, out = (
+        [np.asarray(v, "float64") for v in model.get_layer(n).get_weights()]
+        for n in ("one", "two", "out")
+    )
+    a = np.tanh(x @ one[0] + one[1])
+    b = np.tanh(a @ two[0] + two[1])
+    logits = b @ out[0] + out[1]
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    g, h = (p - np.eye(3)[y]) / len(x), p * (1 - p) / len(x)
+    expected = {"out/kernel": (b**2).T @ h, "out/bias": h.sum(0)}
+    for name, value, before, weights in (("two", b, a, out), ("one", a, x, two)):
+        behind = g @ weights[0].T
+        slope, bend = 1 - value**2, -2 * value * (1 - value**2)
+        h = slope**2 * (h @ (weights[0] ** 2).T) + bend * behind
+        g = slope * behind
+        expected[f"{name}/kernel"], expected[f"{name}/bias"] = (
+            (before**2).T @ h,
+            h.sum(0),
+        )
+    found = curvature.diagonal(model, [(x, y)])
+    assert found.negative == sum(int((own < 0).sum()) for own in expected.values())
+    for path, own in expected.items():
+        np.testing.assert_allclose(
+            found.diagonal[path], np.maximum(own, 0), rtol=1e-3, atol=1e-6
+        )
+
+
+def linear_map(function, shape):
+    """The matrix of a linear function of one sample."""
+    size = int(np.prod(shape))
+    rows = array(
+        function(
+            ops.convert_to_tensor(np.eye(size, dtype="float32").reshape(size, *shape))
+        )
+    )
+    return rows.reshape(size, -1)
+
+
+CONVOLUTIONS = {
+    "conv": lambda: layers.Conv2D(3, (3, 2), strides=(1, 2), use_bias=False, name="c"),
+    "same": lambda: layers.Conv2D(2, 3, padding="same", use_bias=False, name="c"),
+    "dilated": lambda: layers.Conv2D(2, 2, dilation_rate=2, use_bias=False, name="c"),
+    "depthwise": lambda: layers.DepthwiseConv2D(
+        2, depth_multiplier=2, use_bias=False, name="c"
+    ),
+}
+POOLS = {
+    "average": lambda: layers.AveragePooling2D(2),
+    "average_same": lambda: layers.AveragePooling2D(2, padding="same"),
+    "average_overlapping": lambda: layers.AveragePooling2D(3, strides=1),
+    "global": lambda: layers.GlobalAveragePooling2D(),
+    "padding": lambda: layers.ZeroPadding2D(1),
+}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("conv", CONVOLUTIONS)
+def test_convolutions_are_dense_layers_of_tied_weights(conv, pool):
+    """C.2: a convolution is the Dense of its matrix; tied weights add their curvatures."""
+    shape = (6, 8, 2)
+    inputs = keras.Input(shape)
+    layer, pooled = CONVOLUTIONS[conv](), POOLS[pool]()
+    hidden = layers.ReLU()(layer(inputs))
+    flat = layers.Flatten()(pooled(hidden))
+    model = keras.Model(inputs, layers.Dense(3, name="out")(flat))
+    x, y = samples(shape)
+    found = curvature.diagonal(model, [(x, y)]).diagonal
+
+    matrix = linear_map(layer, shape)
+    pooling = linear_map(pooled, hidden.shape[1:])
+    rows = keras.Input((int(np.prod(shape)),))
+    one = layers.Dense(matrix.shape[1], use_bias=False, activation="relu", name="one")
+    two = layers.Dense(pooling.shape[1], use_bias=False, name="two")
+    out = layers.Dense(3, name="out")
+    twin = keras.Model(rows, out(two(one(rows))))
+    one.set_weights([matrix])
+    two.set_weights([pooling])
+    out.set_weights(model.get_layer("out").get_weights())
+    expected = curvature.diagonal(twin, [(x.reshape(len(x), -1), y)]).diagonal
+
+    kernel = np.asarray(layer.kernel)
+    tied = np.zeros(kernel.size)
+    for number in range(kernel.size):  # where this weight stands in the matrix
+        place = np.zeros(kernel.size, "float32")
+        place[number] = 1
+        layer.set_weights([place.reshape(kernel.shape)])
+        tied[number] = (expected["one/kernel"] * (linear_map(layer, shape) != 0)).sum()
+    np.testing.assert_allclose(
+        found["c/kernel"].ravel(), tied, rtol=2e-3, atol=1e-4 * tied.max()
+    )
+    np.testing.assert_allclose(found["out/bias"], expected["out/bias"], rtol=1e-4)
+
+
+def block_net():
+    """Convolutions, BatchNorm, pooling, a residual sum and a concatenation."""
+    inputs = keras.Input((8, 8, 2))
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False)(inputs)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.MaxPooling2D(2)(x)
+    y = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    x = layers.Concatenate()([layers.Add()([x, y]), y])
+    x = layers.Flatten()(layers.Dropout(0.5)(x))
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        if "normalization" in variable.path:
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    return model
+
+
+def test_for_one_sample_both_forms_are_the_same():
+    x, y = samples((8, 8, 2), count=1)
+    model = block_net()
+    one, two = (
+        curvature.diagonal(model, [(x, y)], form) for form in ("recursive", "averaged")
+    )
+    for path, own in one.diagonal.items():
+        np.testing.assert_allclose(two.diagonal[path], own, rtol=1e-4, atol=1e-9)
+    assert set(one.diagonal) == {v.path for v in model.trainable_variables}
+
+
+def test_errors_of_the_forms():
+    """The general estimators come close; the recursion drops what is off the diagonal."""
+    x, y = samples((8, 8, 2), count=16)
+    model = block_net()
+    expected = diagonal_of(model, x, y)
+    errors = {
+        form: curvature.relative_error(
+            curvature.diagonal(model, [(x, y)], form, probes=60).diagonal, expected
+        )
+        for form in curvature.FORMS
+    }
+    assert errors["gauss_newton"] < 0.2 and errors["hutchinson"] < 1.5
+    assert errors["recursive"] < 0.9 and errors["averaged"] < 1.0
+    assert all(error > 1e-4 for error in errors.values())
+
+
+def test_batches_are_averaged_by_their_sizes():
+    model = dense_net("relu")
+    x, y = samples((4,), count=7)
+    whole = curvature.diagonal(model, [(x, y)]).diagonal
+    parts = curvature.diagonal(model, curvature.batches(x, y, 3)).diagonal
+    for path, own in whole.items():
+        np.testing.assert_allclose(parts[path], own, rtol=1e-4, atol=1e-8)
+
+
+def test_a_softmax_at_the_end_changes_nothing():
+    model = dense_net("relu")
+    soft = keras.Model(model.inputs, layers.Softmax()(model.outputs[0]))
+    inputs = keras.Input((4,))
+    x = inputs
+    for layer in model.layers[1:]:
+        config = layer.get_config()
+        if layer.name == "out":
+            config["activation"] = "softmax"
+        x = layers.Dense.from_config(config)(x)
+    fused = keras.Model(inputs, x)
+    fused.set_weights(model.get_weights())
+    data = [samples((4,))]
+    expected = curvature.diagonal(model, data).diagonal
+    for other in (soft, fused):
+        found = curvature.diagonal(other, data).diagonal
+        for path, own in expected.items():
+            np.testing.assert_allclose(found[path], own, rtol=1e-3, atol=1e-7)
+    with pytest.raises(ValueError, match="ends in a softmax"):
+        curvature.diagonal(soft, data, "hutchinson")
+
+
+def test_weights_that_no_sample_reaches_are_counted():
+    model = dense_net("relu")
+    x, y = samples((4,))
+    x[:, 2] = 0
+    found = curvature.diagonal(model, [(x, y)])
+    assert (found.diagonal["one/kernel"][2] == 0).all() and found.zero >= 5
+
+
+def test_it_never_holds_all_feature_maps():
+    inputs = keras.Input((4,))
+    x = inputs
+    for _ in range(36):
+        x = layers.Dense(4, activation="relu")(x)
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    sweep = curvature._Sweep(curvature.trace.read(model), False)
+    sweep.run(*map(ops.convert_to_tensor, samples((4,))))
+    assert max(sweep.held) <= 2 * 6 + 1 and len(sweep.held) >= 6
+
+
+def test_bad_input():
+    model = dense_net()
+    x, y = samples((4,))
+    with pytest.raises(ValueError, match="`form` must be one of.*'magic'"):
+        curvature.diagonal(model, [(x, y)], "magic")
+    with pytest.raises(ValueError, match="must hold a batch"):
+        curvature.diagonal(model, [])
+    inputs = keras.Input((5, 4))
+    unknown = keras.Model(inputs, layers.Dense(3, name="out")(layers.GRU(4)(inputs)))
+    data = [samples((5, 4))]
+    with pytest.raises(ValueError, match="gauss_newton or hutchinson.*GRU"):
+        curvature.diagonal(unknown, data)
+    found = curvature.diagonal(unknown, data, "gauss_newton", probes=2).diagonal
+    assert all((own >= 0).all() for own in found.values())
