@@ -191,6 +191,7 @@ class BayesNASCompression(base.Method):
         relevant = array(numerics.is_relevant(keras.ops.convert_to_tensor(gamma)))
         # Without curvature no sample reaches the group: it looks important, and is not.
         stays = relevant & (bends > 0) & (held < GONE / 2)
+        factors = _relative(factors, stays, partition)
         return np.where(
             stays, np.minimum(factors, self._config["largest_factor"]), GONE
         )

@@ -1,0 +1,285 @@
+"""LeNets on MNIST by every method that compresses them, beside the papers' rows.
+
+    python benchmarks/lenet_table.py [--rows=lenet5_bayesnas,...] [--seeds=0,1,2]
+        [--no_controls]
+
+Each row runs its flagfile once a seed, in runs/lenet_table/ROW-SEED (a run that stopped goes
+on; one that is finished is read), and beside it a control: the found architecture, fresh
+weights, trained as long without a method. Parameters are counted as the papers do, all
+weights and biases that are left; indices of picked inputs stand in a column of their own.
+Errors are those of the int8 file on all 10,000 test images; the seed to release is the one
+with the best validation accuracy. Writes benchmarks/results/lenet_table.json, row by row, and
+lenet_table.png: error against parameters, published points and ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import statistics
+import subprocess
+import sys
+
+from tfsparse import files
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+ROOT = RESULTS.parents[1]
+RUNS = ROOT / "runs" / "lenet_table"
+
+DENSE = {"lenet_300_100": 266_610, "lenet5": 431_080}
+"""Parameters of the untouched networks."""
+
+ROWS = {
+    "lenet_300_100_sparse_vd": {"error": 1.9, "times": 68},
+    "lenet5_sparse_vd": {"error": 0.8, "times": 250},
+    "lenet_300_100_bayesian_compression": {"error": 1.8, "params": 28_200},
+    "lenet5_bayesian_compression": {"error": 1.0, "params": 2_792},
+    "lenet_300_100_bayesnas": {"error": 1.54, "params": 21_572},
+    "lenet5_bayesnas": {"error": 0.9, "params": 3_300},
+}
+"""Flagfile -> what the mean over seeds has to reach: percent, and parameters at most or
+times fewer non-zeros at least."""
+
+PUBLISHED = [
+    ("lenet_300_100", "SparseVD", 1.92, round(266_200 / 68), None, "68x"),
+    ("lenet_300_100", "BC-GNJ", 1.8, 28_769, 0.06, "278-98-13"),
+    ("lenet_300_100", "BC-GHS", 1.8, 28_200, 0.06, "311-86-14"),
+    ("lenet_300_100", "BayesNAS", 1.54, 21_572, 0.04, "465-37-90"),
+    ("lenet5", "SparseVD", 0.75, round(430_500 / 280), None, "280x"),
+    ("lenet5", "BC-GNJ", 1.0, 4_118, 1.09, "8-13-88-13"),
+    ("lenet5", "BC-GHS", 1.0, 2_792, 0.57, "5-10-76-16"),
+    ("lenet5", "BayesNAS", 1.0, 3_300, 0.57, "5-10-65-25"),
+]
+"""Network, method, error in percent, parameters (non-zeros of SparseVD), MFLOP as the papers
+count them, architecture: BayesNAS, tables S4 and S5; Molchanov et al. 2017, table 1."""
+
+ALREADY = {
+    "lenet5_shrinknets": "ShrinkNets",
+    "lenet5_gsparsity": "GSparsity",
+    "lenet_300_100_shrinknets": "ShrinkNets",
+}
+"""Released models of the methods that this table does not run: one point each."""
+
+
+def net_of(name: str) -> str:
+    """The network of a row."""
+    return next(net for net in DENSE if name.startswith(net))
+
+
+def train(workdir: pathlib.Path, *arguments: str) -> dict:
+    """The report of a run in `workdir`, begun, resumed or read."""
+    if not (workdir / "report.html").exists():
+        command = [sys.executable, "-m", "tfsparse.train", *arguments]
+        found = subprocess.run(
+            [*command, f"--workdir={workdir}", "--tensorboard=false", "--resume"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if found.returncode:
+            last = (found.stderr.strip().splitlines() or ["no word"])[-1]
+            raise RuntimeError(f"{workdir.name}: {last}")
+    return files.read_json(workdir / "report.json")
+
+
+def row_of(report: dict) -> dict:
+    """What is told of a run."""
+    stages = {stage["name"]: stage for stage in report["stages"]}
+    final = stages["tflite_int8"]
+    method = report["method"]
+    history = method["fine_tune_history"] if method["fine_tune_kept"] else []
+    last = (history or method["history"])[-1]
+    return {
+        "validation_accuracy": last["val_accuracy"],
+        "error": {name: 100 * (1 - s["accuracy"]) for name, s in stages.items()},
+        "params": final["params"],
+        "nonzero": final["nonzero"],
+        "times": report["dense_cost"]["params"] / final["nonzero"],
+        "macs": final["macs"],
+        "index_bytes": final["index_bytes"],
+        "weight_bytes": final["weight_bytes"],
+        "file_bytes": final["file_bytes"],
+        "arena_bytes": stages.get("mcu", {}).get("arena_bytes"),
+        "encodings": report["encodings"],
+        "bits": method.get("bits", {}),
+        "kept": {g["name"]: g["kept"] for g in report["groups"]},
+        "cpu_seconds": sum(
+            e["cpu_seconds"] for e in method["history"] + method["fine_tune_history"]
+        ),
+    }
+
+
+def control(name: str, seed: int) -> dict:
+    """The found architecture from scratch: error of its int8 file."""
+    import keras
+
+    folder = RUNS / f"{name}-{seed}-control"
+    start = RUNS / f"{name}-{seed}-control.keras"
+    report = files.read_json(RUNS / f"{name}-{seed}" / "report.json")
+    if not start.exists():
+        keras.utils.set_random_seed(seed)
+        found = keras.saving.load_model(
+            RUNS / f"{name}-{seed}" / "model.keras", compile=False
+        )
+        with files.appears_whole(start) as temporary:
+            keras.models.clone_model(found).save(f"{temporary}.keras")
+            pathlib.Path(f"{temporary}.keras").rename(temporary)
+    config = report["config"]
+    epochs = config["epochs"] + config["fine_tune_epochs"]
+    found = train(
+        folder,
+        f"--model={start}",
+        "--method=none",
+        f"--epochs={epochs}",
+        "--fine_tune_epochs=0",
+        "--settle_learning_rate=0.002",
+        f"--augment={config['augment']}",
+        f"--batch_size={config['batch_size']}",
+        f"--seed={seed}",
+        "--formats=keras,tflite_int8",
+    )
+    own = row_of(found)
+    return {key: own[key] for key in ("error", "params", "validation_accuracy")}
+
+
+def summary(name: str, runs: list[dict]) -> dict:
+    """Means and spreads over the seeds, and whether they reach what the row asks for."""
+
+    def over(values) -> dict:
+        values = list(values)
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        return {"mean": statistics.mean(values), "spread": spread}
+
+    told = {
+        "seeds": len(runs),
+        "error": over(r["error"]["tflite_int8"] for r in runs),
+        "error_float": over(r["error"]["finetuned"] for r in runs),
+        **{key: over(r[key] for r in runs) for key in ("params", "nonzero", "times")},
+        "released_seed": max(runs, key=lambda r: r["validation_accuracy"])["seed"],
+    }
+    controls = [r["control"] for r in runs if r.get("control")]
+    if controls:
+        told["control_error"] = over(c["error"]["tflite_int8"] for c in controls)
+    wanted = ROWS[name]
+    small = (
+        told["params"]["mean"] <= wanted["params"]
+        if "params" in wanted
+        else told["times"]["mean"] >= wanted["times"]
+    )
+    exact = max(told["error"]["mean"], told["error_float"]["mean"]) <= wanted["error"]
+    return {**told, "asked": wanted, "reached": bool(small and exact)}
+
+
+def already() -> list[dict]:
+    """Points of the models that were released before."""
+    found = []
+    for name, method in ALREADY.items():
+        path = ROOT / "models" / name / "report.json"
+        if path.exists():
+            report = files.read_json(path)
+            last = next(s for s in report["stages"] if s["name"] == "tflite_int8")
+            found.append(
+                {
+                    "net": net_of(name),
+                    "method": method,
+                    "error": 100 * (1 - last["accuracy"]),
+                    "params": last["params"],
+                }
+            )
+    return found
+
+
+def draw(document: dict) -> None:
+    """Error against parameters that are left, one panel a network."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axes, net in zip(panels, DENSE, strict=True):
+        points = [
+            (r["params"], r["error"], r["method"], "published")
+            for r in document["published"]
+            if r["net"] == net
+        ]
+        points += [
+            (r["params"], r["error"], r["method"], "ours")
+            for r in document["already"]
+            if r["net"] == net
+        ]
+        for name, own in document["rows"].items():
+            if net_of(name) == net:
+                told = own["summary"]
+                size = told["nonzero" if "times" in ROWS[name] else "params"]
+                label = name.removeprefix(f"{net}_")
+                points.append((size["mean"], told["error"]["mean"], label, "ours"))
+                axes.errorbar(
+                    size["mean"], told["error"]["mean"], told["error"]["spread"],
+                    size["spread"], color="#d9730d", capsize=2, linewidth=1,
+                )  # fmt: skip
+        for kind, color, mark in (
+            ("published", "#8a94a0", "o"),
+            ("ours", "#d9730d", "D"),
+        ):
+            own = [p for p in points if p[3] == kind]
+            axes.scatter(
+                [p[0] for p in own], [p[1] for p in own], color=color, marker=mark,
+                s=30, label=kind, zorder=3,
+            )  # fmt: skip
+            for number, (size, error, label, _) in enumerate(sorted(own)):
+                up = (number + (kind == "ours")) % 2
+                axes.annotate(
+                    label.replace("_", " "), (size, error), fontsize=7, color=color,
+                    xytext=(0, 7 if up else -13), textcoords="offset points", ha="center",
+                )  # fmt: skip
+        axes.set_xscale("log")
+        axes.margins(0.18)
+        axes.set_title(
+            net.replace("_", "-"), loc="left", fontsize=11, fontweight="bold"
+        )
+        axes.set_xlabel("parameters left (SparseVD: not zero)")
+        axes.set_ylabel("test error, percent")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=8)
+    figure.savefig(RESULTS / "lenet_table.png", dpi=150)
+
+
+def main() -> int:
+    """The program."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--no_controls", action="store_true")
+    options = parser.parse_args()
+    path = RESULTS / "lenet_table.json"
+    document = files.read_json(path) if path.exists() else {"rows": {}}
+    keys = ("net", "method", "error", "params", "mflop", "architecture")
+    document["published"] = [dict(zip(keys, r, strict=True)) for r in PUBLISHED]
+    for seed in map(int, options.seeds.split(",")):
+        for name in options.rows.split(","):
+            flagfile = ROOT / "configs" / f"{name}.flags"
+            report = train(
+                RUNS / f"{name}-{seed}", f"--flagfile={flagfile}", f"--seed={seed}"
+            )
+            own = {"seed": seed, **row_of(report)}
+            if not options.no_controls:
+                own["control"] = control(name, seed)
+            held = document["rows"].setdefault(name, {"runs": []})
+            runs = [r for r in held["runs"] if r["seed"] != seed] + [own]
+            held["runs"] = sorted(runs, key=lambda r: r["seed"])
+            held["summary"] = summary(name, held["runs"])
+            document["already"] = already()
+            files.write_json(path, document)
+            told = held["summary"]
+            print(
+                f"{name} seed {seed}: {own['error']['tflite_int8']:.2f} %, "
+                f"{own['params']:,} parameters, {own['nonzero']:,} not zero; mean "
+                f"{told['error']['mean']:.2f} %",
+                flush=True,
+            )
+            draw(document)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,315 @@
+"""Ten shapes by hand, the overlapping proximal step, and Algorithm 3 on real digits."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import tfsparse
+from tfsparse import curvature, records, shrinking
+from tfsparse.methods import BayesNASCompression, evidence_shapes, partitions
+from tfsparse.methods.gsparsity import optimizer_of
+from tfsparse.optimizers import GONE, OverlappingProxSGD
+
+
+def array(x):
+    return ops.convert_to_numpy(x)
+
+
+def net():
+    image = keras.Input((6, 5, 2))
+    x = layers.Conv2D(3, (2, 3), activation="relu", name="a")(image)
+    x = layers.Dense(4, activation="relu", name="b")(layers.Flatten()(x))
+    return keras.Model(image, layers.Dense(2, name="out")(x))
+
+
+def levels_of(shape, dense="filter"):
+    model = net()
+    shapes = {"*": (shape,)}, {"*": (dense,)}
+    return evidence_shapes.levels(model, *shapes, ["a/kernel", "b/kernel"], ["out/*"])
+
+
+CONV = {  # figure S5 (a) to (j) for a kernel of 2 x 3, 2 inputs, 3 filters
+    "shape": (1, 12, 3),
+    "row": (1, 4, 9),
+    "column": (1, 6, 6),
+    "row_column": (6, 2, 12),
+    "channel": (1, 2, 18),
+    "stack_shape": (1, 6, 6),
+    "stack_row": (1, 2, 18),
+    "stack_column": (1, 3, 12),
+    "stack_row_column": (6, 1, 24),
+    "filter": (1, 3, 12),
+}
+
+
+@pytest.mark.parametrize("shape", evidence_shapes.SHAPES)
+def test_shapes_of_a_convolution(shape):
+    """Partitions, groups in each, weights in each group."""
+    found = levels_of(shape)
+    count, groups, size = CONV[shape]
+    own = [p.labels["a/kernel"] for p in found if "a/kernel" in p.labels]
+    assert len(own) == count
+    for labels in own:
+        whole = np.broadcast_to(labels, (2, 3, 2, 3))
+        used, counts = np.unique(whole[whole >= 0], return_counts=True)
+        assert len(used) == groups and set(counts) == {size}
+    if shape == "row_column":  # the cross of row 1 and column 2, channel by channel
+        cross = np.broadcast_to(own[1 * 3 + 2], (2, 3, 2, 3))
+        expected = np.array([[0, 0, 1], [1, 1, 1]], bool)
+        np.testing.assert_array_equal((cross >= 0)[:, :, 0, 0], expected)
+        assert cross[1, 0, 0, 0] != cross[1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("shape", evidence_shapes.SHAPES)
+def test_shapes_of_a_dense(shape):
+    """A row is all of one input, a column all of one output."""
+    found = levels_of("filter", shape)
+    shapes = [p.labels["b/kernel"].shape for p in found if "b/kernel" in p.labels]
+    rows, columns, whole = [(45, 1)], [(1, 4)], [(1, 1)]
+    expected = {
+        "shape": rows, "row": rows, "channel": rows, "stack_row": rows,
+        "column": columns, "filter": columns, "stack_column": columns,
+        "row_column": rows + columns, "stack_row_column": rows + columns,
+    }  # fmt: skip
+    # All of a Dense in one group would take its outputs along: refused with them.
+    assert shapes == expected.get(shape, whole)
+
+
+def test_combined_shapes_overlap_and_outputs_stay():
+    model = net()
+    found = evidence_shapes.levels(
+        model, {"*": ("shape", "filter")}, {"*": ("row", "column")}, ["a/kernel", "b/kernel"]
+    )
+    assert [sorted(p.labels) for p in found] == [
+        ["a/kernel", "b/kernel", "out/kernel"], ["a/kernel", "b/kernel"],
+    ]  # fmt: skip
+    assert [p.groups for p in found] == [12 + 45 + 4, 3 + 4]
+    assert set(found[1].followers) == {"a/bias", "b/bias"}
+    np.testing.assert_array_equal(found[1].followers["b/bias"], [3, 4, 5, 6])
+    named = evidence_shapes.parse("shape+filter,a=channel", "conv_shapes")
+    assert named == {"*": ("shape", "filter"), "a": ("channel",)}
+    one, *_ = evidence_shapes.levels(model, named, {}, ["a/kernel"])
+    assert one.groups == 2
+
+
+@pytest.mark.parametrize("text", ["diagonal", "conv1=shape+", "a=b=filter+x"])
+def test_unknown_shapes(text):
+    with pytest.raises(ValueError, match="`dense_shapes` must join shapes among"):
+        evidence_shapes.parse(text, "dense_shapes")
+
+
+# The optimizer --------------------------------------------------------------------
+
+
+def two_ways(model):
+    return [partitions.by_shape(model, shape) for shape in ("row", "filter")]
+
+
+def flat_net(inputs=5, outputs=4):
+    x = keras.Input((inputs,))
+    return keras.Model(x, layers.Dense(outputs, use_bias=False, name="d")(x))
+
+
+def test_a_step_is_the_limit_of_dykstra():
+    """prox of mu (rows + columns), in NumPy to the limit."""
+    model = flat_net()
+    optimizer = OverlappingProxSGD(
+        two_ways(model), mu=0.6, learning_rate=0.5, rho=1.0, sweeps=60
+    )
+    optimizer.build(model.trainable_variables)
+    factors = np.array([0.5, 1, 1, 1, 2.0])
+    optimizer.reweigh(0, factors)
+    rng = np.random.default_rng(0)
+    w, g = rng.normal(size=(2, 5, 4))
+    model.layers[-1].kernel.assign(w)
+    optimizer.apply([ops.cast(g, "float32")], model.trainable_variables)
+
+    def shrink(x, step, axis):
+        norm = np.linalg.norm(x, axis=axis, keepdims=True)
+        return np.maximum(0, 1 - step / norm) * x
+
+    x, p, q = w - g, np.zeros_like(w), np.zeros_like(w)
+    for _ in range(2000):
+        y = shrink(x + p, 0.6 * factors[:, None], 1)
+        p += x - y
+        x = shrink(y + q, 0.6, 0)
+        q += y - x
+    expected = w + 0.5 * (x - w)
+    np.testing.assert_allclose(array(model.layers[-1].kernel), expected, atol=1e-5)
+
+
+def test_what_is_gone_stays_gone_and_nothing_is_traced_again():
+    model = flat_net()
+    model.compile(OverlappingProxSGD(two_ways(model), mu=1e-3, rho=0.5), "mse")
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 5)).astype("float32"), rng.normal(size=(64, 4))
+    traces = []
+    optimizer = model.optimizer
+    moved = optimizer._moved
+    optimizer._moved = lambda *args: traces.append(1) or moved(*args)
+    model.fit(x, y, verbose=0)
+    traced = len(traces)
+    optimizer.reweigh(0, np.array([1, GONE, 1, 1, 1]))
+    optimizer.reweigh(1, np.array([1, 1, 1, GONE]))
+    optimizer.prune()
+    optimizer.mu.assign(0.0)
+    model.fit(x, y, epochs=3, verbose=0)
+    kernel = array(model.layers[-1].kernel)
+    assert not kernel[1].any() and not kernel[:, 3].any()
+    assert np.count_nonzero(kernel) == 4 * 3
+    assert len(traces) == traced
+    assert optimizer.gone().sum() == 2 and optimizer.dead().sum() == 2
+
+
+def test_a_saved_optimizer_goes_on(tmp_path):
+    model = flat_net()
+    model.compile(OverlappingProxSGD(two_ways(model), mu=1e-3, sweeps=3), "mse")
+    x, y = np.ones((8, 5), "float32"), np.ones((8, 4))
+    model.fit(x, y, verbose=0)
+    model.optimizer.reweigh(0, np.array([1, GONE, 3, 1, 1]))
+    model.optimizer.prune()
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_array_equal(again.optimizer.gone(), model.optimizer.gone())
+    for one in (model, again):
+        one.fit(x, y, epochs=2, verbose=0)
+    np.testing.assert_array_equal(
+        array(again.layers[-1].kernel), array(model.layers[-1].kernel)
+    )
+
+
+def test_refused_factors_and_partitions():
+    model = flat_net()
+    with pytest.raises(ValueError, match="`partitions` must hold a partition"):
+        OverlappingProxSGD([])
+    optimizer = OverlappingProxSGD(two_ways(model))
+    optimizer.build(model.trainable_variables)
+    for factors in (np.ones(4), -np.ones(5), np.full(5, np.nan)):
+        with pytest.raises(ValueError, match="`factors` must be 5 numbers >= 0"):
+            optimizer.reweigh(0, factors)
+
+
+# The method -----------------------------------------------------------------------
+
+
+def prepared(**arguments):
+    model = net()
+    method = BayesNASCompression(**arguments)
+    groups = tfsparse.find_groups(model, method.kinds)
+    copy = method.prepare(model, groups)
+    copy.compile(method.optimizer(copy, groups), "mse")
+    copy.optimizer.build(copy.trainable_variables)
+    return method, copy
+
+
+def test_an_update_by_hand():
+    """gamma, alpha, omega and the entropy criterion, eqs. B.0.2 to B.0.5."""
+    method, model = prepared(loop_epochs=2)
+    rng = np.random.default_rng(0)
+    bends = {v.path: rng.uniform(0, 2, v.shape) for v in model.trainable_variables}
+    bends["b/kernel"][7] = 0.0  # an input that no sample reaches
+    kernel = array(model.get_layer("b").kernel).copy()
+    kernel[3] *= 1e-3  # a row of little use
+    model.get_layer("b").kernel.assign(kernel)
+    found = curvature.Curvature(bends, 5, 4)
+    tools = records.Tools(lambda model, form: found)
+    assert method.end_epoch(model, 0, tools) is None
+    told = method.end_epoch(model, 1, tools)
+    assert told["negative_curvature"] == 5 and told["zero_curvature"] == 4
+
+    norms = np.linalg.norm(kernel, axis=1)
+    gamma = norms / 1.0
+    alpha = bends["b/kernel"] / (1 + gamma[:, None] * bends["b/kernel"])
+    omega = np.sqrt(alpha.sum(1))
+    stays = (0.5 * np.log(2 * np.pi * np.e * gamma) > 0) & (omega > 0)
+    assert not stays[3] and not stays[7] and stays.sum() > 25
+    labels = optimizer_of(model).partitions[0].labels["b/kernel"][:, 0]
+    received = array(optimizer_of(model).factors[0])[labels]
+    np.testing.assert_array_equal(received >= GONE, ~stays)
+    expected = omega / omega[stays].mean()
+    np.testing.assert_allclose(received[stays], expected[stays], rtol=1e-4)
+    after = array(model.get_layer("b").kernel)
+    assert not after[~stays].any() and after[stays].any(axis=1).all()
+    # The next loop starts from these factors, and the pruned stay pruned.
+    method.end_epoch(model, 3, tools)
+    assert (array(optimizer_of(model).factors[0])[labels] >= GONE)[~stays].all()
+
+
+def test_factors_have_a_bound():
+    method, model = prepared(loop_epochs=1, largest_factor=1.2)
+    bends = {v.path: np.ones(v.shape) for v in model.trainable_variables}
+    bends["b/kernel"][4] = 1e9
+    method.end_epoch(model, 0, records.Tools(lambda *_: curvature.Curvature(bends, 0, 0)))
+    factors = np.concatenate([array(f) for f in optimizer_of(model).factors])
+    assert factors[factors < GONE].max() == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"curvature": "exact"}, "`curvature` must be one of.*exact"),
+        ({"loop_epochs": 0}, "`loop_epochs` must be at least 1"),
+        ({"largest_factor": -1}, "`largest_factor` must be a number >= 0"),
+        ({"threshold": float("nan")}, "`threshold` must be a number >= 0"),
+        ({"conv_shapes": "cube"}, "`conv_shapes` must join shapes"),
+        ({"strength": -1}, "`mu` must be a number >= 0"),
+        ({"eps": 2}, r"`learning_rate` must be in \(0, 1\]"),
+    ],
+)
+def test_refused_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BayesNASCompression(**arguments)
+
+
+def digit_net():
+    image = keras.Input((8, 8, 1))
+    x = layers.Conv2D(12, 3, activation="relu", name="conv")(image)
+    x = layers.Flatten()(layers.MaxPooling2D(2)(x))
+    x = layers.Dense(32, activation="relu", name="fc")(x)
+    model = keras.Model(image, layers.Dense(10, name="out")(x))
+    model.compile(
+        "adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )  # fmt: skip
+    return model
+
+
+@pytest.mark.parametrize("form", ["recursive", "hutchinson"])
+def test_algorithm_3_from_training_to_a_small_model(form, digits):
+    (x, y), (x_test, y_test) = digits
+    method = BayesNASCompression(1.2e-2, loop_epochs=3, curvature=form)
+    result = tfsparse.fit_shrinking(
+        digit_net(), method, x, y, epochs=14, shrink_epochs=9, batch_size=50
+    )
+    left = tfsparse.measure(result.model)
+    assert left.params < 0.5 * tfsparse.measure(digit_net()).params
+    live = [sum(entry["live"].values()) for entry in result.history]
+    assert live[-1] < 0.7 * live[0]
+    assert live == sorted(live, reverse=True)  # what is pruned stays pruned
+    _, accuracy = result.model.evaluate(x_test, y_test, verbose=0)
+    assert accuracy > 0.85
+
+
+def test_finishing_changes_nothing_but_the_dead(digits):
+    (x, y), _ = digits
+    model = digit_net()
+    method = BayesNASCompression(8e-3, loop_epochs=3)
+    groups = tfsparse.find_groups(model, method.kinds)
+    sparse = method.prepare(model, groups)
+    sparse.compile(
+        method.optimizer(sparse, groups),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    sparse.fit(x, y, epochs=3, batch_size=50, verbose=0)
+    data = curvature.batches(x, y)
+    tools = records.Tools(lambda model, form: curvature.diagonal(model, data, form))
+    told = method.end_epoch(sparse, 2, tools)
+    assert 0 < told["pruned"] < told["groups"]
+    small, _ = shrinking.finish(sparse, method)
+    np.testing.assert_allclose(
+        array(small(x[:50])), array(sparse(x[:50])), rtol=1e-4, atol=1e-4
+    )
+    assert tfsparse.measure(small).params < tfsparse.measure(model).params
