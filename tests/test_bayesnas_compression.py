@@ -25,10 +25,14 @@ def net():
     return keras.Model(image, layers.Dense(2, name="out")(x))
 
 
+def written(model):
+    return evidence_shapes.carriers(model, tfsparse.find_groups(model))
+
+
 def levels_of(shape, dense="filter"):
     model = net()
     shapes = {"*": (shape,)}, {"*": (dense,)}
-    return evidence_shapes.levels(model, *shapes, ["a/kernel", "b/kernel"], ["out/*"])
+    return evidence_shapes.levels(model, *shapes, written(model), ["out/*"])
 
 
 CONV = {  # figure S5 (a) to (j) for a kernel of 2 x 3, 2 inputs, 3 filters
@@ -81,7 +85,10 @@ def test_shapes_of_a_dense(shape):
 def test_combined_shapes_overlap_and_outputs_stay():
     model = net()
     found = evidence_shapes.levels(
-        model, {"*": ("shape", "filter")}, {"*": ("row", "column")}, ["a/kernel", "b/kernel"]
+        model,
+        {"*": ("shape", "filter")},
+        {"*": ("row", "column")},
+        written(model),
     )
     assert [sorted(p.labels) for p in found] == [
         ["a/kernel", "b/kernel", "out/kernel"], ["a/kernel", "b/kernel"],
@@ -91,8 +98,25 @@ def test_combined_shapes_overlap_and_outputs_stay():
     np.testing.assert_array_equal(found[1].followers["b/bias"], [3, 4, 5, 6])
     named = evidence_shapes.parse("shape+filter,a=channel", "conv_shapes")
     assert named == {"*": ("shape", "filter"), "a": ("channel",)}
-    one, *_ = evidence_shapes.levels(model, named, {}, ["a/kernel"])
+    one, *_ = evidence_shapes.levels(model, named, {}, written(model))
     assert one.groups == 2
+
+
+def test_a_dead_filter_takes_its_batch_norm_along_unless_others_write_its_units():
+    image = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="a")(image)
+    x = layers.ReLU()(layers.BatchNormalization(name="n")(x))
+    y = layers.Conv2D(4, 3, padding="same", name="b")(x)
+    z = layers.Conv2D(4, 1, name="c")(x)
+    x = layers.Flatten()(layers.Add()([y, z]))
+    model = keras.Model(image, layers.Dense(2, name="out")(x))
+    found = written(model)
+    assert sorted(found) == ["a/kernel", "b/kernel", "c/kernel"]
+    assert [path for path, _ in found["a/kernel"]] == ["n/gamma", "n/beta"]
+    assert found["b/kernel"] == found["c/kernel"] == []
+    (level,) = evidence_shapes.levels(model, {"*": ("filter",)}, {}, found)
+    np.testing.assert_array_equal(level.followers["n/beta"], [0, 1, 2, 3])
+    assert set(level.followers) == {"n/gamma", "n/beta"}
 
 
 @pytest.mark.parametrize("text", ["diagonal", "conv1=shape+", "a=b=filter+x"])
@@ -242,7 +266,9 @@ def test_factors_have_a_bound():
     method, model = prepared(loop_epochs=1, largest_factor=1.2)
     bends = {v.path: np.ones(v.shape) for v in model.trainable_variables}
     bends["b/kernel"][4] = 1e9
-    method.end_epoch(model, 0, records.Tools(lambda *_: curvature.Curvature(bends, 0, 0)))
+    method.end_epoch(
+        model, 0, records.Tools(lambda *_: curvature.Curvature(bends, 0, 0))
+    )
     factors = np.concatenate([array(f) for f in optimizer_of(model).factors])
     assert factors[factors < GONE].max() == pytest.approx(1.2)
 

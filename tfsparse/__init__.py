@@ -9,9 +9,12 @@ from __future__ import annotations
 import importlib
 
 _HOMES = {
+    "BayesNASCompression": "tfsparse.methods",
+    "BayesianCompression": "tfsparse.methods",
     "GSparsity": "tfsparse.methods",
     "ProxSGD": "tfsparse.optimizers",
     "ShrinkNets": "tfsparse.methods",
+    "SparseVD": "tfsparse.methods",
     "dead_units": "tfsparse.deploy",
     "export": "tfsparse.deploy",
     "find_groups": "tfsparse.graph",
@@ -26,9 +29,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "BayesNASCompression",
+    "BayesianCompression",
     "GSparsity",
     "ProxSGD",
     "ShrinkNets",
+    "SparseVD",
     "dead_units",
     "export",
     "find_groups",

@@ -124,18 +124,10 @@ class BayesNASCompression(base.Method):
         Raises:
             ValueError: Nothing can be penalised.
         """
-        written = {
-            member.path
-            for group in groups
-            if group.kind == "unit" and not group.frozen
-            for member in group.members
-            if member.role == records.PRODUCER
-        }
+        written = evidence_shapes.carriers(model, groups)
         ignore = [p for p in self._config["ignore"].split(",") if p]
         shapes = self._shapes["conv_shapes"], self._shapes["dense_shapes"]
-        return self._optimizer(
-            evidence_shapes.levels(model, *shapes, sorted(written), ignore)
-        )
+        return self._optimizer(evidence_shapes.levels(model, *shapes, written, ignore))
 
     def set_strength(self, model, value: float) -> None:
         optimizer_of(model).mu.assign(value)

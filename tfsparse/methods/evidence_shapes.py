@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def levels(
     model,
     convolutions: dict[str, tuple[str, ...]],
     dense: dict[str, tuple[str, ...]],
-    written: Sequence[str],
+    written: Mapping[str, Sequence[tuple[str, np.ndarray]]],
     ignore: Sequence[str] = (),
 ) -> list[records.Partition]:
     """Partitions that together hold every group of every kernel's shapes.
@@ -82,19 +82,20 @@ def levels(
     Args:
         model: A built model.
         convolutions, dense: Pattern of layer names -> shapes, see `parse`.
-        written: Paths of kernels whose outputs may die; the others (a model's logits)
-            get no group that holds all of an output.
+        written: Path of a kernel whose outputs may die -> what carries them, see
+            `carriers`; others (a model's logits) get no group that holds all of an output.
         ignore: Patterns of variable paths without a penalty.
 
     Returns:
-        A list; within each partition nothing overlaps, and what dies with all that
-        writes an output takes its bias along.
+        A list; within each partition nothing overlaps, and all that writes an output
+        takes along what carries it when it dies.
 
     Raises:
         ValueError: No kernel has a group.
 
     Example:
-        >>> two = levels(net, {"*": ("shape", "filter")}, {"*": ("row", "column")}, paths)
+        >>> conv, dense = {"*": ("shape", "filter")}, {"*": ("row", "column")}
+        >>> two = levels(net, conv, dense, carriers(net, tfsparse.find_groups(net)))
         >>> [p.groups for p in two]
         [1339, 580]
     """
@@ -119,8 +120,42 @@ def levels(
             "`conv_shapes` and `dense_shapes` must give a kernel of the model groups. "
             f"Received: {convolutions} and {dense}, which give none."
         )
-    biases = {v.path for v in model.trainable_variables if v.name == "bias"}
-    return [_joined(level, biases) for level in layered]
+    return [_joined(level, written) for level in layered]
+
+
+def carriers(model, groups) -> dict[str, list[tuple[str, np.ndarray]]]:
+    """What goes with the outputs of each kernel that alone writes a group of units.
+
+    Args:
+        model: A built model.
+        groups: From `find_groups(model)`.
+
+    Returns:
+        For each kernel that writes units which may die, `(path, outputs)` of each vector
+        on their way (bias, BatchNorm's two): the kernel's output that each of its
+        entries goes with, -1 for none. None where several kernels write the units.
+    """
+    trained = {v.path: v for v in model.trainable_variables}
+    found: dict[str, list[tuple[str, np.ndarray]]] = {}
+    for group in groups:
+        if group.kind != "unit" or group.frozen:
+            continue
+        writers = [m for m in group.members if m.role == records.PRODUCER]
+        for writer in writers:
+            held = found.setdefault(writer.path, [])
+            if len(writers) > 1 or isinstance(writer.axis, tuple):
+                continue
+            output = np.full(group.size, -1, "int32")
+            output[writer.units] = writer.indices
+            for member in group.members:
+                vector = trained.get(member.path)
+                if member.role != records.CARRIER or vector is None:
+                    continue
+                if len(vector.shape) == 1:
+                    own = np.full(vector.shape[0], -1, "int32")
+                    own[member.indices] = output[member.units]
+                    held.append((member.path, own))
+    return found
 
 
 def _labels(shape: tuple[int, ...], name: str) -> list[np.ndarray]:
@@ -155,13 +190,15 @@ def _spans_an_output(labels: np.ndarray, shape) -> bool:
     )
 
 
-def _joined(level, biases) -> records.Partition:
+def _joined(level, written) -> records.Partition:
     """One partition of several kernels, their labels one behind the other."""
     labels, followers, start = {}, {}, 0
     for path, own in level:
         labels[path] = np.where(own >= 0, own + start, -1).astype("int32")
-        bias = f"{path.rpartition('/')[0]}/bias"
-        if own.size == own.shape[-1] and own.size > 1 and bias in biases:
-            followers[bias] = labels[path].reshape(-1)
+        if own.size == own.shape[-1] and own.size > 1:
+            for vector, outputs in written.get(path, ()):
+                joined = np.where(outputs >= 0, outputs + start, -1)
+                held = followers.get(vector, -1)
+                followers[vector] = np.where(joined >= 0, joined, held).astype("int32")
         start += int(own.max()) + 1
     return records.Partition(labels, followers=followers)

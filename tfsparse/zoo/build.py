@@ -18,6 +18,7 @@ MODELS = {
     "mlp": lenet.mlp,
     "vgg16": vgg.vgg16,
     "resnet8": resnet.resnet8,
+    "resnet18": resnet.resnet18,
     "resnet50": resnet.resnet50,
     "ds_cnn": ds_cnn.ds_cnn,
     "cells": cells.cells,

@@ -1,4 +1,4 @@
-"""Residual networks: ResNet-8 of MLPerf Tiny, ResNet-50 for images of 224 x 224."""
+"""Residual networks: ResNet-8 of MLPerf Tiny, ResNet-18 for small images, ResNet-50."""
 
 from __future__ import annotations
 
@@ -20,6 +20,21 @@ def conv_bn(x, filters: int, kernel, strides: int, name: str):
     return layers.BatchNormalization(momentum=BN_MOMENTUM, name=f"{name}_bn")(x)
 
 
+def basic_block(x, filters: int, strides: int, name: str, skip: bool, norm: bool):
+    """Two 3 x 3 convolutions beside a skip: a 1 x 1 convolution, or nothing."""
+    y = conv_bn(x, filters, 3, strides, f"{name}_conv1")
+    y = layers.ReLU(name=f"{name}_relu1")(y)
+    y = conv_bn(y, filters, 3, 1, f"{name}_conv2")
+    if skip and norm:
+        x = conv_bn(x, filters, 1, strides, f"{name}_skip")
+    elif skip:
+        x = layers.Conv2D(
+            filters, 1, strides=strides, padding="same", name=f"{name}_skip"
+        )(x)
+    x = layers.Add(name=f"{name}_add")([x, y])
+    return layers.ReLU(name=f"{name}_relu2")(x)
+
+
 def resnet8(inputs, outputs: int, width):
     """ResNet-8: three residual stages of 16, 32 and 64 filters.
 
@@ -29,15 +44,24 @@ def resnet8(inputs, outputs: int, width):
     x = layers.ReLU(name="stem_relu")(x)
     for stage, filters in enumerate((16, 32, 64), 1):
         strides = 1 if stage == 1 else 2
-        y = conv_bn(x, width(filters), 3, strides, f"stage{stage}_conv1")
-        y = layers.ReLU(name=f"stage{stage}_relu1")(y)
-        y = conv_bn(y, width(filters), 3, 1, f"stage{stage}_conv2")
-        if stage > 1:
-            x = layers.Conv2D(
-                width(filters), 1, strides=2, padding="same", name=f"stage{stage}_skip"
-            )(x)
-        x = layers.Add(name=f"stage{stage}_add")([x, y])
-        x = layers.ReLU(name=f"stage{stage}_relu2")(x)
+        x = basic_block(x, width(filters), strides, f"stage{stage}", stage > 1, False)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return layers.Dense(outputs, name="logits")(x)
+
+
+def resnet18(inputs, outputs: int, width):
+    """ResNet-18 for images of 32 x 32: a 3 x 3 stem without pooling, four stages of two.
+
+    Reference: arXiv 1512.03385, table 1, its stem as of its section 4.2; BayesNAS, table
+    S6, compresses it.
+    """
+    x = conv_bn(inputs, width(64), 3, 1, "stem")
+    x = layers.ReLU(name="stem_relu")(x)
+    for stage, filters in enumerate((64, 128, 256, 512), 1):
+        for block in (1, 2):
+            smaller = stage > 1 and block == 1
+            name = f"stage{stage}_block{block}"
+            x = basic_block(x, width(filters), 1 + smaller, name, smaller, True)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return layers.Dense(outputs, name="logits")(x)
 
