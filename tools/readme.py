@@ -143,6 +143,25 @@ def benchmark_lines() -> list[str]:
             f"{against['epochs']} epochs, best rate of four: {'; '.join(parts)} "
             f"([plot]({RESULTS}/proximal_against_subgradient.png))."
         )
+    bayesian = _read("bayesian_cost.json")
+    if bayesian:
+        parts = [f"{r['layer']} {r['ratio']:.2f}" for r in bayesian["rows"]]
+        lines.append(
+            "- A training step of a Bayesian layer beside one of the plain layer, times as "
+            f"long (median): {', '.join(parts)}."
+        )
+    bends = _read("curvature.json")
+    if bends:
+        parts = [
+            f"{r['net']}: "
+            + ", ".join(f"{k} {e:.2f} in {t:.1f} x the time of a gradient" for k, e, t in zip(
+                r["error"], r["error"].values(), r["times"].values(), strict=True))
+            for r in bends["rows"]
+        ]  # fmt: skip
+        lines.append(
+            "- Diagonal Hessians against automatic differentiation, relative error: "
+            f"{'; '.join(parts)}."
+        )
     mutations = _read("mutations.json")
     if mutations:
         left = sum(row["survived"] for row in mutations["rows"])
@@ -232,6 +251,52 @@ def gsparsity_tables() -> list[str]:
     return [*lines, ""] if lines else []
 
 
+def lenet_tables() -> list[str]:
+    """LeNets by the Bayesian methods, beside the papers' rows."""
+    table = _read("lenet_table.json")
+    if not table or not table["rows"]:
+        return []
+    lines = [
+        "LeNets on MNIST by the Bayesian methods, beside what was published. Mean and spread "
+        "over seeds; error of the int8 file on all 10,000 test images; parameters are weights "
+        "and biases that are left, non-zeros among them; indices of picked inputs apart; "
+        "control: the same architecture trained from scratch "
+        f"([plot]({RESULTS}/lenet_table.png)).",
+        "",
+        "| | seeds | error, % | parameters | non-zeros | times fewer | MACs | indices, B "
+        "| file, B | control, % |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in table["published"]:
+        lines.append(
+            f"| {r['net']}, {r['method']}, published, {r['architecture']} | | {r['error']:.2f} "
+            f"| {r['params']:,} | | | {_mega(r['mflop'])} | | | |"
+        )
+    for name, held in table["rows"].items():
+        s, runs = held["summary"], held["runs"]
+        control = s.get("control_error")
+
+        def mean(key, runs=runs) -> str:
+            return f"{sum(r[key] for r in runs) / len(runs):,.0f}"
+
+        lines.append(
+            f"| {name} | {s['seeds']} | {s['error']['mean']:.2f} ± {s['error']['spread']:.2f} "
+            f"| {s['params']['mean']:,.0f} ± {s['params']['spread']:,.0f} "
+            f"| {s['nonzero']['mean']:,.0f} | {s['times']['mean']:.1f} | {mean('macs')} "
+            f"| {mean('index_bytes')} | {mean('file_bytes')} "
+            f"| {_plain(control)} |"
+        )
+    return [*lines, ""]
+
+
+def _mega(mflop) -> str:
+    return "" if mflop is None else f"{mflop:g} MFLOP"
+
+
+def _plain(told) -> str:
+    return "" if told is None else f"{told['mean']:.2f} ± {told['spread']:.2f}"
+
+
 def zoo_table() -> list[str]:
     """One row a builder of keras.applications."""
     zoo = _read("strip_zoo.json")
@@ -275,7 +340,15 @@ def main() -> int:
     first, rest = rest.split("\n", 1)
     _, tail = rest.split(END, 1)
     body = "\n".join(
-        [*models_table(), "", *benchmark_lines(), "", *gsparsity_tables(), *zoo_table()]
+        [
+            *models_table(),
+            "",
+            *benchmark_lines(),
+            "",
+            *lenet_tables(),
+            *gsparsity_tables(),
+            *zoo_table(),
+        ]
     )
     files.write_text("README.md", f"{head}{START}{first}\n{body}\n{END}{tail}")
     return 0

@@ -1,0 +1,102 @@
+"""What a training step of a Bayesian layer costs beside one of the plain layer.
+
+    python benchmarks/bayesian_cost.py [--rounds=40]
+
+One network a layer class: the layer alone, under a mean of squares, with Adam. Plain and
+Bayesian steps alternate in short rounds; the ratio is the median over rounds. Writes
+benchmarks/results/bayesian_cost.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import statistics
+import sys
+import time
+
+import keras
+import numpy as np
+from keras import layers
+
+from tfsparse import files
+from tfsparse.methods import BayesianCompression, SparseVD, base
+from tfsparse.outcome import environment
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+BATCH, STEPS = 128, 20
+
+LAYERS = {
+    "Dense": ((784,), lambda: layers.Dense(300, name="layer")),
+    "Conv1D": ((64, 32), lambda: layers.Conv1D(64, 5, name="layer")),
+    "Conv2D": ((12, 12, 20), lambda: layers.Conv2D(50, 5, name="layer")),
+    "DepthwiseConv2D": ((12, 12, 64), lambda: layers.DepthwiseConv2D(3, name="layer")),
+}
+"""Shapes as they stand in LeNet-300-100, LeNet-5 and DS-CNN; Conv1D alike."""
+
+KINDS = {
+    "sparse_vd": lambda: SparseVD(),
+    "bayesian_compression": lambda: BayesianCompression(),
+}
+
+
+def networks(shape, make):
+    """The layer alone, and with Gaussian weights under both priors."""
+    inputs = keras.Input(shape)
+    plain = keras.Model(inputs, make()(inputs))
+    found = {"plain": plain}
+    for kind, method in KINDS.items():
+        own = method()
+        extra = {"prior": "log_uniform" if kind == "sparse_vd" else "normal"}
+        swap, configure = own._swap(plain, lambda layer, extra=extra: extra)
+        found[kind] = base.graft(plain, configure, swap=swap)
+        own.set_strength(found[kind], 1e-5)
+    return found
+
+
+def step_of(model, x, y):
+    """A function that makes `STEPS` training steps."""
+    import tensorflow as tf
+
+    model.compile("adam", "mse", steps_per_execution=STEPS, jit_compile=False)
+    data = tf.data.Dataset.from_tensors((x, y)).cache().repeat(STEPS)
+    model.fit(data, verbose=0)
+    step = model.train_function
+    return lambda: step(iter(data))
+
+
+def main() -> int:
+    """The program."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=40)
+    rounds = parser.parse_args().rounds
+    rows = []
+    for name, (shape, make) in LAYERS.items():
+        rng = np.random.default_rng(0)
+        models = networks(shape, make)
+        x = rng.normal(size=(BATCH, *shape)).astype("float32")
+        y = np.zeros((BATCH, *models["plain"].output_shape[1:]), "float32")
+        steps = {kind: step_of(model, x, y) for kind, model in models.items()}
+        spent: dict[str, list[float]] = {kind: [] for kind in steps}
+        for _ in range(rounds):
+            for kind, step in steps.items():
+                started = time.perf_counter()
+                step()
+                spent[kind].append(time.perf_counter() - started)
+        for kind in KINDS:
+            ratios = [b / a for a, b in zip(spent["plain"], spent[kind], strict=True)]
+            row = {
+                "layer": f"{name} ({kind})",
+                "ratio": statistics.median(ratios),
+                "fastest_ratio": min(spent[kind]) / min(spent["plain"]),
+                "plain_ms": 1e3 * statistics.median(spent["plain"]) / STEPS,
+            }
+            rows.append(row)
+            print(f"{row['layer']}: {row['ratio']:.2f} ({row['fastest_ratio']:.2f})")
+    document = {"rounds": rounds, "environment": environment(), "rows": rows}
+    files.write_json(RESULTS / "bayesian_cost.json", document)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
