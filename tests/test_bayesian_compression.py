@@ -8,7 +8,7 @@ import pytest
 from keras import layers, ops
 
 import tfsparse
-from tfsparse import numerics, shrinking
+from tfsparse import numerics, records, shrinking
 from tfsparse.deploy.lower import lower
 from tfsparse.layers import SCALE_PRIORS, VariationalScale
 from tfsparse.methods import BayesianCompression, bayesian
@@ -239,7 +239,7 @@ def test_the_widest_gap_decides_and_a_threshold_overrules():
     scores = np.array([-9.0, -8.5, -5.0, 0.5, 1.0, 7.0])
     assert numerics.widest_gap(scores, -4, 3) == pytest.approx(-1.75)
     assert numerics.widest_gap(np.array([-9.0, -8.0]), -4, 3) == pytest.approx(-0.5)
-    method, model = prepared("groups", layer_thresholds="fc*=-7,fc_n*=1")
+    method, model = prepared("groups", layer_thresholds="fc*=-7,fc=1")
     scale = model.get_layer("conv_noise")
     scale.log_variance.assign([-8.0, -7.0, -6.0, 1.0, 2.0])
     scale.mean.assign(np.ones(5))
@@ -280,6 +280,82 @@ def test_bits_follow_the_marginal_posterior(scales):
     found = method.trace(model, groups)["bits"]
     assert set(found) == {"conv", "fc", "out"}
     assert abs(found["fc"] - expected) <= 1
+
+
+def test_a_threshold_that_is_given_holds_from_the_start():
+    _, model = prepared("groups", layer_thresholds="fc=6")
+    assert float(model.get_layer("fc_noise").threshold) == 6
+    assert float(model.get_layer("conv_noise").threshold) == 3
+
+
+def test_groups_of_two_units_lose_one():
+    """As many units as a state of random numbers has words."""
+    image = keras.Input((4, 4, 1))
+    x = layers.Conv2D(2, 3, activation="relu", name="conv")(image)
+    model = keras.Model(image, layers.Dense(2, name="out")(layers.Flatten()(x)))
+    method = BayesianCompression()
+    sparse = method.prepare(model, tfsparse.find_groups(model, method.kinds))
+    sparse.compile("adam", "mse")
+    set_noise(sparse, "conv_noise", [1])
+    keep = method.keep(sparse, tfsparse.find_groups(sparse, method.kinds))
+    small, *_ = shrinking.collect(sparse, keep)
+    assert small.get_layer("conv").filters == 1
+
+
+def test_a_unit_that_something_without_a_factor_reads_stays():
+    image = keras.Input((8, 8, 1))
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(image)
+    y = layers.Conv2D(3, 3, activation="relu", name="other")(x)
+    both = [layers.GlobalAveragePooling2D()(t) for t in (x, y)]
+    one = layers.Dense(2, name="one")(both[0])
+    model = keras.Model(
+        image, layers.Add()([one, layers.Dense(2, name="two")(both[1])])
+    )
+    method = BayesianCompression(scales="layers")
+    sparse = method.prepare(model, tfsparse.find_groups(model, method.kinds))
+    sparse.compile("adam", "mse")
+    set_noise(sparse, "one_inputs_noise", [1])
+    keep = method.keep(sparse, tfsparse.find_groups(sparse, method.kinds))
+    assert keep["conv"].all()
+    set_noise(sparse, "conv_noise", [2])
+    data = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype("float32")
+    small, _ = shrinking.finish(sparse, method)
+    np.testing.assert_allclose(array(small(data)), array(sparse(data)), atol=1e-5)
+    assert small.get_layer("conv").filters == 3
+
+
+def test_channels_that_the_output_shows_get_no_factor():
+    image = keras.Input((6, 6, 1))
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(image)
+    x = layers.Conv2D(3, 1, name="classes")(x)
+    model = keras.Model(image, layers.GlobalAveragePooling2D()(x))
+    method = BayesianCompression(scales="layers")
+    sparse = method.prepare(model, tfsparse.find_groups(model, method.kinds))
+    assert [s.name for s in bayesian.scales(sparse)] == ["conv_noise"]
+
+
+def test_no_factor_draws_what_a_layer_draws():
+    from tfsparse.layers import noise
+
+    _, model = prepared("groups")
+    drawn = [
+        array(noise.normal((500,), layer.noise))
+        for layer in [*bayesian.twins(model), *bayesian.scales(model)]
+    ]
+    assert np.abs(np.corrcoef(drawn) - np.eye(len(drawn))).max() < 0.3
+
+
+@pytest.mark.parametrize("argument", ["layer_thresholds", "deviations"])
+def test_patterns_that_fit_nothing(argument):
+    with pytest.raises(ValueError, match=f"`{argument}` must name some of.*'conv9'"):
+        prepared("groups", **{argument: "conv9=1"})
+
+
+def test_a_network_whose_factors_are_all_noise_is_not_finished():
+    method, model = prepared("groups", layer_thresholds="*=-1000")
+    model.compile("adam", "mse")
+    with pytest.raises(records.TrainingError, match="once stripped.*Lower --strength"):
+        shrinking.finish(model, method)
 
 
 def test_variances_have_a_bound():

@@ -235,6 +235,7 @@ def test_an_update_by_hand():
     rng = np.random.default_rng(0)
     bends = {v.path: rng.uniform(0, 2, v.shape) for v in model.trainable_variables}
     bends["b/kernel"][7] = 0.0  # an input that no sample reaches
+    scaled = bends["b/kernel"] / 2e-3  # over lambda
     kernel = array(model.get_layer("b").kernel).copy()
     kernel[3] *= 1e-3  # a row of little use
     model.get_layer("b").kernel.assign(kernel)
@@ -246,7 +247,7 @@ def test_an_update_by_hand():
 
     norms = np.linalg.norm(kernel, axis=1)
     gamma = norms / 1.0
-    alpha = bends["b/kernel"] / (1 + gamma[:, None] * bends["b/kernel"])
+    alpha = scaled / (1 + gamma[:, None] * scaled)
     omega = np.sqrt(alpha.sum(1))
     stays = (0.5 * np.log(2 * np.pi * np.e * gamma) > 0) & (omega > 0)
     assert not stays[3] and not stays[7] and stays.sum() > 25
@@ -259,7 +260,16 @@ def test_an_update_by_hand():
     assert not after[~stays].any() and after[stays].any(axis=1).all()
     # The next loop starts from these factors, and the pruned stay pruned.
     method.end_epoch(model, 3, tools)
-    assert (array(optimizer_of(model).factors[0])[labels] >= GONE)[~stays].all()
+    gamma = np.linalg.norm(after, axis=1)[stays] / expected[stays]
+    alpha = scaled[stays] / (1 + gamma[:, None] * scaled[stays])
+    omega = np.sqrt(alpha.sum(1))
+    again = array(optimizer_of(model).factors[0])[labels]
+    left = again[stays] < GONE
+    np.testing.assert_array_equal(left, gamma > 1 / (2 * np.pi * np.e))
+    np.testing.assert_allclose(
+        again[stays][left], omega[left] / omega[left].mean(), rtol=1e-4
+    )
+    assert (again >= GONE)[~stays].all()
 
 
 def test_factors_have_a_bound():
@@ -288,6 +298,24 @@ def test_factors_have_a_bound():
 def test_refused_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         BayesNASCompression(**arguments)
+
+
+def test_loops_must_fit():
+    with pytest.raises(ValueError, match="`loop_epochs` must fit into.*2"):
+        BayesNASCompression(loop_epochs=3).check_epochs(2)
+
+
+def test_other_losses_are_refused():
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(3, activation="relu", name="hidden")(inputs)
+    model = keras.Model(inputs, layers.Dense(1, name="out")(hidden))
+    model.compile("adam", "mse")
+    x = np.zeros((8, 4), "float32")
+    with pytest.raises(ValueError, match="sparse categorical cross-entropy.*mse"):
+        tfsparse.fit_shrinking(
+            model, BayesNASCompression(loop_epochs=1), x, x[:, 0],
+            epochs=2, shrink_epochs=1,
+        )  # fmt: skip
 
 
 def digit_net():

@@ -233,19 +233,56 @@ def test_for_one_sample_both_forms_are_the_same():
 
 
 def test_errors_of_the_forms():
-    """The general estimators come close; the recursion drops what is off the diagonal."""
-    x, y = samples((8, 8, 2), count=16)
-    model = block_net()
+    """The general estimators converge; the recursion drops what is off the diagonal."""
+    x, y = samples((4,), count=16)
+    model = dense_net("relu")
     expected = diagonal_of(model, x, y)
     errors = {
         form: curvature.relative_error(
-            curvature.diagonal(model, [(x, y)], form, probes=60).diagonal, expected
+            curvature.diagonal(model, [(x, y)], form, probes=600).diagonal, expected
         )
         for form in curvature.FORMS
     }
-    assert errors["gauss_newton"] < 0.2 and errors["hutchinson"] < 1.5
-    assert errors["recursive"] < 0.9 and errors["averaged"] < 1.0
-    assert all(error > 1e-4 for error in errors.values())
+    # Of a network of ReLUs all but the residual's part is Gauss-Newton's.
+    assert errors["hutchinson"] < 0.2 and errors["gauss_newton"] < 0.8
+    assert errors["recursive"] < 0.7 and errors["averaged"] < 0.9
+
+
+def test_half_precision_computes_in_single():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        half = dense_net("relu")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    full = dense_net("relu")
+    full.set_weights(half.get_weights())
+    data = [samples((4,))]
+    expected = curvature.diagonal(full, data).diagonal
+    for path, own in curvature.diagonal(half, data).diagonal.items():
+        np.testing.assert_allclose(own, expected[path], rtol=1e-5)
+
+
+def test_the_same_input_twice_counts_four_times():
+    inputs = keras.Input((4,))
+    h = layers.Dense(3, name="h")(inputs)
+    twice = keras.Model(inputs, layers.Add()([h, h]))
+    double = keras.Model(inputs, layers.Rescaling(2.0)(h))
+    data = [samples((4,))]
+    one, two = (curvature.diagonal(m, data).diagonal for m in (twice, double))
+    np.testing.assert_allclose(one["h/kernel"], two["h/kernel"], rtol=1e-5)
+
+
+def test_a_causal_convolution():
+    inputs = keras.Input((7, 2))
+    x = layers.Conv1D(3, 3, padding="causal", dilation_rate=2, name="c")(inputs)
+    causal = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    padded = layers.ZeroPadding1D((4, 0))(inputs)
+    x = layers.Conv1D(3, 3, dilation_rate=2, name="c")(padded)
+    plain = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    plain.set_weights(causal.get_weights())
+    data = [samples((7, 2))]
+    one, two = (curvature.diagonal(m, data).diagonal for m in (causal, plain))
+    np.testing.assert_allclose(one["c/kernel"], two["c/kernel"], rtol=1e-5)
 
 
 def test_batches_are_averaged_by_their_sizes():
@@ -294,8 +331,12 @@ def test_it_never_holds_all_feature_maps():
         x = layers.Dense(4, activation="relu")(x)
     model = keras.Model(inputs, layers.Dense(3)(x))
     sweep = curvature._Sweep(curvature.trace.read(model), False)
-    sweep.run(*map(ops.convert_to_tensor, samples((4,))))
+    run = gradients.compiled(sweep.run)
+    graph = run.get_concrete_function(*map(ops.convert_to_tensor, samples((4,)))).graph
     assert max(sweep.held) <= 2 * 6 + 1 and len(sweep.held) >= 6
+    # In a graph, too, a stretch waits until the sweep is there.
+    waiting = [op for op in graph.get_operations() if op.control_inputs]
+    assert len(waiting) >= len(sweep.held)
 
 
 def test_bad_input():
@@ -305,6 +346,19 @@ def test_bad_input():
         curvature.diagonal(model, [(x, y)], "magic")
     with pytest.raises(ValueError, match="must hold a batch"):
         curvature.diagonal(model, [])
+    x[0, 0] = np.nan
+    with pytest.raises(ValueError, match="finite curvature.*nan"):
+        curvature.diagonal(model, [(x, y)])
+    hot = np.eye(3, dtype="float32")[y]
+    with pytest.raises(ValueError, match="labels that are whole numbers"):
+        curvature.diagonal(model, [(samples((4,))[0], hot)])
+    column = curvature.diagonal(model, [(samples((4,))[0], y[:, None])]).diagonal
+    straight = curvature.diagonal(model, [(samples((4,))[0], y)]).diagonal
+    np.testing.assert_array_equal(column["out/bias"], straight["out/bias"])
+    inner = keras.Input((4,))
+    soft = layers.Dense(3, name="end")(layers.Softmax()(layers.Dense(3)(inner)))
+    with pytest.raises(ValueError, match="softmax inside the model"):
+        curvature.diagonal(keras.Model(inner, soft), [samples((4,))])
     inputs = keras.Input((5, 4))
     unknown = keras.Model(inputs, layers.Dense(3, name="out")(layers.GRU(4)(inputs)))
     data = [samples((5, 4))]

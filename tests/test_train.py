@@ -50,8 +50,8 @@ def test_report_holds_what_is_specified(finished):
         "dense", "sparse", "stripped", "finetuned", "tflite_float", "tflite_int8", "mcu",
     ]  # fmt: skip
     fields = {
-        "name", "accuracy", "samples", "params", "nonzero", "macs", "weight_bytes", "file",
-        "file_bytes", "arena_bytes", "seconds",
+        "name", "accuracy", "samples", "params", "nonzero", "macs", "weight_bytes",
+        "index_bytes", "file", "file_bytes", "arena_bytes", "seconds",
     }  # fmt: skip
     assert all(set(row) == fields for row in report["stages"])
     assert all(row["samples"] == 359 for row in report["stages"])
@@ -187,8 +187,7 @@ SPARSE_VD = [
 ]  # fmt: skip
 
 
-def test_single_weights_go_all_the_way_and_stay_zero(tmp_path, monkeypatch):
-    """Sparse variational dropout; and interrupted on the way it ends the same."""
+def test_single_weights_go_all_the_way_and_stay_zero(tmp_path):
     folder = str(tmp_path / "run")
     assert main(folder, *SPARSE_VD) == 0
     report = report_of(folder)
@@ -199,23 +198,93 @@ def test_single_weights_go_all_the_way_and_stay_zero(tmp_path, monkeypatch):
     assert stages["mcu"]["accuracy"] > 0.85
     stored = report["encodings"]
     assert stored["bitmap"] < stored["dense"] == stages["mcu"]["macs"]
+    assert report["method"]["history"][-1]["nonzero"] < stages["sparse"]["params"]
     page = Path(folder, "report.html").read_text("utf-8")
-    assert "If zeros were not stored" in page
+    assert "If zeros were not stored" in page and "Signal and noise" in page
 
-    again = str(tmp_path / "again")
+
+COMPRESSION = [
+    "--method=bayesian_compression", "--strength=1", "--pretrain_epochs=2",
+    "--warm_up_epochs=4", "--epochs=45", "--shrink_epochs=40", "--learning_rate=0.02",
+    "--hidden=24",
+]  # fmt: skip
+EVIDENCE = [
+    "--method=bayesnas_compression", "--strength=0.03", "--loop_epochs=3", "--epochs=9",
+    "--shrink_epochs=7", "--fine_tune_epochs=4",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (COMPRESSION, ("Bits that the weights would need", "Signal and noise")),
+        (EVIDENCE, ("What the evidence pruned",)),
+    ],
+    ids=["bayesian_compression", "bayesnas_compression"],
+)
+def test_units_and_inputs_go_all_the_way(tmp_path, arguments, words):
+    folder = str(tmp_path / "run")
+    assert main(folder, *arguments) == 0
+    report = report_of(folder)
+    stages = {row["name"]: row for row in report["stages"]}
+    assert stages["mcu"]["params"] < 0.8 * report["dense_cost"]["params"]
+    assert stages["mcu"]["accuracy"] > 0.8
+    assert stages["mcu"]["index_bytes"] > 0
+    fates = {row["name"]: row for row in report["groups"]}
+    assert fates["fc1:features"]["kept"] < 64
+    page = Path(folder, "report.html").read_text("utf-8")
+    assert all(word in page for word in words)
+    for loop in report["method"]["loops"]:
+        assert 0 < loop["pruned"] <= loop["groups"] and loop["negative_curvature"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "calls_before"),
+    [
+        pytest.param(SPARSE_VD, 4, marks=pytest.mark.slow),
+        (COMPRESSION, 7),  # while it is fine-tuned
+        (EVIDENCE, 4),
+    ],
+    ids=["sparse_vd", "bayesian_compression", "bayesnas_compression"],
+)
+def test_interrupted_bayesian_runs_end_the_same(
+    tmp_path, monkeypatch, arguments, calls_before
+):
+    short = ["--pretrain_epochs=1", "--warm_up_epochs=2", "--epochs=6",
+             "--shrink_epochs=5", "--fine_tune_epochs=2", "--loop_epochs=2"]  # fmt: skip
+    whole, again = str(tmp_path / "whole"), str(tmp_path / "again")
+    assert main(whole, *arguments, *short) == 0
     fit, calls = train._fit_epoch, []
 
-    def interrupt(*arguments):
+    def interrupt(*given):
         calls.append(1)
-        if len(calls) == 9:
+        if len(calls) == calls_before + 1:
             raise KeyboardInterrupt
-        return fit(*arguments)
+        return fit(*given)
 
     monkeypatch.setattr(train, "_fit_epoch", interrupt)
-    assert main(again, *SPARSE_VD) == 2
-    assert main(again, *SPARSE_VD, "--resume") == 0
-    for old, new in zip(stages.values(), report_of(again)["stages"], strict=True):
-        assert {**old, "seconds": 0} == {**new, "seconds": 0}
+    assert main(again, *arguments, *short) == 2
+    assert main(again, *arguments, *short, "--resume") == 0
+    first, second = report_of(whole), report_of(again)
+    free = {"seconds": 0, "file_bytes": 0}  # names of ops count up within a process
+    for old, new in zip(first["stages"], second["stages"], strict=True):
+        assert {**old, **free} == {**new, **free}
+    losses = [[e["loss"] for e in r["method"]["history"]] for r in (first, second)]
+    assert losses[0] == losses[1]
+    assert first["method"]["loops"] == second["method"]["loops"]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param("sparse_vd", marks=pytest.mark.slow), "bayesian_compression"],
+)
+def test_a_collapsed_posterior_stops_and_keeps_a_checkpoint(tmp_path, capsys, method):
+    more = ["--strength=300", "--learning_rate=0.03", "--epochs=60", "--shrink_epochs=59",
+            "--pretrain_epochs=1", "--warm_up_epochs=0", "--threshold=3"]  # fmt: skip
+    assert main(str(tmp_path / "run"), f"--method={method}", *more) == 2
+    said = capsys.readouterr().err
+    assert "Lower --strength" in said and "Last good checkpoint" in said
+    assert "epoch-" in said
 
 
 def test_rates_may_drop_and_weights_decay(tmp_path):

@@ -27,7 +27,7 @@ class Curvature:
 
     Attributes:
         diagonal: Path -> array of the variable's shape, of the mean loss; not negative.
-        negative: How many values were negative and became 0.
+        negative: How many values were negative and became tiny.
         zero: How many values of kernels are 0: weights that no sample reaches.
     """
 
@@ -43,8 +43,8 @@ def diagonal(
 
     recursive: eqs. C.1.4, C.1.5 and C.2.1 to C.2.3, every sample and place by itself:
     H_W = sum x^2 H_h, H_x = (W^2)^T H_h, H_h = sigma'^2 H_a + sigma'' g.
-    averaged: eqs. C.2.4 and C.2.5: means over the batch of x^2, sigma'^2, sigma'' g and H
-    go back instead of samples; as many times cheaper as a batch is long.
+    averaged: as eqs. C.2.4 and C.2.5, but for each place by itself: means over the batch of
+    x^2, sigma'^2, sigma'' g and H go back instead of samples.
     gauss_newton: mean of (J^T R v)^2, v random signs, R a root of diag(p) - p p^T.
     hutchinson: mean of v * (Hessian v), v random signs; may be negative.
 
@@ -58,10 +58,11 @@ def diagonal(
         probes: Random vectors a batch, of the last two forms.
 
     Returns:
-        A Curvature over all trainable variables.
+        A Curvature over the variables of the layers that it knows, or all.
 
     Raises:
-        ValueError: An unknown form, no batch, or a layer that the recursion does not know.
+        ValueError: An unknown form, no batch, labels that are not whole numbers, a layer that
+            the recursion does not know, or a curvature that is not finite.
 
     Example:
         >>> diagonal(net, [(x, y)], "averaged").diagonal["fc1/kernel"].shape
@@ -71,13 +72,14 @@ def diagonal(
     """
     if form not in FORMS:
         raise ValueError(f"`form` must be one of {FORMS}. Received: form={form!r}.")
-    graph = trace.read(model)
+    graph = trace.read(_in_float32(model))
     step = _step(graph, form, probes)
     total: dict[str, np.ndarray] = {}
     samples = 0
     for x, y in data:
+        y = _labels(y)
         count = len(y)
-        found = step(ops.convert_to_tensor(x), ops.convert_to_tensor(y))
+        found = step(keras.tree.map_structure(ops.convert_to_tensor, x), y)
         samples += count
         for path, own in found.items():
             own = ops.convert_to_numpy(own).astype("float64") * count
@@ -86,17 +88,54 @@ def diagonal(
         raise ValueError("`data` must hold a batch. Received: none.")
     negative = zero = 0
     for path, own in total.items():
+        if not np.isfinite(own).all():
+            raise ValueError(
+                f"`model` must have a finite curvature. Received: nan or inf for {path}. "
+                "Lower the learning rate, or look for nan in the data."
+            )
         mean, below = numerics.clamped(ops.convert_to_tensor(own / samples))
         total[path] = ops.convert_to_numpy(mean)
         negative += int(below)
-        if own.ndim > 1:
-            zero += int((total[path] == 0).sum())
+        zero += int((own == 0).sum()) if own.ndim > 1 else 0
     return Curvature(total, negative, zero)
 
 
 def batches(x, y, size: int = 128):
-    """Cuts samples and labels into batches, as `diagonal` takes them."""
-    return ((x[i : i + size], y[i : i + size]) for i in range(0, len(x), size))
+    """Cuts samples (an array, or a structure of arrays) and labels into batches."""
+    for start in range(0, len(y), size):
+        part = slice(start, start + size)
+        yield keras.tree.map_structure(lambda a, part=part: a[part], x), y[part]
+
+
+def _labels(y):
+    """Labels as a vector of whole numbers.
+
+    Raises:
+        ValueError: They are not.
+    """
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1 or (y.dtype.kind == "f" and (y != np.floor(y)).any()):
+        raise ValueError(
+            "`data` must hold labels that are whole numbers, (samples,). Received: shape "
+            f"{y.shape}, {y.dtype}."
+        )
+    return ops.convert_to_tensor(y.astype("int32"))
+
+
+def _in_float32(model):
+    """The model, or, where layers compute in half precision, a copy that does not."""
+    layers = [x for x in trace.read(model).operations if isinstance(x, keras.Layer)]
+    if all(layer.compute_dtype in ("float32", "float64") for layer in layers):
+        return model
+
+    def clone(layer):
+        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def relative_error(received: dict, expected: dict) -> float:
@@ -115,8 +154,7 @@ def _step(graph, form: str, probes: int) -> Callable:
     model, variables = graph.model, graph.model.trainable_variables
     paths = [graph.paths[id(v)] for v in variables]
     seed = keras.random.SeedGenerator(0)
-    soft = _ends_in_softmax(graph)
-    if soft:
+    if _ends_in_softmax(graph):
         raise ValueError(
             f"`form` must be recursive or averaged for a model that ends in a softmax. "
             f"Received: form={form!r}."
@@ -221,6 +259,11 @@ class _Sweep:
         back = {graph.outputs[0]: (slope, bend)}
         found: dict[str, object] = {}
         for part, start in zip(reversed(self._parts), reversed(starts), strict=True):
+            # Not before the sweep is here: a graph would work everything out at once.
+            there = [own for pair in back.values() for own in pair]
+            start = dict(
+                zip(start, gradients.after(list(start.values()), there), strict=True)
+            )
             inside = {**start, **self._forward(part, start)}
             self.held.append(len(inside))
             for call in reversed(part):
@@ -291,6 +334,7 @@ class _Visit:
     def before_activation(self, activation, h):
         """Gradient and curvature at h, from those behind `activation`."""
         slope, bend = self.slope, self.bend
+        _check_elementwise(self, activation)
         if activation in (None, keras.activations.linear) or self.last:
             return slope, bend
         first, second = gradients.slope_and_bend(activation, h)
@@ -302,6 +346,17 @@ class _Visit:
         else:
             own = numerics.activation_curvature(bend, first, second, slope)
         return first * slope, own
+
+
+def _check_elementwise(visit: _Visit, activation) -> None:
+    """Raises a ValueError for a softmax that is not the model's last."""
+    inner = getattr(activation, "activation", activation)
+    soft = isinstance(activation, keras.layers.Softmax)
+    if (soft or inner is keras.activations.softmax) and not visit.last:
+        raise ValueError(
+            "`form` must be gauss_newton or hutchinson for a softmax inside the model. "
+            f"Received: {visit.call.name!r}."
+        )
 
 
 def _affine(visit: _Visit):
@@ -343,6 +398,11 @@ def _product(layer):
     if isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D):
         options["strides"] = tuple(layer.strides)
         return lambda x, kernel: ops.depthwise_conv(x, kernel, **options)
+    if layer.padding == "causal":
+        before = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
+        options["padding"] = "valid"
+        pads = [(0, 0), (before, 0), (0, 0)]
+        return lambda x, kernel: ops.conv(ops.pad(x, pads), kernel, **options)
     return lambda x, kernel: ops.conv(x, kernel, **options)
 
 
@@ -382,6 +442,7 @@ def _norm(visit: _Visit):
 
 def _activation(visit: _Visit):
     layer, (x,) = visit.call.operation, visit.inputs
+    _check_elementwise(visit, layer)
     return [visit.before_activation(layer, x)]
 
 
@@ -420,8 +481,14 @@ def _window_shares(layer, x):
 
 
 def _sum(visit: _Visit):
-    """Add: every input gets what the output has."""
-    return [(visit.slope, visit.bend)] * len(visit.inputs)
+    """Add: every input gets what the output has; twice the same input, four times as much."""
+    if len({tuple(x.shape) for x in visit.inputs}) > 1:
+        raise ValueError(
+            "`form` must be gauss_newton or hutchinson for a sum that broadcasts. "
+            f"Received: {visit.call.name!r}."
+        )
+    read = visit.call.inputs
+    return [(visit.slope, visit.bend * float(read.count(t))) for t in read]
 
 
 def _concatenate(visit: _Visit):
@@ -448,16 +515,6 @@ def _structural(visit: _Visit):
 def _rescaling(visit: _Visit):
     factor = ops.convert_to_tensor(visit.call.operation.scale, visit.slope.dtype)
     return [(visit.slope * factor, visit.bend * ops.square(factor))]
-
-
-def _scaled(visit: _Visit):
-    """A house layer: a factor on each unit, then an activation."""
-    scale, activation = visit.call.operation.lowered(visit.call.kwargs)
-    factor = ops.convert_to_tensor(scale)
-    h = visit.inputs[0] * factor
-    function = keras.activations.get(activation) if activation else None
-    slope, bend = visit.before_activation(function, h)
-    return [(slope * factor, bend * ops.square(factor))]
 
 
 _LAYERS = keras.layers
@@ -520,7 +577,4 @@ RULES: dict[type, Callable] = {
 
 
 def _rule_of(operation):
-    known = getattr(operation, "stock_class", type(operation))
-    if known not in RULES and hasattr(operation, "lowered"):
-        return _scaled
-    return RULES.get(known)
+    return RULES.get(getattr(operation, "stock_class", type(operation)))

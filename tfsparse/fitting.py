@@ -166,10 +166,21 @@ class _Fit:
         )
 
     def curvature(self, model, form: str) -> curvature.Curvature:
-        """The diagonal Hessian on the first training samples."""
-        if isinstance(self.x, np.ndarray) and self.y is not None:
+        """The diagonal Hessian on the first training samples.
+
+        Raises:
+            ValueError: The loss is not the cross-entropy of whole-number labels.
+        """
+        loss = getattr(self.model.loss, "name", self.model.loss)
+        if loss != "sparse_categorical_crossentropy":
+            raise ValueError(
+                "`model` must be compiled with sparse categorical cross-entropy, whose "
+                f"curvature is known. Received: loss={loss!r}."
+            )
+        if self.y is not None:
             few = slice(CURVATURE_SAMPLES)
-            data = curvature.batches(self.x[few], np.asarray(self.y[few]))
+            x = keras.tree.map_structure(lambda a: np.asarray(a[few]), self.x)
+            data = curvature.batches(x, np.asarray(self.y[few]))
         else:  # batches already
             stream = self.x if hasattr(self.x, "take") else map(self.x.__getitem__,
                 range(len(self.x)))  # fmt: skip

@@ -126,6 +126,12 @@ def output_products(model, x, upstream: Callable) -> list:
     return [tf.convert_to_tensor(g) for g in found]
 
 
+def after(tensors: list, others: list) -> list:
+    """The same tensors, not to be read before the others are there."""
+    with tf.control_dependencies(others):
+        return [tf.identity(tensor) for tensor in tensors]
+
+
 def compiled(function: Callable) -> Callable:
     """The function as a graph, one for all batches of a size."""
     return tf.function(function, reduce_retracing=True, autograph=False)

@@ -86,7 +86,7 @@ def tell(job, dense, trained, sparse, stripped, decision, tuned, artifacts) -> d
             "history": sparse.history,
             "fine_tune_history": tuned.history,
             "dense_history": trained["dense"].history if "dense" in trained else [],
-            **{name: own for name, own in decision.items() if name != "reasons"},
+            "trace": decision.get("trace", {}),
             **sparse.state,
             **tuned.state,
         },

@@ -103,7 +103,8 @@ def run(
             method.begin_epoch(state.model, epoch, samples)
         with meters.metered() as spent:
             logs = fit_epoch(state.model, epoch)
-        _check(state.model, logs, epoch)
+        _check_loss(logs, epoch)
+        _check_alive(state.model, epoch)
         if state.settled is None and (
             told := method.end_epoch(state.model, epoch, tools)
         ):
@@ -159,6 +160,7 @@ def run(
                 state.removals.append(
                     records.Removal(epoch + 1, removed, now.params, now.macs, elapsed)
                 )
+        _check_alive(state.model, epoch)  # before a dead model would be kept
         if on_epoch is not None:
             on_epoch(state, epoch)
         if stop or (until_settled and state.settled is not None):
@@ -268,7 +270,10 @@ def finish(model, method):
         for name, alive in wanted.items()
         if not alive.any()
     }
-    return remove_units(lowered, decided, biases), {**spared, **reasons}
+    small = remove_units(lowered, decided, biases)
+    if spared:
+        _check_alive(small, None)
+    return small, {**spared, **reasons}
 
 
 def hold_zeros(model) -> None:
@@ -335,17 +340,21 @@ def _pays(saved_macs: int, samples: int, epochs_left: int) -> bool:
     return saved_macs * TRAINING_PASSES * samples * epochs_left >= RETRACE_MACS
 
 
-def _check(model, logs: Mapping[str, float], epoch: int) -> None:
+def _check_loss(logs: Mapping[str, float], epoch: int) -> None:
     loss = logs.get("loss", 0.0)
     if not math.isfinite(loss):
         raise records.TrainingError(
             f"The loss must stay finite. Received: loss={loss} in epoch {epoch + 1}. "
             "Lower the learning rate, or look for nan in the data."
         )
-    inputs = probe.random_inputs(model, np.random.default_rng(epoch), samples=4)
+
+
+def _check_alive(model, epoch: int | None) -> None:
+    inputs = probe.random_inputs(model, np.random.default_rng(epoch or 0), samples=4)
     if all((x == x[:1]).all() for x in probe.run(model, inputs)):
+        when = "once stripped" if epoch is None else f"after epoch {epoch + 1}"
         raise records.TrainingError(
-            f"The network must stay alive. Received: after epoch {epoch + 1} its output "
+            f"The network must stay alive. Received: {when} its output "
             "no longer depends on its input, everything between has died. "
             "Lower --strength."
         )

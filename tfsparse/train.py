@@ -204,9 +204,16 @@ def _fine_tune(job: Run, stripped) -> checkpoints.Checkpoint:
         hold_zeros=config.method != "none" and flags.method_of(config).holds_zeros,
     )
     x, y = job.dataset.x_validation, job.dataset.y_validation
-    kept = outcome.accuracy(tuned.model, x, y) >= outcome.accuracy(stripped, x, y)
-    shipped = tuned.model if kept else stripped
-    return checkpoints.Checkpoint(shipped, tuned.history, {"fine_tune_kept": kept})
+    after, before = (
+        outcome.accuracy(tuned.model, x, y),
+        outcome.accuracy(stripped, x, y),
+    )
+    told = {
+        "fine_tune_kept": after >= before,
+        "validation_accuracy": max(after, before),
+    }
+    shipped = tuned.model if told["fine_tune_kept"] else stripped
+    return checkpoints.Checkpoint(shipped, tuned.history, told)
 
 
 def _fit_plain(
@@ -491,16 +498,20 @@ def _strip(job: Run, sparse):
         The model; `reasons` (group -> why dead units stayed) and what the method traced.
     """
     latest = job.store.latest("stripped", job.scope)
+    method = None if job.config.method == "none" else flags.method_of(job.config)
     if latest is not None:
+        if method is not None:  # what `finish` did to the model that was kept before it
+            method.decide(sparse)
+            method.settle(sparse)
         return latest.model, latest.state
-    decision = {"reasons": {}}
+    decision = {"reasons": {}, "trace": {}}
     with job.scope():
-        if job.config.method == "none":
+        if method is None:
             stripped = deploy.strip(sparse)
         else:
-            method = flags.method_of(job.config)
             stripped, decision["reasons"] = shrinking.finish(sparse, method)
-            decision |= method.trace(sparse, find_groups(sparse, method.kinds))
+            traced = method.trace(sparse, find_groups(sparse, method.kinds))
+            decision["trace"] = traced if "scores" in traced else {}
     job.store.save("stripped", 0, checkpoints.Checkpoint(stripped, [], decision))
     return stripped, decision
 

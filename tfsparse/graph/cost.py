@@ -103,7 +103,8 @@ def layer_costs(model) -> list[dict]:
     """Parameters and MACs of every call that has any, in order of execution.
 
     Returns:
-        A list of `{"layer", "params", "macs", "shape"}`; `shape` is the output's,
+        A list of `{"layer", "params", "weights", "macs", "shape"}`; `weights` are those of
+        kernels, `shape` is the output's,
         the batch left out.
     """
     rows, whole = [], Whole()
@@ -119,6 +120,11 @@ def layer_costs(model) -> list[dict]:
                 {
                     "layer": call.name,
                     "params": sum(sizes),
+                    "weights": sum(
+                        n
+                        for n, v in zip(sizes, variables, strict=True)
+                        if counting.is_kernel(v)
+                    ),
                     "macs": spent,
                     "shape": shape,
                 }

@@ -58,7 +58,7 @@ class PerUnit(keras.layers.Layer):
 
     def _per_unit(self) -> list:
         """The variables that hold a number for each unit."""
-        return [v for v in self.variables if tuple(v.shape) == (self.units,)]
+        return [v for v in self.weights if tuple(v.shape) == (self.units,)]
 
     def unit_rule(self, walk, call, axes):
         """Passes units; the factors are carriers on their way."""

@@ -172,7 +172,9 @@ class Variational:
                 variance += ops.cast(self._along_channels(own), variance.dtype)
             outputs = self.product(inputs, kernel)
             drawn = noise.normal(ops.shape(outputs), self.noise, outputs.dtype)
-            outputs += ops.sqrt(variance + 1e-8) * drawn
+            # In float32: half precision has no 1e-8, and no slope of a root at 0.
+            spread = ops.sqrt(ops.cast(variance, "float32") + 1e-8)
+            outputs += ops.cast(spread, outputs.dtype) * drawn
         if self.bias is not None:
             outputs += ops.cast(self._along_channels(self.bias), outputs.dtype)
         return outputs if self.activation is None else self.activation(outputs)

@@ -19,7 +19,8 @@ SCALE_PRIORS = ("normal_jeffreys", "horseshoe")
 class VariationalScale(PerUnit):
     """Multiplies each unit by a random factor z, and penalises what the factors tell.
 
-    Training draws a z for each sample and unit; inference uses its mean, or 0 where the
+    Training draws a z for each sample and unit, at each place where the layer is called;
+    inference uses its mean, or 0 where the
     score reaches the threshold. The penalty is strength * KL from a prior under which
     most factors are noise.
 
@@ -87,10 +88,8 @@ class VariationalScale(PerUnit):
     def build(self, input_shape):
         rng = np.random.default_rng(self.seed)
 
-        def start(value, size=self.units):
-            return lambda shape, dtype: ops.cast(
-                rng.normal(value, 0.01, shape or size), dtype
-            )
+        def start(value):
+            return lambda shape, dtype: ops.cast(rng.normal(value, 0.01, shape), dtype)
 
         def add(name, shape, value):
             return self.add_weight(shape=shape, name=name, initializer=start(value))

@@ -206,7 +206,8 @@ def place(model, placed, configure=None, swap=None, before=None):
 
     Args:
         model: A built Functional or Sequential model; it is not changed.
-        placed: `(layer name, call index)` -> list of `(PerUnit layer, Site)`.
+        placed: `(layer name, call index)` -> list of `(PerUnit layer, Site)`; an index of
+            None stands for every call.
         configure, swap, before: As of `graft`.
 
     Returns:
@@ -225,7 +226,7 @@ def place(model, placed, configure=None, swap=None, before=None):
         return configure(layer, config) if configure else config
 
     def after(name, index, outputs):
-        factors = placed.get((name, index), [])
+        factors = placed.get((name, index), placed.get((name, None), []))
         for number, (factor, site) in enumerate(factors):
             kwargs = {}
             if site.units is not None:

@@ -49,6 +49,12 @@ class Bayesian(base.Method):
 
     def begin_epoch(self, model, epoch: int, samples: int) -> None:
         config = self._config
+        if not samples:
+            raise ValueError(
+                "`x` must tell how many samples it holds, to weigh the divergence. Received: "
+                "a stream of unknown length; use x.apply(tf.data.experimental."
+                "assert_cardinality(batches))."
+            )
         weight = numerics.warm_up(
             epoch, config["pretrain_epochs"], config["warm_up_epochs"]
         )
@@ -111,6 +117,19 @@ def twins(model) -> list:
 def scales(model) -> list:
     """The random factors of a model."""
     return [x for x in model.layers if isinstance(x, layers.VariationalScale)]
+
+
+def check_patterns(argument: str, numbers: dict[str, float], names: list[str]) -> None:
+    """Looks whether every pattern fits a name.
+
+    Raises:
+        ValueError: One does not.
+    """
+    for pattern in numbers:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            raise ValueError(
+                f"`{argument}` must name some of {names}. Received: {pattern!r}."
+            )
 
 
 def own_number(name: str, numbers: dict[str, float], rest=None):

@@ -11,6 +11,9 @@ from tfsparse.methods import base, bayesian
 SUFFIX = "_noise"
 SCALES = ("groups", "layers")
 
+_OTHER_NOISE = 1_000_003
+"""Added to the seed, so that no factor draws what a layer's weights draw."""
+
 SIGNAL = {"normal_jeffreys": -4.0, "horseshoe": 1.0}
 """Scores up to which a unit is signal beyond doubt: its factor varies by an eighth at
 most; its factor is within e of where it began."""
@@ -34,9 +37,9 @@ class BayesianCompression(bayesian.Bayesian):
             convolution (`layers`).
         pretrain_epochs: N1, epochs at weight 0.
         warm_up_epochs: N2, epochs over which the weight rises.
-        layer_thresholds: Patterns of factors with thresholds on their score:
-            `fc1*=-3,conv*=-2`. Others are chosen as training ends, in the widest gap of
-            the sorted scores.
+        layer_thresholds: Patterns of factors, by the names of their groups or layers, with
+            thresholds on their score: `fc1*=-3,conv*=-2`. Others are chosen as training
+            ends, in the widest gap of the sorted scores.
         deviations: Patterns of layers with a bound on sigma of their weights: `fc1=0.2`.
         tail: tau_0 of the horseshoe.
         ignore: Patterns, separated by commas, of layers whose weights stay plain.
@@ -94,13 +97,16 @@ class BayesianCompression(bayesian.Bayesian):
 
     def _scale(self, units: int, name: str, offset: int, threshold=None):
         config = self._config
+        if threshold is None:
+            own = name.removesuffix(SUFFIX)
+            threshold = bayesian.own_number(own, self._thresholds)
         return layers.VariationalScale(
             units,
             prior=config["prior"],
             strength=config["strength"],
             threshold=threshold,
             tail=config["tail"],
-            seed=config["seed"] + offset,
+            seed=config["seed"] + _OTHER_NOISE + offset,
             name=name,
         )
 
@@ -119,12 +125,27 @@ class BayesianCompression(bayesian.Bayesian):
             return self._scale(group.size, base.layer_name(group, SUFFIX), number)
 
         swap, configure = self._swap(model, arguments)
+        bayesian.check_patterns(
+            "deviations", self._deviations, [layer.name for layer in model.layers]
+        )
         if self._config["scales"] == "groups":
-            return base.place(model, base.at_sites(groups, make), configure, swap)
-        return self._on_layers(model, configure, swap)
+            placed = base.at_sites(groups, make)
+            sparse = base.place(model, placed, configure, swap)
+        else:
+            sparse = self._on_layers(model, groups, configure, swap)
+        found = [scale.name.removesuffix(SUFFIX) for scale in bayesian.scales(sparse)]
+        bayesian.check_patterns("layer_thresholds", self._thresholds, found)
+        return sparse
 
-    def _on_layers(self, model, configure, swap):
+    def _on_layers(self, model, groups, configure, swap):
         """Factors on the inputs of each Dense and the outputs of each convolution."""
+        free = {
+            member.path
+            for group in groups
+            if group.kind == "unit" and not group.frozen
+            for member in group.members
+            if member.role == records.PRODUCER
+        }
         known = {layer.name: layer for layer in model.layers}
         shared: dict[str, layers.VariationalScale] = {}
 
@@ -143,11 +164,10 @@ class BayesianCompression(bayesian.Bayesian):
         convolutions = (keras.layers.Conv1D, keras.layers.Conv2D)
         placed = {}
         for layer in model.layers:
-            if isinstance(layer, convolutions) and not _writes_output(model, layer):
+            if isinstance(layer, convolutions) and layer.kernel.path in free:
                 factor = scale(layer, "", layer.filters)
-                for index in range(len(model.layers)):  # however often it is called
-                    site = records.Site(layer.name, index, layer.filters)
-                    placed[layer.name, index] = [(factor, site)]
+                site = records.Site(layer.name, 0, layer.filters)
+                placed[layer.name, None] = [(factor, site)]
         return base.place(model, placed, configure, swap, before)
 
     def groups(self, model) -> int:
@@ -158,7 +178,7 @@ class BayesianCompression(bayesian.Bayesian):
         prior = self._config["prior"]
         noise = layers.certain(prior, self._config["tail"])
         for scale in bayesian.scales(model):
-            own = bayesian.own_number(scale.name, self._thresholds)
+            own = bayesian.own_number(scale.name.removesuffix(SUFFIX), self._thresholds)
             if own is None:
                 scores = keras.ops.convert_to_numpy(scale.score())
                 own = numerics.widest_gap(scores, SIGNAL[prior], noise)
@@ -189,14 +209,18 @@ class BayesianCompression(bayesian.Bayesian):
         if self._config["scales"] == "groups":
             return found
         parts = {records.PRODUCER: "", records.CONSUMER: "_inputs"}
+        open_sides = set()  # where something without a factor writes or reads the units
         for member in group.members:
             layer, _, variable = member.path.rpartition("/")
             own = active.get(f"{layer}{parts.get(member.role, '?')}")
             if variable != "kernel" or own is None or isinstance(member.axis, tuple):
+                open_sides.add(member.role)
                 continue
             alive = found.setdefault(member.role, np.zeros(group.size, bool))
             np.logical_or.at(alive, member.units, own[member.indices])
-        return found
+        if group.gates:
+            open_sides.add(records.CONSUMER)
+        return {role: own for role, own in found.items() if role not in open_sides}
 
     def trace(self, model, groups) -> dict:
         """Histograms of the factors' scores, thresholds, and bits for each layer."""
@@ -259,7 +283,3 @@ class BayesianCompression(bayesian.Bayesian):
                         entry = (*held[name + SUFFIX], axis)
                         found.setdefault(layer.kernel.path, []).append(entry)
         return found
-
-
-def _writes_output(model, layer) -> bool:
-    return any(layer.output is tensor for tensor in keras.tree.flatten(model.outputs))

@@ -17,7 +17,7 @@ class BayesNASCompression(base.Method):
     Algorithm 3, loop by loop:
 
         1. train on L + strength sum_g omega_g ||w_g||, by proximal steps;
-        2. H: the diagonal Hessian of the mean loss;
+        2. H: the diagonal Hessian of the mean loss, over lambda;
         3. gamma_g = ||w_g|| / omega_g, alpha = H / (1 + gamma H),
            omega_g = sqrt(sum of alpha over the group), over its mean in the layer;
         4. prune the groups with ln(2 pi e gamma_g) / 2 <= 0, for good.
@@ -135,6 +135,13 @@ class BayesNASCompression(base.Method):
     def groups(self, model) -> int:
         return sum(p.groups for p in optimizer_of(model).partitions)
 
+    def check_epochs(self, epochs: int) -> None:
+        if self._config["loop_epochs"] > epochs:
+            raise ValueError(
+                f"`loop_epochs` must fit into the epochs of the penalty ({epochs}). "
+                f"Received: loop_epochs={self._config['loop_epochs']}."
+            )
+
     def end_epoch(self, model, epoch: int, tools) -> dict | None:
         """Steps 2 to 4, as a loop ends. See `Method.end_epoch`."""
         if (epoch + 1) % self._config["loop_epochs"]:
@@ -142,10 +149,13 @@ class BayesNASCompression(base.Method):
         found = tools.curvature(model, self._config["curvature"])
         optimizer = optimizer_of(model)
         values = optimizer.values()
+        # The loss is weighed 1 / lambda against the prior, and its curvature with it.
+        strength = float(keras.ops.convert_to_numpy(optimizer.mu)) or 1.0
+        bends = {path: own / strength for path, own in found.diagonal.items()}
         gone = rows = 0
         for number, partition in enumerate(optimizer.partitions):
             held = keras.ops.convert_to_numpy(optimizer.factors[number])
-            factors = self._factors(partition, held, values, found.diagonal)
+            factors = self._factors(partition, held, values, bends)
             optimizer.reweigh(number, factors)
             gone += int((factors >= GONE).sum())
             rows += partition.groups

@@ -82,6 +82,8 @@ class SparseVD(bayesian.Bayesian):
             return {"threshold": own}
 
         swap, configure = self._swap(model, arguments)
+        names = [x.name for x in model.layers if swap(x) is not type(x)]
+        bayesian.check_patterns("layer_thresholds", self._thresholds, names)
         return base.graft(model, configure, swap=swap)
 
     def groups(self, model) -> int:

@@ -106,17 +106,21 @@ def activation_curvature(curvature, slope, bend, gradient):
     return ops.square(slope) * curvature + bend * gradient
 
 
-def clamped(curvature, floor: float = 0.0):
+TINY = 1e-12
+"""What a negative curvature becomes."""
+
+
+def clamped(curvature):
     """Curvature without negative values, and how many there were.
 
-    Evidence needs H >= 0: a negative one would make omega complex.
+    Evidence needs H >= 0: a negative one would make omega complex. It becomes tiny, not
+    0, which would say that no sample reaches the weight.
 
     Args:
         curvature: Any shape.
-        floor: What negative values become.
 
     Returns:
         The clamped tensor, and the number of negative values.
     """
     negative = curvature < 0
-    return ops.where(negative, floor, curvature), ops.sum(ops.cast(negative, "int32"))
+    return ops.where(negative, TINY, curvature), ops.sum(ops.cast(negative, "int32"))

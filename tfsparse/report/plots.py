@@ -285,7 +285,8 @@ def layers(document: dict) -> Figure:
 
 def scores(document: dict) -> Figure | None:
     """Histograms of what decided, one panel a layer, with its threshold."""
-    found = document["method"].get("scores")
+    trace = document["method"].get("trace", {})
+    found = trace.get("scores")
     if not found:
         return None
     figure = Figure(figsize=(SIZE[0], 0.9 + 0.85 * len(found)), layout="constrained")
@@ -294,7 +295,7 @@ def scores(document: dict) -> Figure | None:
     )
     panels = figure.subplots(len(found), 1, squeeze=False)[:, 0]
     for axes, (name, own) in zip(panels, found.items(), strict=True):
-        threshold = document["method"]["thresholds"][name]
+        threshold = trace["thresholds"][name]
         edges, counts = own["edges"], own["counts"]
         centres = [(a + b) / 2 for a, b in zip(edges, edges[1:], strict=False)]
         colors = [BLUE if centre < threshold else "#c3cad3" for centre in centres]

@@ -96,11 +96,11 @@ def _headline(document: dict) -> dict:
 
 def _bits(document: dict) -> list[dict]:
     """Weights of each layer that is left, and bits for each of them by the posterior."""
-    bits = document["method"].get("bits", {})
+    bits = document["method"].get("trace", {}).get("bits", {})
     return [
         {
             "layer": row["layer"],
-            "weights": row["params"] - row["shape"][-1],
+            "weights": row["weights"],
             "bits": bits[row["layer"]],
         }
         for row in document["layers"]["final"]
