@@ -209,8 +209,8 @@ COMPRESSION = [
     "--hidden=24",
 ]  # fmt: skip
 EVIDENCE = [
-    "--method=bayesnas_compression", "--strength=0.03", "--loop_epochs=3", "--epochs=9",
-    "--shrink_epochs=7", "--fine_tune_epochs=4",
+    "--method=bayesnas_compression", "--strength=0.012", "--loop_epochs=4", "--epochs=14",
+    "--shrink_epochs=12", "--fine_tune_epochs=4",
 ]  # fmt: skip
 
 

@@ -289,7 +289,7 @@ def scores(document: dict) -> Figure | None:
     found = trace.get("scores")
     if not found:
         return None
-    figure = Figure(figsize=(SIZE[0], 0.9 + 0.85 * len(found)), layout="constrained")
+    figure = Figure(figsize=(SIZE[0], 0.9 + 1.0 * len(found)), layout="constrained")
     figure.suptitle(
         CAPTIONS["scores"], fontsize=11, x=0.02, ha="left", fontweight="bold"
     )
@@ -305,10 +305,7 @@ def scores(document: dict) -> Figure | None:
         axes.set_yticks([])
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(labelsize=8)
-        axes.annotate(
-            f"{name}, threshold {threshold:.3g}", (0, 1), xycoords="axes fraction",
-            fontsize=8, va="top",
-        )  # fmt: skip
+        axes.set_title(f"{name}, threshold {threshold:.3g}", fontsize=8, loc="left")
     panels[-1].set_xlabel("score (log of the noise over the signal); blue stays")
     return figure
 
