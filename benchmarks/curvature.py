@@ -20,6 +20,8 @@ import tensorflow as tf
 from keras import layers
 
 from tfsparse import curvature, files
+from tfsparse.curvature import estimate
+from tfsparse.graph import trace
 from tfsparse.outcome import environment
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -80,8 +82,10 @@ def main() -> int:
         model.fit(x, y, epochs=5, verbose=0)
         part = x[:SAMPLES], y[:SAMPLES]
         expected = exact(model, *part)
-        graph = curvature.trace.read(model)
-        steps = {form: curvature._step(graph, form, PROBES) for form in curvature.FORMS}
+        graph = trace.read(model)
+        steps = {
+            form: estimate.step_of(graph, form, PROBES) for form in curvature.FORMS
+        }
 
         @tf.function
         def gradient(a, b, model=model, loss=loss):

@@ -9,6 +9,8 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfsparse import curvature, gradients, numerics
+from tfsparse.curvature import recursion
+from tfsparse.graph import trace
 
 
 def array(x):
@@ -330,7 +332,7 @@ def test_it_never_holds_all_feature_maps():
     for _ in range(36):
         x = layers.Dense(4, activation="relu")(x)
     model = keras.Model(inputs, layers.Dense(3)(x))
-    sweep = curvature._Sweep(curvature.trace.read(model), False)
+    sweep = recursion.Sweep(trace.read(model), False)
     run = gradients.compiled(sweep.run)
     graph = run.get_concrete_function(*map(ops.convert_to_tensor, samples((4,)))).graph
     assert max(sweep.held) <= 2 * 6 + 1 and len(sweep.held) >= 6

@@ -1,0 +1,11 @@
+"""Diagonal of the Hessian of a classifier's loss, for every weight."""
+
+from tfsparse.curvature.estimate import (
+    FORMS,
+    Curvature,
+    batches,
+    diagonal,
+    relative_error,
+)
+
+__all__ = ["FORMS", "Curvature", "batches", "diagonal", "relative_error"]

@@ -1,0 +1,196 @@
+"""The estimators: what a user asks for, and what each form does with a batch.
+
+Two recursive forms walk the graph backwards beside the gradient, one layer at a time; two
+general ones need nothing but automatic differentiation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfsparse import gradients, numerics, records
+from tfsparse.curvature import recursion
+from tfsparse.graph import trace
+
+FORMS = records.CURVATURES
+PROBES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Curvature:
+    """The diagonal, and what had to be mended.
+
+    Attributes:
+        diagonal: Path -> array of the variable's shape, of the mean loss; not negative.
+        negative: How many values were negative and became tiny.
+        zero: How many values of kernels are 0: weights that no sample reaches.
+    """
+
+    diagonal: dict[str, np.ndarray]
+    negative: int
+    zero: int
+
+
+def diagonal(
+    model, data: Iterable, form: str = "recursive", probes: int = PROBES
+) -> Curvature:
+    """Estimates the diagonal Hessian of the mean cross-entropy by every weight.
+
+    recursive: eqs. C.1.4, C.1.5 and C.2.1 to C.2.3, every sample and place by itself:
+    H_W = sum x^2 H_h, H_x = (W^2)^T H_h, H_h = sigma'^2 H_a + sigma'' g.
+    averaged: as eqs. C.2.4 and C.2.5, but for each place by itself: means over the batch of
+    x^2, sigma'^2, sigma'' g and H go back instead of samples.
+    gauss_newton: mean of (J^T R v)^2, v random signs, R a root of diag(p) - p p^T.
+    hutchinson: mean of v * (Hessian v), v random signs; may be negative.
+
+    The recursion keeps the tensors between about sqrt(calls) stretches of the model and
+    works the others out again, so that it never holds all feature maps.
+
+    Args:
+        model: A built classifier on logits, or with a softmax at its end.
+        data: Pairs `(x, labels)`, see `batches`; labels are whole numbers.
+        form: One of `FORMS`; the first two know the layers of `RULES`, the others any.
+        probes: Random vectors a batch, of the last two forms.
+
+    Returns:
+        A Curvature over the variables of the layers that it knows, or all.
+
+    Raises:
+        ValueError: An unknown form, no batch, labels that are not whole numbers, a layer that
+            the recursion does not know, or a curvature that is not finite.
+
+    Example:
+        >>> diagonal(net, [(x, y)], "averaged").diagonal["fc1/kernel"].shape
+        (784, 300)
+
+    Reference: BayesNAS, appendix C; Bekas et al. 2007 (Hutchinson's diagonal).
+    """
+    if form not in FORMS:
+        raise ValueError(f"`form` must be one of {FORMS}. Received: form={form!r}.")
+    graph = trace.read(_in_float32(model))
+    step = step_of(graph, form, probes)
+    total: dict[str, np.ndarray] = {}
+    samples = 0
+    for x, y in data:
+        y = _labels(y)
+        count = len(y)
+        found = step(keras.tree.map_structure(ops.convert_to_tensor, x), y)
+        samples += count
+        for path, own in found.items():
+            own = ops.convert_to_numpy(own).astype("float64") * count
+            total[path] = total.get(path, 0.0) + own
+    if not samples:
+        raise ValueError("`data` must hold a batch. Received: none.")
+    negative = zero = 0
+    for path, own in total.items():
+        if not np.isfinite(own).all():
+            raise ValueError(
+                f"`model` must have a finite curvature. Received: nan or inf for {path}. "
+                "Lower the learning rate, or look for nan in the data."
+            )
+        mean, below = numerics.clamped(ops.convert_to_tensor(own / samples))
+        total[path] = ops.convert_to_numpy(mean)
+        negative += int(below)
+        zero += int((own == 0).sum()) if own.ndim > 1 else 0
+    return Curvature(total, negative, zero)
+
+
+def batches(x, y, size: int = 128):
+    """Cuts samples (an array, or a structure of arrays) and labels into batches."""
+    for start in range(0, len(y), size):
+        part = slice(start, start + size)
+        yield keras.tree.map_structure(lambda a, part=part: a[part], x), y[part]
+
+
+def _labels(y):
+    """Labels as a vector of whole numbers.
+
+    Raises:
+        ValueError: They are not.
+    """
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1 or (y.dtype.kind == "f" and (y != np.floor(y)).any()):
+        raise ValueError(
+            "`data` must hold labels that are whole numbers, (samples,). Received: shape "
+            f"{y.shape}, {y.dtype}."
+        )
+    return ops.convert_to_tensor(y.astype("int32"))
+
+
+def _in_float32(model):
+    """The model, or, where layers compute in half precision, a copy that does not."""
+    layers = [x for x in trace.read(model).operations if isinstance(x, keras.Layer)]
+    if all(layer.compute_dtype in ("float32", "float64") for layer in layers):
+        return model
+
+    def clone(layer):
+        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def relative_error(received: dict, expected: dict) -> float:
+    """Norm of the difference of two diagonals, over the norm of the second."""
+    paths = list(expected)
+    difference = sum(float(np.square(received[p] - expected[p]).sum()) for p in paths)
+    whole = sum(float(np.square(expected[p]).sum()) for p in paths)
+    return math.sqrt(difference / whole) if whole else math.inf
+
+
+def step_of(graph, form: str, probes: int) -> Callable:
+    """`(x, y) -> {path: diagonal of the batch's mean loss}`, as a graph."""
+    if form in ("recursive", "averaged"):
+        sweep = recursion.Sweep(graph, form == "averaged")
+        return gradients.compiled(sweep.run)
+    model, variables = graph.model, graph.model.trainable_variables
+    paths = [graph.paths[id(v)] for v in variables]
+    seed = keras.random.SeedGenerator(0)
+    if recursion.ends_in_softmax(graph):
+        raise ValueError(
+            f"`form` must be recursive or averaged for a model that ends in a softmax. "
+            f"Received: form={form!r}."
+        )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)
+
+    def signs(shape):
+        drawn = keras.random.uniform(shape, seed=seed)
+        return ops.where(drawn < 0.5, -1.0, 1.0)
+
+    def probe(x, y):
+        if form == "hutchinson":
+            vectors = [signs(tuple(v.shape)) for v in variables]
+            products = gradients.hessian_products(model, loss, x, y, vectors)
+            return [v * h for v, h in zip(vectors, products, strict=True)]
+
+        def upstream(logits):
+            root = numerics.cross_entropy_root(logits)
+            count = ops.cast(ops.shape(logits)[0], logits.dtype)
+            drawn = signs(ops.shape(logits))
+            return ops.matmul(root, drawn[:, :, None])[:, :, 0] / ops.sqrt(count)
+
+        return [ops.square(g) for g in gradients.output_products(model, x, upstream)]
+
+    compiled = gradients.compiled(probe)
+
+    def step(x, y):
+        sums = None
+        for _ in range(probes):
+            found = compiled(x, y)
+            sums = (
+                found
+                if sums is None
+                else [a + b for a, b in zip(sums, found, strict=True)]
+            )
+        return {path: own / probes for path, own in zip(paths, sums, strict=True)}
+
+    return step
