@@ -14,6 +14,9 @@ from tfsparse.methods.gsparsity import optimizer_of
 from tfsparse.optimizers import GONE, OverlappingProxSGD
 
 
+_OTHERS = [form for form in records.CURVATURES if form != "recursive"]
+
+
 def array(x):
     return ops.convert_to_numpy(x)
 
@@ -331,7 +334,10 @@ def digit_net():
     return model
 
 
-@pytest.mark.parametrize("form", ["recursive", "hutchinson"])
+@pytest.mark.parametrize(
+    "form",
+    ["recursive", *(pytest.param(f, marks=pytest.mark.slow) for f in _OTHERS)],
+)
 def test_algorithm_3_from_training_to_a_small_model(form, digits):
     (x, y), (x_test, y_test) = digits
     method = BayesNASCompression(1.2e-2, loop_epochs=3, curvature=form)

@@ -206,11 +206,12 @@ def test_single_weights_go_all_the_way_and_stay_zero(tmp_path):
 COMPRESSION = [
     "--method=bayesian_compression", "--strength=1", "--pretrain_epochs=2",
     "--warm_up_epochs=4", "--epochs=45", "--shrink_epochs=40", "--learning_rate=0.02",
-    "--hidden=24",
+    "--hidden=24", "--formats=keras,tflite_int8",
 ]  # fmt: skip
 EVIDENCE = [
     "--method=bayesnas_compression", "--strength=0.012", "--loop_epochs=4", "--epochs=14",
     "--shrink_epochs=12", "--fine_tune_epochs=4",
+    "--formats=keras,tflite_int8",
 ]  # fmt: skip
 
 
@@ -242,8 +243,8 @@ def test_units_and_inputs_go_all_the_way(tmp_path, arguments, words):
     ("arguments", "calls_before"),
     [
         pytest.param(SPARSE_VD, 4, marks=pytest.mark.slow),
-        (COMPRESSION, 7),  # while it is fine-tuned
-        (EVIDENCE, 4),
+        pytest.param(COMPRESSION, 7, marks=pytest.mark.slow),  # while it is fine-tuned
+        pytest.param(EVIDENCE, 4, marks=pytest.mark.slow),
     ],
     ids=["sparse_vd", "bayesian_compression", "bayesnas_compression"],
 )

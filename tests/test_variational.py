@@ -368,7 +368,7 @@ def test_sparse_vd_finds_the_support_of_a_regression():
     kernel = ops.convert_to_numpy(result.model.get_layer("out").kernel)[:, 0]
     np.testing.assert_allclose(kernel[:5], [2, -1.5, 1, 3, -2], atol=0.1)
     # Least squares alone has +-0.025 there, none of them zero.
-    assert np.count_nonzero(kernel[5:]) <= 7 and np.median(np.abs(kernel[5:])) == 0
+    assert len(kernel) <= 12  # of 20 inputs: those without a weight have left
     assert type(result.model.get_layer("out")) is keras.layers.Dense
 
 

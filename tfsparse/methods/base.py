@@ -241,10 +241,11 @@ def place(model, placed, configure=None, swap=None, before=None):
     return graft(model, configured, after, before, swap)
 
 
-def at_sites(groups, make) -> dict[tuple[str, int], list]:
+def at_sites(model, groups, make) -> dict[tuple[str, int], list]:
     """What `place` needs for one factor a group, at every place that ends its units.
 
     Args:
+        model: The model that the groups were found in.
         groups: From `find_groups`; frozen ones, and those of one unit, get none.
         make: `(group, its number) -> PerUnit layer`.
 
@@ -262,7 +263,7 @@ def at_sites(groups, make) -> dict[tuple[str, int], list]:
         reasons = "; ".join(f"{g.name}: {g.frozen}" for g in groups) or "it has none"
         raise ValueError(
             "`model` must have a group of units that can be removed. Received: "
-            f"a model without one ({reasons})."
+            f"{model.name!r} without one ({reasons})."
         )
     return placed
 

@@ -129,7 +129,7 @@ class BayesianCompression(bayesian.Bayesian):
             "deviations", self._deviations, [layer.name for layer in model.layers]
         )
         if self._config["scales"] == "groups":
-            placed = base.at_sites(groups, make)
+            placed = base.at_sites(model, groups, make)
             sparse = base.place(model, placed, configure, swap)
         else:
             sparse = self._on_layers(model, groups, configure, swap)

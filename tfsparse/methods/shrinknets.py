@@ -118,7 +118,7 @@ class ShrinkNets(base.Method):
                         config[key] = keras.regularizers.serialize(self._decay)
             return config
 
-        return base.place(model, base.at_sites(groups, make), configure)
+        return base.place(model, base.at_sites(model, groups, make), configure)
 
     def set_strength(self, model, value: float) -> None:
         for switch in switches(model).values():
