@@ -13,7 +13,6 @@ from tfsparse.methods import BayesNASCompression, evidence_shapes, partitions
 from tfsparse.methods.gsparsity import optimizer_of
 from tfsparse.optimizers import GONE, OverlappingProxSGD
 
-
 _OTHERS = [form for form in records.CURVATURES if form != "recursive"]
 
 
