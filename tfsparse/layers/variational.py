@@ -142,21 +142,20 @@ class Variational:
         """The whole layer's divergence from its prior, a scalar."""
         if self.prior == "log_uniform":
             return numerics.log_uniform_divergence(self.kernel, self.log_variance)
-        whole = ops.sum(numerics.gaussian_kl(self.kernel, self.log_variance))
+        whole = numerics.gaussian_divergence(self.kernel, self.log_variance)
         if self.bias_log_variance is not None:
-            whole += ops.sum(numerics.gaussian_kl(self.bias, self.bias_log_variance))
+            whole += numerics.gaussian_divergence(self.bias, self.bias_log_variance)
         return whole
 
     def _weights_penalty(self, log_variance):
         if self.prior == "log_uniform":
             found = numerics.log_uniform_divergence(self.kernel, log_variance)
         else:
-            found = ops.sum(numerics.gaussian_kl(self.kernel, log_variance))
+            found = numerics.gaussian_divergence(self.kernel, log_variance)
         return self.strength * found
 
     def _bias_penalty(self, log_variance):
-        found = numerics.gaussian_kl(self.bias, log_variance)
-        return self.strength * ops.sum(found)
+        return self.strength * numerics.gaussian_divergence(self.bias, log_variance)
 
     def call(self, inputs, training=False):
         kernel = ops.cast(self.kernel, self.compute_dtype)

@@ -24,6 +24,7 @@ from tfsparse.numerics.groups import (
 from tfsparse.numerics.switches import sign_variance
 from tfsparse.numerics.variational import (
     LIMIT,
+    gaussian_divergence,
     gaussian_kl,
     half_cauchy_kl,
     inverse_gamma_kl,
@@ -49,6 +50,7 @@ __all__ = [
     "dykstra",
     "evidence_slopes",
     "evidence_variance",
+    "gaussian_divergence",
     "gaussian_kl",
     "group_shrinkage",
     "half_cauchy_kl",

@@ -81,17 +81,18 @@ def log_uniform_divergence(mean, log_variance, limit: float = LIMIT):
     @ops.custom_gradient
     def divergence(mean, log_variance):
         square = ops.square(mean) + 1e-8
-        ratio = ops.clip(log_variance - ops.log(square), -limit, limit)
+        free = log_variance - ops.log(square)
+        ratio = ops.clip(free, -limit, limit)
         gate = ops.sigmoid(K2 + K3 * ratio)
-        noise = ops.sigmoid(-ratio)
-        value = K1 * (1.0 - gate) - 0.5 * ops.log1p(-noise)
+        signal = ops.sigmoid(ratio)  # softplus(-l) = -log(sigmoid(l))
+        value = ops.sum(K1 * gate + 0.5 * ops.log(signal))
 
         def slopes(*upstream, **_):
-            inside = ops.cast(ops.abs(ratio) < limit, ratio.dtype) * upstream[0]
-            slope = (K1 * K3 * gate * (gate - 1.0) - 0.5 * noise) * inside
-            return slope * (-2.0 * mean) / square, slope
+            inside = ops.cast(ops.equal(free, ratio), ratio.dtype) * upstream[0]
+            slope = (K1 * K3 * gate * (gate - 1.0) - 0.5 + 0.5 * signal) * inside
+            return slope * mean * (-2.0 / square), slope
 
-        return ops.sum(value), slopes
+        return K1 * math.prod(mean.shape) - value, slopes
 
     return divergence(ops.convert_to_tensor(mean), ops.convert_to_tensor(log_variance))
 
@@ -109,9 +110,52 @@ def log_uniform_variance(mean, log_variance, limit: float = LIMIT):
 
     Reference: Molchanov et al. 2017, section 4.2.
     """
-    square = ops.square(mean)
-    alpha = ops.exp(log_variance) / (square + 1e-8)
-    return ops.clip(alpha, math.exp(-limit), math.exp(limit)) * square
+
+    @ops.custom_gradient
+    def variance(mean, log_variance):
+        square = ops.square(mean)
+        free = ops.exp(log_variance) / (square + 1e-8)
+        alpha = ops.clip(free, math.exp(-limit), math.exp(limit))
+        value = alpha * square
+
+        def slopes(*upstream, **_):
+            inside = ops.cast(ops.equal(free, alpha), alpha.dtype)
+            # alpha follows the mean inside its limits, and there all but undoes square.
+            left = 1.0 - inside * (square / (square + 1e-8))
+            along = upstream[0] * alpha
+            return 2.0 * along * mean * left, along * square * inside
+
+        return value, slopes
+
+    return variance(ops.convert_to_tensor(mean), ops.convert_to_tensor(log_variance))
+
+
+def gaussian_divergence(mean, log_variance):
+    """Sum of `gaussian_kl` over weights, its gradient in closed form.
+
+    d/d(mean) = mean; d/d(log sigma^2) = (sigma^2 - 1) / 2.
+
+    Args:
+        mean: Any shape.
+        log_variance: log sigma^2, of the same shape.
+
+    Returns:
+        A scalar.
+
+    Reference: Louizos et al. 2017, eq. 8.
+    """
+
+    @ops.custom_gradient
+    def divergence(mean, log_variance):
+        variance = ops.exp(log_variance)
+        value = ops.sum(variance + ops.square(mean) - log_variance)
+
+        def slopes(*upstream, **_):
+            return upstream[0] * mean, (0.5 * upstream[0]) * (variance - 1.0)
+
+        return 0.5 * (value - math.prod(mean.shape)), slopes
+
+    return divergence(ops.convert_to_tensor(mean), ops.convert_to_tensor(log_variance))
 
 
 def gaussian_kl(mean, log_variance):
