@@ -189,6 +189,7 @@ def already() -> list[dict]:
 def draw(document: dict) -> None:
     """Error against parameters that are left, one panel a network."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -229,6 +230,9 @@ def draw(document: dict) -> None:
                     xytext=(0, 7 if up else -13), textcoords="offset points", ha="center",
                 )  # fmt: skip
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(0.18)
         axes.set_title(
             net.replace("_", "-"), loc="left", fontsize=11, fontweight="bold"
