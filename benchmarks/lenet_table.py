@@ -69,8 +69,10 @@ def train(workdir: pathlib.Path, *arguments: str) -> dict:
     """The report of a run in `workdir`, begun, resumed or read."""
     if not (workdir / "report.html").exists():
         command = [sys.executable, "-m", "tfsparse.train", *arguments]
+        place = workdir.relative_to(ROOT)  # a report tells its flags: no machine's path
         found = subprocess.run(
-            [*command, f"--workdir={workdir}", "--tensorboard=false", "--resume"],
+            [*command, f"--workdir={place}", "--tensorboard=false", "--resume"],
+            cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -125,7 +127,7 @@ def control(name: str, seed: int) -> dict:
     epochs = config["epochs"] + config["fine_tune_epochs"]
     found = train(
         folder,
-        f"--model={start}",
+        f"--model={start.relative_to(ROOT)}",
         "--method=none",
         f"--epochs={epochs}",
         "--fine_tune_epochs=0",
@@ -260,7 +262,9 @@ def main() -> int:
         for name in options.rows.split(","):
             flagfile = ROOT / "configs" / f"{name}.flags"
             report = train(
-                RUNS / f"{name}-{seed}", f"--flagfile={flagfile}", f"--seed={seed}"
+                RUNS / f"{name}-{seed}",
+                f"--flagfile={flagfile.relative_to(ROOT)}",
+                f"--seed={seed}",
             )
             own = {"seed": seed, **row_of(report)}
             if not options.no_controls:
