@@ -35,11 +35,7 @@ class Filter(PerUnit):
         seed: Seed of the initial values.
 
     Call arguments:
-        inputs: `(batch, ..., channels)`.
-        units: For each channel its unit, -1 for channels without a switch; None
-            where channel i is unit i.
-        activation: Name of an activation applied afterwards: the one that a switch
-            has to stand before, split off the layer in front.
+        See `PerUnit`.
 
     Raises:
         ValueError: An unknown form, a negative strength or a gamma outside [0, 1].

@@ -209,10 +209,6 @@ class BayesNASCompression(base.Method):
         values |= optimizer_of(model).emptied(self._config["threshold"])
         return base.used_units(groups, values)
 
-    def trace(self, model, groups) -> dict:
-        """Nothing: the loops are told as they end."""
-        return {}
-
 
 def _relative(factors, stays, partition) -> np.ndarray:
     """Factors over their mean in each layer, pruned groups not counted: its lambda^l.
