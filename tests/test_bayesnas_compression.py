@@ -320,6 +320,49 @@ def test_other_losses_are_refused():
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("orthogonal", [True, False])
+def test_a_planted_support_is_found_and_the_evidence_falls(orthogonal):
+    """Linear regression, where the evidence of the prior variances has a closed form."""
+    rng = np.random.default_rng(2)
+    samples, count, alive = 64, 12, 4
+    x = rng.normal(size=(samples, count))
+    if orthogonal:
+        x = np.linalg.qr(x)[0] * samples**0.5
+    planted = np.where(np.arange(count) < alive, 1.5 * rng.choice([-1, 1], count), 0.0)
+    y = x @ planted + rng.normal(size=samples)
+    inputs = keras.Input((count,))
+    plain = keras.Model(inputs, layers.Dense(1, use_bias=False, name="out")(inputs))
+    method = BayesNASCompression(
+        1 / samples, dense_shapes="row", loop_epochs=1, rho=1.0
+    )
+    groups = tfsparse.find_groups(plain, method.kinds)
+    model = method.prepare(plain, groups)
+    loss = lambda y, found: 0.5 * ops.square(y - found)  # noqa: E731
+    model.compile(method.optimizer(model, groups), loss)
+    (kernel,) = model.trainable_variables
+    bends = {kernel.path: np.mean(x**2, axis=0)[:, None]}
+    tools = records.Tools(lambda *_: curvature.Curvature(bends, 0, 0))
+
+    def evidence(gamma):  # -2 log, but for a constant
+        covariance = np.eye(samples) + x * gamma @ x.T
+        return y @ np.linalg.solve(covariance, y) + np.linalg.slogdet(covariance)[1]
+
+    found, live = [], []
+    steps = np.tile(x, (60, 1)), np.tile(y, 60)[:, None]
+    for loop in range(7):
+        model.fit(*steps, batch_size=samples, shuffle=False, verbose=0)
+        (factors,) = optimizer_of(model).factors
+        found.append(evidence(np.abs(array(kernel)[:, 0]) / array(factors)))
+        method.end_epoch(model, loop, tools)
+        live.append(int((array(kernel) != 0).sum()))
+    # It falls at each iteration but the one that prunes the last: the entropy criterion
+    # drops a variance of 0.0585 that the evidence would keep small.
+    last = live.index(alive)
+    assert (np.diff(found[: last + 1]) < 0).all() and last >= 3
+    assert found[-1] < found[0] - 5 and max(found[last:]) - found[last] < 1
+    assert (array(kernel)[:, 0] != 0).tolist() == [True] * alive + [False] * 8
+
+
 def digit_net():
     image = keras.Input((8, 8, 1))
     x = layers.Conv2D(12, 3, activation="relu", name="conv")(image)
