@@ -190,8 +190,7 @@ def test_coupled_survival(scales):
     set_noise(model, inputs, [3, 8, 13, 18, 0])
     set_noise(model, outputs, [2, 5])
     keep = method.keep(model, tfsparse.find_groups(model, method.kinds))
-    expected = np.array([True, False, True, scales == "groups", True])
-    np.testing.assert_array_equal(keep["conv"], expected)
+    np.testing.assert_array_equal(keep["conv"], [True, False, True, False, True])
     np.testing.assert_array_equal(np.flatnonzero(~keep["fc"]), [2, 5])
     np.testing.assert_array_equal(
         np.flatnonzero(~keep["fc:features"]), [0, 3, 8, 13, 18]
@@ -233,6 +232,38 @@ def test_removal_from_the_running_model_changes_nothing(scales, prior):
     )
     small.fit(x, np.zeros((32, 3)), verbose=0)  # it goes on
     assert int(small.optimizer.iterations) == 2
+
+
+@pytest.mark.parametrize(
+    "method", [BayesianCompression(), tfsparse.ShrinkNets(features=True)]
+)
+def test_a_channel_goes_with_its_features(method):
+    plain = net()
+    model = method.prepare(plain, tfsparse.find_groups(plain, method.kinds))
+    model.compile("adam", "mse")
+    x = np.random.default_rng(0).normal(size=(32, 6, 6, 2)).astype("float32")
+    model.fit(x, np.zeros((32, 3)), verbose=0)
+    features = np.arange(20) % 5 != 3
+    if isinstance(method, BayesianCompression):
+        set_noise(model, "fc_features_noise", ~features)
+    else:
+        (switch,) = (x for x in model.layers if x.name.startswith("fc_features"))
+        switch.trainable_variables[0].assign(np.where(features, 0.7, -1.0))
+    before = array(model(x))
+    keep = method.keep(model, tfsparse.find_groups(model, method.kinds))
+    assert keep["conv"].tolist() == [True, True, True, False, True]
+    np.testing.assert_array_equal(keep["fc:features"], features)
+    small, *_ = shrinking.collect(model, keep)
+    assert small.get_layer("conv").filters == 4
+    np.testing.assert_allclose(array(small(x)), before, rtol=1e-4, atol=1e-5)
+    small.fit(x, np.zeros((32, 3)), verbose=0)
+    # Left behind, a channel that nothing reads is a group of its own.
+    parted, *_ = shrinking.collect(model, {"fc:features": features})
+    groups = tfsparse.find_groups(parted, method.kinds)
+    keep = method.keep(parted, groups)
+    assert keep["conv"].shape == (4,) and keep["conv:part1"].shape == (1,)
+    if isinstance(method, BayesianCompression):
+        assert set(method.trace(parted, groups)["bits"]) == {"conv", "fc", "out"}
 
 
 def test_a_saved_model_is_the_same(tmp_path):

@@ -199,6 +199,9 @@ def test_single_weights_go_all_the_way_and_stay_zero(tmp_path):
     stored = report["encodings"]
     assert stored["bitmap"] < stored["dense"] == stages["mcu"]["macs"]
     assert report["method"]["history"][-1]["nonzero"] < stages["sparse"]["params"]
+    # The divergence stays on after the last unit may leave.
+    assert report["method"]["settled"] == 10
+    assert all(row["strength_on"] for row in report["method"]["history"])
     page = Path(folder, "report.html").read_text("utf-8")
     assert "If zeros were not stored" in page and "Signal and noise" in page
 

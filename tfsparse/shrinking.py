@@ -120,7 +120,7 @@ def run(
                 "params": cost.params,
                 "nonzero": whole.nonzero,
                 "macs": cost.macs,
-                "strength_on": state.settled is None,
+                "strength_on": state.settled is None or method.stays,
                 **spent,
             }
         )

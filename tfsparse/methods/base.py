@@ -201,6 +201,42 @@ def with_weights(group, values: Mapping[str, np.ndarray], role: str) -> np.ndarr
     return alive
 
 
+def factored_units(groups, active: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Units that a live factor sends on: a channel's own, and one of its features'.
+
+    Members tell whose a factor is, not names: a group may have fallen into parts since.
+
+    Args:
+        groups: From `find_groups`, of the model with its factors.
+        active: Name of a `PerUnit` layer -> which of its factors are alive, `(units,)`.
+
+    Returns:
+        For every group with a factor, frozen ones apart, a keep mask.
+    """
+    keep = {}
+    for group in groups:
+        factors = factors_of(group, active)
+        if group.frozen or not factors:
+            continue
+        alive = np.ones(group.size, bool)
+        for layer, member in factors.items():
+            own = np.zeros(group.size, bool)
+            np.logical_or.at(own, member.units, active[layer][member.indices])
+            alive[member.units] &= own[member.units]
+        keep[group.name] = alive
+    return keep
+
+
+def factors_of(group, layers) -> dict[str, records.Member]:
+    """Name of each of `layers` that scales units of a group -> which of them, and how."""
+    found = {}
+    for member in group.members:
+        name = member.path.rpartition("/")[0]
+        if member.role == records.CARRIER and name in layers:
+            found[name] = member
+    return found
+
+
 def place(model, placed, configure=None, swap=None, before=None):
     """A copy of `model` with factors on units, each in front of the non-linearity.
 

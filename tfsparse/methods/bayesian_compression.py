@@ -187,28 +187,24 @@ class BayesianCompression(bayesian.Bayesian):
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
         """Units whose factors, on both sides, still tell something."""
         active = {
-            scale.name.removesuffix(SUFFIX): keras.ops.convert_to_numpy(scale.active())
+            scale.name: keras.ops.convert_to_numpy(scale.active())
             for scale in bayesian.scales(model)
         }
+        if self._config["scales"] == "groups":
+            return base.factored_units(groups, active)
         keep = {}
         for group in groups:
-            if group.frozen or group.kind not in ("unit", "feature"):
-                continue
-            alive = np.ones(group.size, bool)
-            own = active.get(base.layer_name(group, ""))
-            if self._config["scales"] == "groups" and own is not None:
-                alive &= own
-            for side in self._on_sides(group, active).values():
-                alive &= side
-            keep[group.name] = alive
+            if not group.frozen:
+                alive = np.ones(group.size, bool)
+                for side in self._on_sides(group, active).values():
+                    alive &= side
+                keep[group.name] = alive
         return keep
 
     def _on_sides(self, group, active) -> dict[str, np.ndarray]:
         """Role -> which units a factor that stands on layers keeps on that side."""
         found: dict[str, np.ndarray] = {}
-        if self._config["scales"] == "groups":
-            return found
-        parts = {records.PRODUCER: "", records.CONSUMER: "_inputs"}
+        parts = {records.PRODUCER: SUFFIX, records.CONSUMER: f"_inputs{SUFFIX}"}
         open_sides = set()  # where something without a factor writes or reads the units
         for member in group.members:
             layer, _, variable = member.path.rpartition("/")
@@ -263,19 +259,29 @@ class BayesianCompression(bayesian.Bayesian):
             ]
             for scale in bayesian.scales(model)
         }
+        sizes = {variable.path: variable.shape for variable in model.variables}
         found: dict[str, list] = {}
-        for group in groups:
-            side = records.CONSUMER if group.kind == "feature" else records.PRODUCER
-            own = held.get(base.layer_name(group, SUFFIX))
-            for member in group.members:
-                layer, _, variable = member.path.rpartition("/")
-                if variable != "kernel" or isinstance(member.axis, tuple):
-                    continue
-                if self._config["scales"] == "groups" and own and member.role == side:
-                    place = np.empty(int(member.indices.max()) + 1, int)
-                    place[member.indices] = member.units
-                    entry = (*(x[place] for x in own), member.axis)
-                    found.setdefault(member.path, []).append(entry)
+        if self._config["scales"] == "groups":
+            of_features = set()
+            for group in groups:
+                if group.kind == "feature":
+                    of_features |= set(base.factors_of(group, held))
+            for group in groups:
+                unit = group.kind == "unit"
+                side = records.PRODUCER if unit else records.CONSUMER
+                for name, own in base.factors_of(group, held).items():
+                    if unit and name in of_features:  # stands behind the unit's own
+                        continue
+                    factor = np.zeros(group.size, int)
+                    factor[own.units] = own.indices
+                    for member in group.members:
+                        if member.role == side and not isinstance(member.axis, tuple):
+                            along = _along(member, factor, sizes[member.path])
+                            first, second, stays = held[name]
+                            entry = along(first, 1.0), along(second, 0.0)
+                            found.setdefault(member.path, []).append(
+                                (*entry, along(stays, True), member.axis)
+                            )
         if self._config["scales"] == "layers":
             for layer in bayesian.twins(model):
                 for name, axis in ((layer.name, -1), (f"{layer.name}_inputs", -2)):
@@ -283,3 +289,14 @@ class BayesianCompression(bayesian.Bayesian):
                         entry = (*held[name + SUFFIX], axis)
                         found.setdefault(layer.kernel.path, []).append(entry)
         return found
+
+
+def _along(member, factor, shape):
+    """`(values of factors, rest) -> what stands along the axis of a member`."""
+
+    def along(values, rest):
+        spread = np.full(shape[member.axis], rest)
+        spread[member.indices] = values[factor[member.units]]
+        return spread
+
+    return along

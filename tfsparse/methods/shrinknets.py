@@ -126,13 +126,8 @@ class ShrinkNets(base.Method):
 
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
         """Units whose switch is alive, last optimizer step included."""
-        found = switches(model)
-        keep = {}
-        for group in groups:
-            name = base.layer_name(group, SUFFIX)
-            if name in found and not group.frozen:
-                keep[group.name] = found[name].alive_units()
-        return keep
+        alive = {name: s.alive_units() for name, s in switches(model).items()}
+        return base.factored_units(groups, alive)
 
     def trace(self, model, groups) -> dict:
         """The values of all switches, sorted, by group."""

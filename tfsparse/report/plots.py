@@ -145,7 +145,8 @@ def live_units(document: dict) -> Figure | None:
 
 def _mark_settled(axes, document: dict) -> None:
     settled = document["method"].get("settled")
-    if settled:
+    history = document["method"]["history"]
+    if settled and not history[-1].get("strength_on", False):  # a divergence stays on
         axes.axvline(settled, color=GREY, linestyle=":", linewidth=1.2)
         axes.annotate(
             " penalty off", (settled, 1), xycoords=("data", "axes fraction"),
