@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -394,10 +396,59 @@ def test_no_factor_draws_what_a_layer_draws():
     assert np.abs(np.corrcoef(drawn) - np.eye(len(drawn))).max() < 0.3
 
 
-@pytest.mark.parametrize("argument", ["layer_thresholds", "deviations"])
-def test_patterns_that_fit_nothing(argument):
-    with pytest.raises(ValueError, match=f"`{argument}` must name some of.*'conv9'"):
-        prepared("groups", **{argument: "conv9=1"})
+@pytest.mark.parametrize(
+    ("argument", "text", "pattern"),
+    [
+        ("layer_thresholds", "conv9=1", "conv9"),
+        ("deviations", "conv9=1", "conv9"),
+        ("deviations", "pool=1", "pool"),  # has no twin
+        ("ignore", "fc, conv9", "conv9"),
+        ("ignore", "pool", "pool"),
+    ],
+)
+def test_patterns_that_fit_nothing(argument, text, pattern):
+    with pytest.raises(
+        ValueError, match=f"`{argument}` must name some of.*'{pattern}'"
+    ):
+        prepared("groups", **{argument: text})
+
+
+def test_layers_that_are_ignored_stay_plain():
+    _, model = prepared("groups", ignore="fc, out")
+    assert [layer.name for layer in bayesian.twins(model)] == ["conv"]
+
+
+def test_channels_must_come_last():
+    image = keras.Input((2, 6, 6))
+    first = {"data_format": "channels_first"}
+    x = layers.Conv2D(5, 3, name="conv", **first)(image)
+    x = layers.GlobalAveragePooling2D(**first)(x)
+    model = keras.Model(image, layers.Dense(3)(x))
+    for method in (BayesianCompression(), tfsparse.ShrinkNets()):
+        with pytest.raises(ValueError, match="channels last.*channels_first.*'conv'"):
+            method.prepare(model, tfsparse.find_groups(model, method.kinds))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("prior", SCALE_PRIORS)
+def test_factors_in_half_precision_are_as_exact_as_they_are_stored(prior, policy):
+    drawn = {}
+    for own in ("float32", policy):
+        layer = VariationalScale(64, prior=prior, dtype=own, seed=3)
+        ones = np.ones((256, 64), "float32")
+        drawn[own] = array(layer(ones, training=True)).astype("float32")
+        assert np.isfinite(drawn[own]).all()
+    np.testing.assert_allclose(drawn[policy], drawn["float32"], atol=8e-3)
+
+
+def test_a_target_is_refused():
+    model = net()
+    model.compile("adam", "mse")
+    x, y = np.zeros((8, 6, 6, 2)), np.zeros((8, 3))
+    with pytest.raises(ValueError, match="`target` must be empty.*stays on.*0.5"):
+        tfsparse.fit_shrinking(
+            model, BayesianCompression(), x, y, epochs=30, target={"params": 0.5}
+        )
 
 
 def test_a_network_whose_factors_are_all_noise_is_not_finished():
@@ -423,8 +474,10 @@ def test_variances_have_a_bound():
     [
         ({"scales": "rows"}, "`scales` must be one of"),
         ({"prior": "flat"}, "`prior` must be one of.*flat"),
-        ({"strength": -1}, "`strength` must be >= 0"),
-        ({"tail": 0}, r"`tail` must be in \(0, 1\]"),
+        ({"strength": -1}, "`strength` must be a number >= 0"),
+        ({"strength": math.inf}, "`strength` must be a number >= 0.*inf"),
+        ({"tail": 0}, r"`tail` must be in \(0, 0.1\]"),
+        ({"tail": 0.5}, r"`tail` must be in \(0, 0.1\].*0.5"),
         ({"deviations": "fc=-1"}, "`largest_deviation` must be positive"),
         ({"layer_thresholds": "fc"}, "`layer_thresholds` must be a list"),
         ({"layer_thresholds": "fc=inf"}, "`threshold` must be finite"),

@@ -8,7 +8,7 @@ import pytest
 from keras import layers, ops
 
 import tfsparse
-from tfsparse import curvature, records, shrinking
+from tfsparse import curvature, fitting, records, shrinking
 from tfsparse.methods import BayesNASCompression, evidence_shapes, partitions
 from tfsparse.methods.gsparsity import optimizer_of
 from tfsparse.optimizers import GONE, OverlappingProxSGD
@@ -302,6 +302,26 @@ def test_refused_arguments(arguments, message):
         BayesNASCompression(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        ("ignore", "b9"),
+        ("conv_shapes", "b=filter"),  # a Dense
+        ("dense_shapes", "b=row,a=row"),
+    ],
+)
+def test_patterns_that_fit_nothing(argument, text):
+    with pytest.raises(ValueError, match=f"`{argument}` must name some of"):
+        prepared(**{argument: text})
+
+
+@pytest.mark.parametrize("text", ["b", "b/kernel", " b/*"])
+def test_layers_that_are_ignored(text):
+    _, model = prepared(ignore=text)
+    paths = {path for p in optimizer_of(model).partitions for path in p.labels}
+    assert paths and "b/kernel" not in paths
+
+
 def test_loops_must_fit():
     with pytest.raises(ValueError, match="`loop_epochs` must fit into.*2"):
         BayesNASCompression(loop_epochs=3).check_epochs(2)
@@ -313,11 +333,29 @@ def test_other_losses_are_refused():
     model = keras.Model(inputs, layers.Dense(1, name="out")(hidden))
     model.compile("adam", "mse")
     x = np.zeros((8, 4), "float32")
+    begun = []
+    before = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: begun.append(1))
     with pytest.raises(ValueError, match="sparse categorical cross-entropy.*mse"):
         tfsparse.fit_shrinking(
             model, BayesNASCompression(loop_epochs=1), x, x[:, 0],
-            epochs=2, shrink_epochs=1,
+            epochs=2, shrink_epochs=1, callbacks=[before],
         )  # fmt: skip
+    assert not begun  # said before anything is trained
+
+
+def test_the_curvature_sees_every_class_of_a_sorted_file():
+    """Only the last class, beyond the first samples, uses the second input."""
+    x = np.zeros((6000, 3), "float32")
+    y = np.repeat([0, 1], 3000)
+    x[:, 0], x[3000:, 1] = 1.0, 1.0
+    inputs = keras.Input((3,))
+    hidden = layers.Dense(4, activation="elu", name="hidden")(inputs)
+    model = keras.Model(inputs, layers.Dense(2, name="out")(hidden))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss)
+    job = fitting._Fit(model, x, y, None, 2, 1, True, {"validation_split": 0.25})
+    found = job.curvature(model, "recursive").diagonal["hidden/kernel"]
+    assert (found[1] > 0).all() and not found[2].any()
 
 
 @pytest.mark.parametrize("orthogonal", [True, False])

@@ -334,11 +334,34 @@ def test_it_never_holds_all_feature_maps():
     model = keras.Model(inputs, layers.Dense(3)(x))
     sweep = recursion.Sweep(trace.read(model), False)
     run = gradients.compiled(sweep.run)
-    graph = run.get_concrete_function(*map(ops.convert_to_tensor, samples((4,)))).graph
+    x, y = map(ops.convert_to_tensor, samples((4,)))
+    graph = run.get_concrete_function([x], y).graph
     assert max(sweep.held) <= 2 * 6 + 1 and len(sweep.held) >= 6
     # In a graph, too, a stretch waits until the sweep is there.
     waiting = [op for op in graph.get_operations() if op.control_inputs]
     assert len(waiting) >= len(sweep.held)
+
+
+def test_inputs_go_by_their_names_and_take_the_precision_of_the_model():
+    b, a = keras.Input((4,), name="b"), keras.Input((4,), name="a")
+    left = layers.Dense(3, activation="tanh", name="left")(b)
+    right = layers.Dense(3, activation="tanh", name="right")(a)
+    model = keras.Model([b, a], layers.Dense(3)(layers.Add()([left, right])))
+    x_b, y = samples((4,))
+    x_a, _ = samples((4,), seed=1)
+    listed = curvature.diagonal(model, [([x_b, x_a], y)]).diagonal
+    exact = {"a": x_a.astype("float64"), "b": x_b.astype("float64")}
+    named = curvature.diagonal(model, [(exact, y)]).diagonal
+    expected = diagonal_of(model, [x_b, x_a], y)
+    for path, own in listed.items():
+        np.testing.assert_allclose(named[path], own, rtol=1e-6)
+    assert curvature.relative_error(listed, {p: expected[p] for p in listed}) < 1
+    first, second = (
+        curvature.diagonal(model, [(x, y)], "gauss_newton").diagonal
+        for x in ([x_b, x_a], exact)
+    )
+    for path, own in first.items():
+        np.testing.assert_allclose(second[path], own, rtol=1e-5)
 
 
 def test_bad_input():

@@ -57,3 +57,16 @@ def test_quantised_kernels_keep_their_zeros_and_their_largest(scale):
     assert found.dtype == np.int8 and not found[0].any() and not found[..., 2].any()
     largest = np.abs(found.astype(int)).reshape(-1, 8).max(axis=0)
     assert largest.tolist() == [127, 127, 0, 127, 127, 127, 127, 127]
+
+
+def test_depthwise_kernels_have_a_scale_for_each_channel():
+    image = keras.Input((6, 6, 2))
+    model = keras.Model(image, keras.layers.DepthwiseConv2D(3, use_bias=False)(image))
+    (kernel,) = model.trainable_variables
+    values = np.ones(kernel.shape)
+    values[:, :, 1] = 1e-4  # quiet, and not zero
+    kernel.assign(values)
+    stored = encodings.stored_bytes(model)
+    assert stored["dense"] == 18 and stored["relative"] == 2 * 18
+    quiet = encodings.quantised(values, depthwise=True)
+    assert (quiet == 127).all()

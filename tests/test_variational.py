@@ -12,6 +12,7 @@ from scipy import integrate, stats
 
 import tfsparse
 from tfsparse import numerics, shrinking
+from tfsparse.deploy import removal
 from tfsparse.deploy.lower import lower
 from tfsparse.graph import measure
 from tfsparse.layers import (
@@ -300,6 +301,7 @@ def test_mixed_precision(policy):
     [
         ({"prior": "flat"}, "prior"),
         ({"strength": -1.0}, "strength"),
+        ({"strength": math.inf}, "strength"),
         ({"strength": math.nan}, "strength"),
         ({"threshold": 9.0}, "threshold"),
         ({"threshold": math.nan}, "threshold"),
@@ -309,6 +311,63 @@ def test_mixed_precision(policy):
 def test_bad_arguments(arguments, word):
     with pytest.raises(ValueError, match=f"`{word}`.*Received"):
         VariationalDense(3, **arguments)
+
+
+def test_small_weights_train_in_float16():
+    """Where mean^2 and 1e-8 are both 0 in half precision, alpha is still a number."""
+    layer = VariationalDense(3, dtype="mixed_float16", strength=1e-3)
+    model = keras.Sequential([keras.Input((4,)), layer])
+    tiny = np.full((4, 3), 0.3, "float32")
+    tiny[0] = [0.0, 1e-5, 1e-4]
+    layer.kernel.assign(tiny)
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    model.fit(np.ones((32, 4)), np.ones((32, 3)), epochs=3, batch_size=8, verbose=0)
+    assert (ops.convert_to_numpy(layer.kernel) != tiny).all()
+    assert np.isfinite(ops.convert_to_numpy(layer.log_variance)).all()
+
+
+def test_a_twin_costs_on_a_device_what_its_plain_layer_does():
+    image = keras.Input((8, 8, 2))
+    x = keras.layers.Conv2D(5, 3, activation="relu", name="conv")(image)
+    x = keras.layers.DepthwiseConv2D(3, name="deep")(x)
+    x = keras.layers.Dense(4, name="fc")(keras.layers.Flatten()(x))
+    plain = keras.Model(image, x)
+    method = SparseVD()
+    model = method.prepare(plain, tfsparse.find_groups(plain, method.kinds))
+    assert measure(model).macs == measure(plain).macs
+    assert measure(model).params == measure(plain).params
+    # Under a plan, too, zeros are not counted among what stays.
+    layer = model.get_layer("conv")
+    spread = np.full(layer.kernel.shape, -10.0)
+    spread[..., :2] = 10.0  # noise: zeros once it is lowered
+    layer.log_variance.assign(spread)
+    for variable in model.trainable_variables:
+        if variable.name in ("kernel", "bias"):
+            variable.assign(np.ones(variable.shape))
+    left = removal.plan(model, {"conv": np.array([False, True, True, True, True])})
+    before, after = measure(model), measure(model, left)
+    assert before.nonzero == before.params - 36
+    assert after.nonzero == after.params - 18
+
+
+def test_settling_zeroes_whole_inputs_and_outputs_alone():
+    image = keras.Input((6, 6, 4))
+    x = keras.layers.DepthwiseConv2D(3, depth_multiplier=2, name="deep")(image)
+    plain = keras.Model(image, keras.layers.Conv2D(3, 3, name="conv")(x))
+    method = SparseVD()
+    model = method.prepare(plain, tfsparse.find_groups(plain, method.kinds))
+    deep, conv = model.get_layer("deep"), model.get_layer("conv")
+    for layer, dead in ((deep, np.s_[..., 1, 1]), (conv, np.s_[:, :, 5])):
+        layer.kernel.assign(np.ones(layer.kernel.shape))
+        spread = np.full(layer.kernel.shape, -6.0)
+        spread[0, 0] = 6.0  # a tap of noise everywhere
+        spread[dead] = 6.0
+        layer.log_variance.assign(spread)
+    method.settle(model)
+    for layer, dead in ((deep, np.s_[..., 1, 1]), (conv, np.s_[:, :, 5])):
+        expected = np.ones(layer.kernel.shape)
+        expected[dead] = 0.0
+        np.testing.assert_array_equal(ops.convert_to_numpy(layer.kernel), expected)
 
 
 # Noise ---------------------------------------------------------------------------

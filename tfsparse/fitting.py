@@ -86,6 +86,7 @@ def fit_shrinking(
         )
     if shrink_epochs is None:
         shrink_epochs = epochs // 2
+    method.check_target(target, trials)
     bounds = shrinking.absolute_target(target, measure(model))
     if trials and (bounds is None or not 1 <= shrink_epochs < epochs):
         raise ValueError(
@@ -162,25 +163,27 @@ class _Fit:
             samples=_samples(self.x, self.arguments),
             remove=self.remove,
             until_settled=until_settled,
-            tools=records.Tools(self.curvature),
+            tools=records.Tools(self.curvature, self.check_curvature),
         )
 
-    def curvature(self, model, form: str) -> curvature.Curvature:
-        """The diagonal Hessian on the first training samples.
-
-        Raises:
-            ValueError: The loss is not the cross-entropy of whole-number labels.
-        """
+    def check_curvature(self, model, form: str) -> None:
+        """Raises a ValueError where the loss or a layer has no known curvature."""
         loss = getattr(self.model.loss, "name", self.model.loss)
         if loss != "sparse_categorical_crossentropy":
             raise ValueError(
                 "`model` must be compiled with sparse categorical cross-entropy, whose "
                 f"curvature is known. Received: loss={loss!r}."
             )
+        curvature.check(model, form)
+
+    def curvature(self, model, form: str) -> curvature.Curvature:
+        """The diagonal Hessian on some training samples: of arrays, evenly spaced ones."""
         if self.y is not None:
-            few = slice(CURVATURE_SAMPLES)
-            x = keras.tree.map_structure(lambda a: np.asarray(a[few]), self.x)
-            data = curvature.batches(x, np.asarray(self.y[few]))
+            # Not the first ones: files are often sorted by class.
+            count = _samples(self.x, self.arguments)
+            few = np.unique(np.linspace(0, count - 1, CURVATURE_SAMPLES).astype(int))
+            x = keras.tree.map_structure(lambda a: np.asarray(a)[few], self.x)
+            data = curvature.batches(x, np.asarray(self.y)[few])
         else:  # batches already
             stream = self.x if hasattr(self.x, "take") else map(self.x.__getitem__,
                 range(len(self.x)))  # fmt: skip

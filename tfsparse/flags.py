@@ -126,7 +126,7 @@ _HELP = {
     "largest_factor": "BayesNAS: bound on omega, the weight of a group's penalty.",
     "pretrain_epochs": "Bayesian methods: N1, epochs without the divergence.",
     "warm_up_epochs": "Bayesian methods: N2, epochs over which its weight rises.",
-    "ignore": "Patterns of groups (Bayesian methods: layers) without a penalty: stem*.",
+    "ignore": "Patterns of groups (Bayesian methods: of layers) without a penalty: stem*.",
     "multipliers": "GSparsity: factors on the penalty of groups, such as stage2*=2.",
     "dense_epochs": "Also train the untouched model that long, to compare with.",
     "epochs": "Epochs of the sparse stage, those without penalty included.",
@@ -278,6 +278,7 @@ def check(config: RunConfig) -> None:
         method = method_of(config)
         last = config.epochs if method.stays else config.shrink_epochs
         method.check_epochs(min(config.epochs, last))
+        method.check_target(target, config.trials)
 
 
 def method_of(config: RunConfig):

@@ -276,9 +276,12 @@ class Tools:
     Attributes:
         curvature: `(model, form) -> tfsparse.curvature.Curvature`, the diagonal Hessian of
             the mean loss on a part of the training data, in float precision.
+        check_curvature: `(model, form)`, raises a ValueError where that would; before
+            anything is trained.
     """
 
     curvature: Callable
+    check_curvature: Callable = lambda model, form: None  # noqa: E731
 
 
 @dataclasses.dataclass(frozen=True)

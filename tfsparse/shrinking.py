@@ -97,6 +97,7 @@ def run(
         TrainingError: Everything died, or the loss is not finite.
     """
     method.check_epochs(epochs if method.stays else min(epochs, shrink_epochs))
+    method.check_tools(state.model, tools)
     state.groups = state.groups or method.groups(state.model)
     for epoch in range(len(state.history), epochs):
         if state.settled is None or method.stays:
@@ -139,7 +140,7 @@ def run(
                     method.set_strength(state.model, 0.0)
                 state.settled = epoch + 1
         left, stop = epochs - epoch - 1, state.model.stop_training
-        saved = whole.macs - cost.macs
+        saved = method.products * (whole.macs - cost.macs)
         ending = state.settled == epoch + 1 and left > 0
         last = ending and (method.regrows or until_settled)
         if method.removes and ((remove and _pays(saved, samples, left)) or last):

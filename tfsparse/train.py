@@ -373,7 +373,9 @@ def _shrink(
                 scope=job.scope,
                 accuracy=accuracy,
                 until_settled=until_settled,
-                tools=records.Tools(lambda model, form: _curvature(job, model, form)),
+                tools=records.Tools(
+                    lambda model, form: _curvature(job, model, form), curvature.check
+                ),
             )
         except records.TrainingError as error:
             kept = job.store.latest_path(stage) or "none yet"

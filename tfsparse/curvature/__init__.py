@@ -4,8 +4,9 @@ from tfsparse.curvature.estimate import (
     FORMS,
     Curvature,
     batches,
+    check,
     diagonal,
     relative_error,
 )
 
-__all__ = ["FORMS", "Curvature", "batches", "diagonal", "relative_error"]
+__all__ = ["FORMS", "Curvature", "batches", "check", "diagonal", "relative_error"]

@@ -71,16 +71,14 @@ def diagonal(
 
     Reference: BayesNAS, appendix C; Bekas et al. 2007 (Hutchinson's diagonal).
     """
-    if form not in FORMS:
-        raise ValueError(f"`form` must be one of {FORMS}. Received: form={form!r}.")
-    graph = trace.read(_in_float32(model))
-    step = step_of(graph, form, probes)
+    graph, step = _prepared(model, form, probes)
     total: dict[str, np.ndarray] = {}
     samples = 0
     for x, y in data:
         y = _labels(y)
         count = len(y)
-        found = step(keras.tree.map_structure(ops.convert_to_tensor, x), y)
+        arrays = zip(trace.in_order(model, x), graph.inputs, strict=True)
+        found = step([ops.cast(array, tensor.dtype) for array, tensor in arrays], y)
         samples += count
         for path, own in found.items():
             own = ops.convert_to_numpy(own).astype("float64") * count
@@ -99,6 +97,22 @@ def diagonal(
         negative += int(below)
         zero += int((own == 0).sum()) if own.ndim > 1 else 0
     return Curvature(total, negative, zero)
+
+
+def check(model, form: str = "recursive") -> None:
+    """Looks whether a model's curvature can be estimated, before anything is trained.
+
+    Raises:
+        ValueError: As of `diagonal`, but for what only data can tell.
+    """
+    _prepared(model, form, 1)
+
+
+def _prepared(model, form: str, probes: int):
+    if form not in FORMS:
+        raise ValueError(f"`form` must be one of {FORMS}. Received: form={form!r}.")
+    graph = trace.read(_in_float32(model))
+    return graph, step_of(graph, form, probes)
 
 
 def batches(x, y, size: int = 128):
@@ -148,7 +162,7 @@ def relative_error(received: dict, expected: dict) -> float:
 
 
 def step_of(graph, form: str, probes: int) -> Callable:
-    """`(x, y) -> {path: diagonal of the batch's mean loss}`, as a graph."""
+    """`(tensors, y) -> {path: diagonal of the batch's mean loss}`, as a graph."""
     if form in ("recursive", "averaged"):
         sweep = recursion.Sweep(graph, form == "averaged")
         return gradients.compiled(sweep.run)
@@ -182,7 +196,8 @@ def step_of(graph, form: str, probes: int) -> Callable:
 
     compiled = gradients.compiled(probe)
 
-    def step(x, y):
+    def step(tensors, y):
+        x = keras.tree.pack_sequence_as(model._inputs_struct, tensors)
         sums = None
         for _ in range(probes):
             found = compiled(x, y)

@@ -39,7 +39,7 @@ class Sweep:
 
     def run(self, x, y):
         graph = self._graph
-        tensors = dict(zip(graph.inputs, keras.tree.flatten(x), strict=True))
+        tensors = dict(zip(graph.inputs, x, strict=True))
         starts = []
         for number, part in enumerate(self._parts):
             starts.append(tensors)

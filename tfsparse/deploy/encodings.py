@@ -9,25 +9,30 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import keras
 import numpy as np
 
 from tfsparse.deploy import variables
 from tfsparse.graph import macs, trace
 
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+
 RUN = 255
 """The longest gap that one byte tells."""
 
 
-def quantised(kernel: np.ndarray) -> np.ndarray:
+def quantised(kernel: np.ndarray, depthwise: bool = False) -> np.ndarray:
     """A kernel as int8, one scale for each output channel, zeros exactly zero.
 
     Args:
         kernel: `(..., inputs, outputs)`, floats.
+        depthwise: Whether the last two axes together count the output channels.
 
     Returns:
         An int8 array of that shape, within [-127, 127].
     """
-    rows = kernel.reshape(-1, kernel.shape[-1])
+    channels = kernel.shape[-2:] if depthwise else kernel.shape[-1:]
+    rows = kernel.reshape(-1, int(np.prod(channels)))
     largest = np.abs(rows).max(axis=0, initial=0.0)
     scale = np.where(largest > 0, largest, 1.0) / 127.0
     return np.round(rows / scale).astype(np.int8).reshape(kernel.shape)
@@ -150,9 +155,13 @@ def stored_bytes(model) -> dict[str, int]:
     total = dict.fromkeys(ENCODINGS, 0)
     graph = trace.read(model)
     values = variables.values_of(graph)
+    depthwise = {id(x.kernel) for x in graph.operations if isinstance(x, _DEPTHWISE)}
+    depthwise |= {
+        id(v) for v in graph.variables.values() if v.name == "depthwise_kernel"
+    }
     for path, variable in graph.variables.items():
         if macs.is_kernel(variable):
-            kernel = quantised(values[path])
+            kernel = quantised(values[path], id(variable) in depthwise)
             for name, encoding in ENCODINGS.items():
                 total[name] += len(encoding.write(kernel))
     return total

@@ -22,6 +22,10 @@ class Whole:
         """The variable's own shape."""
         return tuple(variable.shape)
 
+    def cut(self, path: str, value: np.ndarray) -> np.ndarray:
+        """All of a variable's value."""
+        return value
+
     def size(self, tensor) -> int:
         """Elements of a tensor for one sample; unknown sizes count 1."""
         return int(np.prod([n or 1 for n in tensor.shape[1:]], dtype=int))
@@ -54,8 +58,7 @@ def measure(model, left=None) -> records.Cost:
         2293000
     """
     graph = trace.read(model)
-    whole = left is None
-    left = Whole() if whole else left
+    left = left or Whole()
     params = nonzero = total = weight_bytes = index_bytes = memory_1 = memory_2 = 0
     counted: set[int] = set()
     for call in graph.calls:
@@ -64,7 +67,7 @@ def measure(model, left=None) -> records.Cost:
             continue
         if type(operation) is moves.TAKE:
             index_bytes += INDEX_BYTES * left.size(call.outputs[0])
-        variables = numeric(operation)
+        variables = counting.numeric(operation)
         own = sum(int(np.prod(left.shape(v), dtype=int)) for v in variables)
         inputs = sum(left.size(t) for t in dict.fromkeys(call.inputs))
         outputs = sum(left.size(t) for t in call.outputs)
@@ -77,14 +80,10 @@ def measure(model, left=None) -> records.Cost:
         values = operation.stock_values() if hasattr(operation, "stock_values") else {}
         params += sum(int(np.prod(left.shape(v), dtype=int)) for v in fresh)
         for variable in fresh:
-            shape = left.shape(variable)
-            if whole or shape == tuple(variable.shape):
-                value = values.get(variable.path)
-                if value is None:
-                    value = keras.ops.convert_to_numpy(variable)
-                nonzero += int(np.count_nonzero(value))
-            else:
-                nonzero += int(np.prod(shape, dtype=int))
+            value = values.get(variable.path)
+            if value is None:
+                value = keras.ops.convert_to_numpy(variable)
+            nonzero += int(np.count_nonzero(left.cut(graph.paths[id(variable)], value)))
         if fresh:
             weight_bytes += _stored_bytes(graph, call, left)
     return records.Cost(
@@ -112,7 +111,7 @@ def layer_costs(model) -> list[dict]:
         if hasattr(call.operation, "lowered"):
             continue
         spent = counting.macs(call, whole)
-        variables = numeric(call.operation)
+        variables = counting.numeric(call.operation)
         if spent or any(len(v.shape) > 1 for v in variables):
             sizes = [int(np.prod(v.shape, dtype=int)) for v in variables]
             shape = list(call.outputs[0].shape[1:])
@@ -132,14 +131,6 @@ def layer_costs(model) -> list[dict]:
     return rows
 
 
-def numeric(operation) -> list:
-    """A layer's variables but for states of random numbers; of a twin, the plain ones."""
-    variables = trace.variables_of(operation)
-    if hasattr(operation, "stock_values"):
-        return [v for v in variables if v.name in operation.stock_variables]
-    return [v for v in variables if "seed_generator" not in v.path]
-
-
 def _stored_bytes(graph, call, left) -> int:
     """Bytes as int8 TFLite stores this layer: a byte a weight, four a bias."""
 
@@ -147,12 +138,12 @@ def _stored_bytes(graph, call, left) -> int:
         return sum(int(np.prod(left.shape(v), dtype=int)) for v in variables)
 
     layer = call.operation
-    variables = numeric(layer)
+    variables = counting.numeric(layer)
     if isinstance(layer, layers.BatchNormalization):
         channels = elements([layer.moving_mean])
         writer = graph.writers.get(call.inputs[0])
         before = None if writer is None else writer.operation
-        own = numeric(before)
+        own = counting.numeric(before)
         kernels = [v for v in own if len(v.shape) > 1]
         alone = len(graph.readers[call.inputs[0]]) == 1
         linear = getattr(before, "activation", None) in (

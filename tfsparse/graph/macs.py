@@ -64,7 +64,7 @@ def _macs(call, layer, left, inputs, outputs) -> int:
         return _product(call, layer, left)
     if isinstance(layer, _NONE):
         return 0
-    kernels = [v for v in trace.variables_of(layer) if is_kernel(v)]
+    kernels = [v for v in numeric(layer) if is_kernel(v)]
     if not kernels:
         return 0
     tensor = inputs[0] if isinstance(layer, _TRANSPOSED) else outputs[0]
@@ -99,3 +99,11 @@ def _product(call, operation, left) -> int:
         over = [left.extent(first, k) for k, c in enumerate(spec) if c not in written]
         summed = int(np.prod(over, dtype=int))
     return left.size(call.outputs[0]) * summed
+
+
+def numeric(operation) -> list:
+    """A layer's variables but for states of random numbers; of a twin, the plain ones."""
+    variables = trace.variables_of(operation)
+    if hasattr(operation, "stock_values"):
+        return [v for v in variables if v.name in operation.stock_variables]
+    return [v for v in variables if "seed_generator" not in v.path]

@@ -72,8 +72,10 @@ class Variational:
         super().__init__(*args, **kwargs)
         if prior not in PRIORS:
             raise ValueError(f"`prior` must be one of {PRIORS}. Received: {prior!r}.")
-        if not strength >= 0:
-            raise ValueError(f"`strength` must be >= 0. Received: strength={strength}.")
+        if not 0 <= strength < np.inf:
+            raise ValueError(
+                f"`strength` must be a number >= 0. Received: strength={strength}."
+            )
         if not abs(threshold) <= numerics.LIMIT:
             raise ValueError(
                 f"`threshold` must be within [-{numerics.LIMIT:g}, {numerics.LIMIT:g}], "
@@ -100,6 +102,7 @@ class Variational:
             name="log_variance",
             initializer=start,
             constraint=bound,
+            autocast=False,  # half precision knows no log of a small variance
         )
         # A regularizer, not add_loss: one penalty however often the layer is called.
         self.log_variance.regularizer = self._weights_penalty
@@ -110,6 +113,7 @@ class Variational:
                 name="bias_log_variance",
                 initializer=start,
                 constraint=bound,
+                autocast=False,
             )
             self.bias_log_variance.regularizer = self._bias_penalty
         self.strength = self.add_weight(
@@ -124,13 +128,18 @@ class Variational:
 
     def log_alpha(self):
         """The log alpha of every weight, of the kernel's shape."""
-        return numerics.log_alpha(self.kernel, self.log_variance)
+        return numerics.log_alpha(*self._posterior())
 
     def variance(self):
         """sigma^2 of every weight, of the kernel's shape."""
         if self.prior == "normal":
             return ops.exp(self.log_variance)
-        return numerics.log_uniform_variance(self.kernel, self.log_variance)
+        return numerics.log_uniform_variance(*self._posterior())
+
+    def _posterior(self):
+        """Theta and log sigma^2 in the precision of the variables: float16 has no 1e-8."""
+        log_variance = ops.convert_to_tensor(self.log_variance)
+        return ops.cast(self.kernel, log_variance.dtype), log_variance
 
     def active(self):
         """Which weights stay: bool, of the kernel's shape."""

@@ -14,6 +14,9 @@ from tfsparse.layers.per_unit import PerUnit
 
 SCALE_PRIORS = ("normal_jeffreys", "horseshoe")
 
+LARGEST_TAIL = 0.1
+"""Of the horseshoe: nearer to 1, a factor of noise lies beside where all begin."""
+
 
 @keras.saving.register_keras_serializable("tfsparse")
 class VariationalScale(PerUnit):
@@ -67,10 +70,15 @@ class VariationalScale(PerUnit):
             raise ValueError(
                 f"`prior` must be one of {SCALE_PRIORS}. Received: {prior!r}."
             )
-        if not strength >= 0:
-            raise ValueError(f"`strength` must be >= 0. Received: strength={strength}.")
-        if not 0 < tail <= 1:
-            raise ValueError(f"`tail` must be in (0, 1]. Received: tail={tail}.")
+        if not 0 <= strength < math.inf:
+            raise ValueError(
+                f"`strength` must be a number >= 0. Received: strength={strength}."
+            )
+        if not 0 < tail <= LARGEST_TAIL:
+            raise ValueError(
+                f"`tail` must be in (0, {LARGEST_TAIL}], or noise looks like signal. "
+                f"Received: tail={tail}."
+            )
         if threshold is None:
             threshold = certain(prior, tail)
         if not math.isfinite(threshold):
@@ -92,7 +100,9 @@ class VariationalScale(PerUnit):
             return lambda shape, dtype: ops.cast(rng.normal(value, 0.01, shape), dtype)
 
         def add(name, shape, value):
-            return self.add_weight(shape=shape, name=name, initializer=start(value))
+            return self.add_weight(
+                shape=shape, name=name, initializer=start(value), autocast=False
+            )
 
         unit, whole = (self.units,), (2, 1)
         if self.prior == "normal_jeffreys":
@@ -110,6 +120,7 @@ class VariationalScale(PerUnit):
                 shape=whole,
                 name="shared_mean",
                 initializer=lambda shape, dtype: ops.cast([[shared], [0.0]], dtype),
+                autocast=False,
             )
             self.shared_log_variance = add("shared_log_variance", whole, -9.0)
         # A regularizer, not add_loss: one penalty however often the layer is called.
@@ -123,6 +134,7 @@ class VariationalScale(PerUnit):
                 name=name,
                 initializer=keras.initializers.Constant(value),
                 trainable=False,
+                autocast=False,
             )
             setattr(self, name, variable)
 
@@ -187,13 +199,12 @@ class VariationalScale(PerUnit):
 
     def _drawn(self, drawn):
         """Factors of the horseshoe; the shared one is the same for a sample's units."""
-        mean, variance = self._log_normal()
+        mean, _ = self._log_normal()
+        own = 0.25 * (ops.exp(self.inner_log_variance) + ops.exp(self.log_variance))
         common = 0.25 * ops.sum(ops.exp(self.shared_log_variance))
         shape = (*ops.shape(drawn)[:-1], 1)
         shared = noise.normal(shape, self.noise, self.mean.dtype)
-        return ops.exp(
-            mean + ops.sqrt(variance - common) * drawn + ops.sqrt(common) * shared
-        )
+        return ops.exp(mean + ops.sqrt(own) * drawn + ops.sqrt(common) * shared)
 
     def get_config(self):
         return {

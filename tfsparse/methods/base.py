@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+import fnmatch
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -35,6 +36,8 @@ class Method(abc.ABC):
     """Whether dead units may leave the running model; if not, they leave at its end."""
     stays = False
     """Whether the penalty stays on as the rates fall at the end."""
+    products = 1
+    """How many products of a layer's size a training step makes where inference makes one."""
     holds_zeros = False
     """Whether weights that are zero once the model is stripped stay so as it is tuned."""
     thresholds: tuple[float, ...] = ()
@@ -69,6 +72,20 @@ class Method(abc.ABC):
 
         Raises:
             ValueError: It does not.
+        """
+
+    def check_target(self, target, trials: int) -> None:
+        """Looks whether a target, or trials at one, can decide where the penalty ends.
+
+        Raises:
+            ValueError: It cannot.
+        """
+
+    def check_tools(self, model, tools) -> None:
+        """Looks, before a prepared model is trained, whether the tools know it.
+
+        Raises:
+            ValueError: They do not.
         """
 
     def begin_epoch(self, model, epoch: int, samples: int) -> None:
@@ -162,6 +179,24 @@ def numbers(text: str, name: str, example: str) -> dict[str, float]:
                 f"`{name}` must be a list such as {example}. Received: {part!r}."
             ) from error
     return found
+
+
+def patterns(text: str) -> list[str]:
+    """Patterns that stand in a text, separated by commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def check_patterns(argument: str, found, names: Sequence[str]) -> None:
+    """Looks whether every pattern fits a name.
+
+    Raises:
+        ValueError: One does not.
+    """
+    for pattern in found:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            raise ValueError(
+                f"`{argument}` must name some of {list(names)}. Received: {pattern!r}."
+            )
 
 
 def alive_units(groups, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -286,12 +321,22 @@ def at_sites(model, groups, make) -> dict[tuple[str, int], list]:
         make: `(group, its number) -> PerUnit layer`.
 
     Raises:
-        ValueError: No group can have a factor.
+        ValueError: No group can have a factor, or channels come first.
     """
     placed: dict[tuple[str, int], list] = {}
+    first = {
+        layer.name
+        for layer in model.layers
+        if getattr(layer, "data_format", None) == "channels_first"
+    }
     for number, group in enumerate(groups):
         if group.frozen or group.size < 2 or not group.sites:
             continue
+        if names := sorted(first & {site.layer for site in group.sites}):
+            raise ValueError(
+                "`model` must hold its channels last: factors multiply the last axis. "
+                f"Received: data_format='channels_first' of {names}."
+            )
         factor = make(group, number)
         for site in group.sites:
             placed.setdefault((site.layer, site.call), []).append((factor, site))

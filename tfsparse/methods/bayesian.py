@@ -25,6 +25,7 @@ class Bayesian(base.Method):
     strength = "gamma"
     kinds = ("unit", "feature")
     stays = True
+    products = 2
     _config: dict
 
     def get_config(self) -> dict:
@@ -45,6 +46,15 @@ class Bayesian(base.Method):
                 "`pretrain_epochs` and `warm_up_epochs` must fit into the epochs of the "
                 f"penalty ({epochs}). Received: {config['pretrain_epochs']} and "
                 f"{config['warm_up_epochs']}."
+            )
+
+    def check_target(self, target, trials: int) -> None:
+        """Refuses both: the divergence stays on, and takes more after any target."""
+        if target or trials:
+            raise ValueError(
+                f"`target` must be empty for {self.name}, whose divergence stays on to the "
+                "end: `strength` and thresholds decide how much is left. Received: "
+                f"target={target}, trials={trials}."
             )
 
     def begin_epoch(self, model, epoch: int, samples: int) -> None:
@@ -76,7 +86,10 @@ class Bayesian(base.Method):
         Raises:
             ValueError: No layer has a twin.
         """
-        ignored = self._config["ignore"].split(",")
+        ignored = base.patterns(self._config["ignore"])
+        base.check_patterns(
+            "ignore", ignored, [x.name for x in model.layers if type(x) in layers.TWINS]
+        )
         numbers = {layer.name: number for number, layer in enumerate(model.layers)}
 
         def swap(layer):
@@ -117,19 +130,6 @@ def twins(model) -> list:
 def scales(model) -> list:
     """The random factors of a model."""
     return [x for x in model.layers if isinstance(x, layers.VariationalScale)]
-
-
-def check_patterns(argument: str, numbers: dict[str, float], names: list[str]) -> None:
-    """Looks whether every pattern fits a name.
-
-    Raises:
-        ValueError: One does not.
-    """
-    for pattern in numbers:
-        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-            raise ValueError(
-                f"`{argument}` must name some of {names}. Received: {pattern!r}."
-            )
 
 
 def own_number(name: str, numbers: dict[str, float], rest=None):

@@ -125,8 +125,10 @@ class BayesianCompression(bayesian.Bayesian):
             return self._scale(group.size, base.layer_name(group, SUFFIX), number)
 
         swap, configure = self._swap(model, arguments)
-        bayesian.check_patterns(
-            "deviations", self._deviations, [layer.name for layer in model.layers]
+        base.check_patterns(
+            "deviations",
+            self._deviations,
+            [layer.name for layer in model.layers if swap(layer) is not type(layer)],
         )
         if self._config["scales"] == "groups":
             placed = base.at_sites(model, groups, make)
@@ -134,7 +136,7 @@ class BayesianCompression(bayesian.Bayesian):
         else:
             sparse = self._on_layers(model, groups, configure, swap)
         found = [scale.name.removesuffix(SUFFIX) for scale in bayesian.scales(sparse)]
-        bayesian.check_patterns("layer_thresholds", self._thresholds, found)
+        base.check_patterns("layer_thresholds", self._thresholds, found)
         return sparse
 
     def _on_layers(self, model, groups, configure, swap):

@@ -37,7 +37,7 @@ class BayesNASCompression(base.Method):
         rho: Weight of the new gradient in the average, in (0, 1].
         threshold: Norm up to which a group is dead between the loops.
         largest_factor: Bound on omega, or re-weighting could run away.
-        ignore: Patterns, separated by commas, of variables without a penalty.
+        ignore: Patterns, separated by commas, of layers without a penalty.
 
     Raises:
         ValueError: An argument outside its range.
@@ -125,7 +125,7 @@ class BayesNASCompression(base.Method):
             ValueError: Nothing can be penalised.
         """
         written = evidence_shapes.carriers(model, groups)
-        ignore = [p for p in self._config["ignore"].split(",") if p]
+        ignore = base.patterns(self._config["ignore"])
         shapes = self._shapes["conv_shapes"], self._shapes["dense_shapes"]
         return self._optimizer(evidence_shapes.levels(model, *shapes, written, ignore))
 
@@ -141,6 +141,10 @@ class BayesNASCompression(base.Method):
                 f"`loop_epochs` must fit into the epochs of the penalty ({epochs}). "
                 f"Received: loop_epochs={self._config['loop_epochs']}."
             )
+
+    def check_tools(self, model, tools) -> None:
+        """Refuses a model or loss without a known curvature. See `Method.check_tools`."""
+        tools.check_curvature(model, self._config["curvature"])
 
     def end_epoch(self, model, epoch: int, tools) -> dict | None:
         """Steps 2 to 4, as a loop ends. See `Method.end_epoch`."""

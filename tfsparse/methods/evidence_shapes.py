@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tfsparse import records
-from tfsparse.methods import partitions
+from tfsparse.methods import base, partitions
 
 CROSSES = {"row_column": "i", "stack_row_column": ""}
 """Shapes that join a row with a column, and which channels tell their groups apart."""
@@ -84,14 +84,14 @@ def levels(
         convolutions, dense: Pattern of layer names -> shapes, see `parse`.
         written: Path of a kernel whose outputs may die -> what carries them, see
             `carriers`; others (a model's logits) get no group that holds all of an output.
-        ignore: Patterns of variable paths without a penalty.
+        ignore: Patterns of layers, or of paths of kernels, without a penalty.
 
     Returns:
         A list; within each partition nothing overlaps, and all that writes an output
         takes along what carries it when it dies.
 
     Raises:
-        ValueError: No kernel has a group.
+        ValueError: No kernel has a group, or a pattern fits nothing.
 
     Example:
         >>> conv, dense = {"*": ("shape", "filter")}, {"*": ("row", "column")}
@@ -100,11 +100,22 @@ def levels(
         [1339, 580]
     """
     layered: list[list[tuple[str, np.ndarray]]] = []
-    for path, kernel in partitions.kernels(model):
-        if any(fnmatch.fnmatchcase(path, pattern) for pattern in ignore):
+    kernels = [
+        (
+            path.rpartition("/")[0],
+            path,
+            kernel,
+            dense if len(kernel.shape) == 2 else convolutions,
+        )
+        for path, kernel in partitions.kernels(model)
+    ]
+    base.check_patterns("ignore", ignore, [n for own in kernels for n in own[:2]])
+    for argument, chosen in (("conv_shapes", convolutions), ("dense_shapes", dense)):
+        names = [layer for layer, _, _, own in kernels if own is chosen]
+        base.check_patterns(argument, [p for p in chosen if p != "*"], names)
+    for layer, path, kernel, chosen in kernels:
+        if any(fnmatch.fnmatchcase(n, p) for p in ignore for n in (path, layer)):
             continue
-        chosen = dense if len(kernel.shape) == 2 else convolutions
-        layer = path.rpartition("/")[0]
         fits = [own for p, own in chosen.items() if fnmatch.fnmatchcase(layer, p)]
         number = 0
         for shape in fits[-1] if fits else ():

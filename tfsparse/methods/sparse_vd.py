@@ -83,7 +83,7 @@ class SparseVD(bayesian.Bayesian):
 
         swap, configure = self._swap(model, arguments)
         names = [x.name for x in model.layers if swap(x) is not type(x)]
-        bayesian.check_patterns("layer_thresholds", self._thresholds, names)
+        base.check_patterns("layer_thresholds", self._thresholds, names)
         return base.graft(model, configure, swap=swap)
 
     def groups(self, model) -> int:
@@ -93,8 +93,12 @@ class SparseVD(bayesian.Bayesian):
         """Zeroes whole inputs and outputs of a kernel of which no weight stays."""
         for layer in bayesian.twins(model):
             stays = keras.ops.convert_to_numpy(layer.active())
-            place = stays.reshape(-1, *stays.shape[-2:])
-            used = stays.any(axis=-1, keepdims=True) & place.any(axis=(0, 1))
+            place = tuple(range(stays.ndim - 2))
+            if isinstance(layer, keras.layers.DepthwiseConv2D):
+                used = stays.any(axis=place)  # an output for each of the last two
+            else:
+                inputs = stays.any(axis=(*place, -1), keepdims=True)
+                used = inputs & stays.any(axis=(*place, -2))
             layer.kernel.assign(layer.kernel * used)
 
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
