@@ -274,6 +274,32 @@ def test_an_update_by_hand():
     assert (again >= GONE)[~stays].all()
 
 
+def test_a_layer_may_have_a_lambda_of_its_own():
+    """As the same lambda times the factor has it for that layer alone."""
+    rng = np.random.default_rng(0)
+    _, model = prepared()
+    bends = {v.path: rng.uniform(0, 2, v.shape) for v in model.trainable_variables}
+    labels = optimizer_of(model).partitions[0].labels
+    tools = records.Tools(lambda *_: curvature.Curvature(bends, 0, 0))
+    factors = {}
+    for name, arguments in {
+        "own": {"multipliers": "a=1,b=3"}, "one": {}, "three": {"strength": 6e-3},
+    }.items():  # fmt: skip
+        keras.utils.set_random_seed(1)
+        method, model = prepared(loop_epochs=1, **arguments)
+        for epoch in range(2):
+            method.end_epoch(model, epoch, tools)
+        factors[name] = array(optimizer_of(model).factors[0])
+    a, b = (np.unique(labels[f"{x}/kernel"]) for x in "ab")
+    np.testing.assert_allclose(factors["own"][a], factors["one"][a], rtol=1e-5)
+    alive = factors["own"][b] < GONE
+    assert alive.any()
+    np.testing.assert_array_equal(factors["three"][b] < GONE, alive)
+    np.testing.assert_allclose(
+        factors["own"][b][alive], 3 * factors["three"][b][alive], rtol=1e-5
+    )
+
+
 def test_factors_have_a_bound():
     method, model = prepared(loop_epochs=1, largest_factor=1.2)
     bends = {v.path: np.ones(v.shape) for v in model.trainable_variables}
@@ -292,6 +318,7 @@ def test_factors_have_a_bound():
         ({"loop_epochs": 0}, "`loop_epochs` must be at least 1"),
         ({"largest_factor": -1}, "`largest_factor` must be a number >= 0"),
         ({"threshold": float("nan")}, "`threshold` must be a number >= 0"),
+        ({"multipliers": "b=0"}, "`multipliers` must be positive numbers.*b=0"),
         ({"conv_shapes": "cube"}, "`conv_shapes` must join shapes"),
         ({"strength": -1}, "`mu` must be a number >= 0"),
         ({"eps": 2}, r"`learning_rate` must be in \(0, 1\]"),
@@ -306,6 +333,7 @@ def test_refused_arguments(arguments, message):
     ("argument", "text"),
     [
         ("ignore", "b9"),
+        ("multipliers", "b9=2"),
         ("conv_shapes", "b=filter"),  # a Dense
         ("dense_shapes", "b=row,a=row"),
     ],

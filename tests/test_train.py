@@ -206,6 +206,27 @@ def test_single_weights_go_all_the_way_and_stay_zero(tmp_path):
     assert "If zeros were not stored" in page and "Signal and noise" in page
 
 
+@pytest.mark.parametrize("held", ["true", "false"])
+def test_zeros_of_a_model_that_is_trained_on_stay(tmp_path, held):
+    model = keras.Sequential([
+        keras.Input((8, 8, 1)), keras.layers.Flatten(),
+        keras.layers.Dense(12, activation="relu"), keras.layers.Dense(10),
+    ])  # fmt: skip
+    kernel = model.layers[1].kernel
+    there = np.arange(64 * 12).reshape(64, 12) % 5 > 0
+    kernel.assign(kernel * there)
+    model.save(tmp_path / "m.keras")
+    arguments = [
+        f"--model={tmp_path}/m.keras", "--hidden=", "--method=none", "--epochs=2",
+        "--fine_tune_epochs=0", "--formats=keras", f"--hold_zeros={held}",
+    ]  # fmt: skip
+    assert main(str(tmp_path / "run"), *arguments) == 0
+    found = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    first = next(x for x in found.layers if isinstance(x, keras.layers.Dense))
+    received = np.asarray(first.kernel)
+    assert (received[~there] == 0).all() == (held == "true")
+
+
 COMPRESSION = [
     "--method=bayesian_compression", "--strength=1", "--pretrain_epochs=2",
     "--warm_up_epochs=4", "--epochs=45", "--shrink_epochs=40", "--learning_rate=0.02",

@@ -69,6 +69,7 @@ class RunConfig:
     target: str = ""
     trials: int = 0
     remove: bool = True
+    hold_zeros: bool = False
     optimizer: str = "adam"
     weight_decay: float = 0.0
     drop_every: int = 0
@@ -127,13 +128,14 @@ _HELP = {
     "pretrain_epochs": "Bayesian methods: N1, epochs without the divergence.",
     "warm_up_epochs": "Bayesian methods: N2, epochs over which its weight rises.",
     "ignore": "Patterns of groups (Bayesian methods: of layers) without a penalty: stem*.",
-    "multipliers": "GSparsity: factors on the penalty of groups, such as stage2*=2.",
+    "multipliers": "Factors on the penalty of groups, such as stage2*=2; BayesNAS: of layers.",
     "dense_epochs": "Also train the untouched model that long, to compare with.",
     "epochs": "Epochs of the sparse stage, those without penalty included.",
     "shrink_epochs": "The penalty lasts at most that many epochs.",
     "target": "Ends the penalty once met: params=8000, macs=0.1, ... (fractions remain).",
     "trials": "Bisect the strength to meet the target, in at most that many trials.",
     "remove": "Remove dead units from the running model, not only at its end.",
+    "hold_zeros": "Weights that are zero before training without a method stay zero.",
     "optimizer": "Optimizer of every stage.",
     "weight_decay": "Of that optimizer, decoupled from the gradient.",
     "drop_every": "Divide all rates by 10 every so many epochs, instead of the cosine.",

@@ -201,7 +201,7 @@ def _fine_tune(job: Run, stripped) -> checkpoints.Checkpoint:
         model,
         config.fine_tune_epochs,
         config.fine_tune_learning_rate,
-        hold_zeros=config.method != "none" and flags.method_of(config).holds_zeros,
+        config.method != "none" and flags.method_of(config).holds_zeros,
     )
     x, y = job.dataset.x_validation, job.dataset.y_validation
     after, before = (
@@ -217,7 +217,7 @@ def _fine_tune(job: Run, stripped) -> checkpoints.Checkpoint:
 
 
 def _fit_plain(
-    job: Run, stage: str, model, epochs: int, rate: float, hold_zeros: bool = False
+    job: Run, stage: str, model, epochs: int, rate: float, zeros_stay: bool = False
 ):
     """Trains a model as it is, rate falling along a cosine; resumes by itself."""
     latest = job.store.latest(stage, job.scope)
@@ -225,7 +225,7 @@ def _fit_plain(
         with job.scope():
             _compile(job, model, rate)
         latest = checkpoints.Checkpoint(model)
-    if hold_zeros:
+    if zeros_stay or job.config.hold_zeros:
         shrinking.hold_zeros(latest.model)
     with job.progress.stage(stage, epochs, _steps(job)) as bar:
         for epoch in range(len(latest.history), epochs):
@@ -244,6 +244,8 @@ def _fit_plain(
             job.store.save(stage, epoch + 1, latest)
             job.store.log(stage, epoch, logs, job.config.tensorboard)
         if not epochs:
+            # An optimizer that was never built cannot be read back.
+            latest.model.optimizer.build(latest.model.trainable_variables)
             job.store.save(stage, 0, latest)
     return latest
 

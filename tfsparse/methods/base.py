@@ -199,6 +199,12 @@ def check_patterns(argument: str, found, names: Sequence[str]) -> None:
             )
 
 
+def own_number(name: str, numbers: dict[str, float], rest=None):
+    """The number of the last pattern that fits a name; `rest` where none does."""
+    fits = [x for pattern, x in numbers.items() if fnmatch.fnmatchcase(name, pattern)]
+    return fits[-1] if fits else rest
+
+
 def alive_units(groups, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Units that something writes, and features that something reads.
 

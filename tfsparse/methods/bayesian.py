@@ -132,12 +132,6 @@ def scales(model) -> list:
     return [x for x in model.layers if isinstance(x, layers.VariationalScale)]
 
 
-def own_number(name: str, numbers: dict[str, float], rest=None):
-    """The number of the last pattern that fits a name; `rest` where none does."""
-    fits = [x for pattern, x in numbers.items() if fnmatch.fnmatchcase(name, pattern)]
-    return fits[-1] if fits else rest
-
-
 def histogram(values, bins: int = 60) -> dict[str, list]:
     """How a tensor's numbers lie, as JSON has it: `edges`, and `counts` between them."""
     counts, edges = np.histogram(np.ravel(keras.ops.convert_to_numpy(values)), bins)

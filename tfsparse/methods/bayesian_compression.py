@@ -99,7 +99,7 @@ class BayesianCompression(bayesian.Bayesian):
         config = self._config
         if threshold is None:
             own = name.removesuffix(SUFFIX)
-            threshold = bayesian.own_number(own, self._thresholds)
+            threshold = base.own_number(own, self._thresholds)
         return layers.VariationalScale(
             units,
             prior=config["prior"],
@@ -118,7 +118,7 @@ class BayesianCompression(bayesian.Bayesian):
         """
 
         def arguments(layer):
-            bound = bayesian.own_number(layer.name, self._deviations)
+            bound = base.own_number(layer.name, self._deviations)
             return {"prior": "normal", "largest_deviation": bound}
 
         def make(group, number):
@@ -180,7 +180,7 @@ class BayesianCompression(bayesian.Bayesian):
         prior = self._config["prior"]
         noise = layers.certain(prior, self._config["tail"])
         for scale in bayesian.scales(model):
-            own = bayesian.own_number(scale.name.removesuffix(SUFFIX), self._thresholds)
+            own = base.own_number(scale.name.removesuffix(SUFFIX), self._thresholds)
             if own is None:
                 scores = keras.ops.convert_to_numpy(scale.score())
                 own = numerics.widest_gap(scores, SIGNAL[prior], noise)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 
@@ -38,6 +40,7 @@ class BayesNASCompression(base.Method):
         threshold: Norm up to which a group is dead between the loops.
         largest_factor: Bound on omega, or re-weighting could run away.
         ignore: Patterns, separated by commas, of layers without a penalty.
+        multipliers: Patterns of layers with factors on their lambda: `fc*=3`.
 
     Raises:
         ValueError: An argument outside its range.
@@ -66,6 +69,7 @@ class BayesNASCompression(base.Method):
         threshold: float = 1e-6,
         largest_factor: float = 10.0,
         ignore: str = "",
+        multipliers: str = "",
     ):
         if curvature not in records.CURVATURES:
             raise ValueError(
@@ -94,7 +98,13 @@ class BayesNASCompression(base.Method):
             "threshold": threshold,
             "largest_factor": largest_factor,
             "ignore": ignore,
+            "multipliers": multipliers,
         }
+        self._multipliers = base.numbers(multipliers, "multipliers", "conv1=2,fc*=3")
+        if not all(0 < factor < GONE for factor in self._multipliers.values()):
+            raise ValueError(
+                f"`multipliers` must be positive numbers. Received: {multipliers!r}."
+            )
         self._shapes = {
             name: evidence_shapes.parse(self._config[name], name)
             for name in ("conv_shapes", "dense_shapes")
@@ -127,7 +137,21 @@ class BayesNASCompression(base.Method):
         written = evidence_shapes.carriers(model, groups)
         ignore = base.patterns(self._config["ignore"])
         shapes = self._shapes["conv_shapes"], self._shapes["dense_shapes"]
-        return self._optimizer(evidence_shapes.levels(model, *shapes, written, ignore))
+        found = evidence_shapes.levels(model, *shapes, written, ignore)
+        names = {_layer(path) for p in found for path in p.labels}
+        base.check_patterns("multipliers", self._multipliers, sorted(names))
+        return self._optimizer(
+            [dataclasses.replace(p, multipliers=self._multiplied(p)) for p in found]
+        )
+
+    def _multiplied(self, partition) -> np.ndarray:
+        """The factor on lambda of each group of a partition."""
+        found = np.ones(partition.groups)
+        for path, labels in partition.labels.items():
+            factor = base.own_number(_layer(path), self._multipliers)
+            if factor is not None:
+                found[np.unique(labels[labels >= 0])] = factor
+        return found
 
     def set_strength(self, model, value: float) -> None:
         optimizer_of(model).mu.assign(value)
@@ -176,6 +200,13 @@ class BayesNASCompression(base.Method):
         """The next omega of each group of a partition; `GONE` for what is pruned."""
         norms = partition.norms(values)
         array = keras.ops.convert_to_numpy
+        # Each layer's own lambda: its curvature weighs less, its penalty more.
+        own = self._multiplied(partition)
+        held = np.where(held < GONE / 2, held / own, GONE)
+        curvature = {
+            path: curvature[path] / np.where(labels >= 0, own[labels], 1.0)
+            for path, labels in partition.labels.items()
+        }
         gamma = array(
             numerics.evidence_variance(
                 keras.ops.convert_to_tensor(norms),
@@ -185,22 +216,21 @@ class BayesNASCompression(base.Method):
         slopes = {}
         for path, labels in partition.labels.items():
             spread = np.where(labels >= 0, gamma[labels], 0.0)
-            own = np.broadcast_to(spread, values[path].shape)
+            spread = np.broadcast_to(spread, values[path].shape)
             slopes[path] = array(
                 numerics.evidence_slopes(
-                    keras.ops.convert_to_tensor(own),
-                    keras.ops.convert_to_tensor(curvature[path], own.dtype),
+                    keras.ops.convert_to_tensor(spread),
+                    keras.ops.convert_to_tensor(curvature[path], spread.dtype),
                 )
             )
-        bends = partition.sums({p: curvature[p] for p in partition.labels})
+        bends = partition.sums(curvature)
         factors = np.sqrt(partition.sums(slopes))
         relevant = array(numerics.is_relevant(keras.ops.convert_to_tensor(gamma)))
         # Without curvature no sample reaches the group: it looks important, and is not.
         stays = relevant & (bends > 0) & (held < GONE / 2)
         factors = _relative(factors, stays, partition)
-        return np.where(
-            stays, np.minimum(factors, self._config["largest_factor"]), GONE
-        )
+        bounded = np.minimum(factors, self._config["largest_factor"])
+        return np.where(stays, own * bounded, GONE)
 
     def settle(self, model, threshold: float | None = None) -> np.ndarray:
         """Prunes for good what has died."""
@@ -212,6 +242,11 @@ class BayesNASCompression(base.Method):
         values = {v.path: keras.ops.convert_to_numpy(v) for v in model.variables}
         values |= optimizer_of(model).emptied(self._config["threshold"])
         return base.used_units(groups, values)
+
+
+def _layer(path: str) -> str:
+    """The layer of a variable."""
+    return path.rpartition("/")[0]
 
 
 def _relative(factors, stays, partition) -> np.ndarray:

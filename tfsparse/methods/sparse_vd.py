@@ -76,7 +76,7 @@ class SparseVD(bayesian.Bayesian):
         """
 
         def arguments(layer):
-            own = bayesian.own_number(
+            own = base.own_number(
                 layer.name, self._thresholds, self._config["threshold"]
             )
             return {"threshold": own}
