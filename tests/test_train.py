@@ -189,7 +189,7 @@ SPARSE_VD = [
 
 def test_single_weights_go_all_the_way_and_stay_zero(tmp_path):
     folder = str(tmp_path / "run")
-    assert main(folder, *SPARSE_VD) == 0
+    assert main(folder, *SPARSE_VD, "--ignore=logits") == 0
     report = report_of(folder)
     stages = {row["name"]: row for row in report["stages"]}
     assert stages["stripped"]["nonzero"] < 0.6 * stages["stripped"]["params"]
@@ -204,6 +204,8 @@ def test_single_weights_go_all_the_way_and_stay_zero(tmp_path):
     assert all(row["strength_on"] for row in report["method"]["history"])
     page = Path(folder, "report.html").read_text("utf-8")
     assert "If zeros were not stored" in page and "Signal and noise" in page
+    assert report["method"]["trace"]["plain"] == ["logits"]
+    assert "Kept as they are, without Gaussian weights: logits." in page
 
 
 @pytest.mark.parametrize("held", ["true", "false"])

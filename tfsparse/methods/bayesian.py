@@ -122,6 +122,17 @@ class Bayesian(base.Method):
         return swap, configure
 
 
+def plain(model) -> list[str]:
+    """Names of the layers with kernels that have no Gaussian weights."""
+    return [
+        layer.name
+        for layer in model.layers
+        if layer not in twins(model)
+        and not isinstance(layer, layers.VariationalScale)
+        and any(len(v.shape) > 1 for v in layer.trainable_variables)
+    ]
+
+
 def twins(model) -> list:
     """The layers of a model with Gaussian weights."""
     return [x for x in model.layers if isinstance(x, tuple(layers.TWINS.values()))]

@@ -224,6 +224,7 @@ class BayesianCompression(bayesian.Bayesian):
         """Histograms of the factors' scores, thresholds, and bits for each layer."""
         found = bayesian.scales(model)
         return {
+            "plain": bayesian.plain(model),
             "scores": {s.name: bayesian.histogram(s.score()) for s in found},
             "thresholds": {
                 s.name: float(keras.ops.convert_to_numpy(s.threshold)) for s in found

@@ -111,6 +111,7 @@ class SparseVD(bayesian.Bayesian):
     def trace(self, model, groups) -> dict:
         """A histogram of the log alpha of each layer's weights, and its threshold."""
         return {
+            "plain": bayesian.plain(model),
             "scores": {
                 layer.name: bayesian.histogram(layer.log_alpha())
                 for layer in bayesian.twins(model)
