@@ -127,6 +127,27 @@ def test_dykstra_reaches_the_minimum_that_a_sequence_misses():
     )
 
 
+@pytest.mark.parametrize("step", [0.05, 0.5])
+def test_five_sweeps_suffice_for_every_cross_of_a_kernel(step):
+    """A 5 x 5 kernel has 25 partitions of shape `row_column` that overlap."""
+    x = np.random.default_rng(0).normal(size=(5, 5, 2, 8))
+    crosses = []
+    for row in range(5):
+        for column in range(5):
+            inside = np.zeros((5, 5, 1, 1), bool)
+            inside[row] = inside[:, column] = True
+            crosses.append(np.broadcast_to(inside, x.shape))
+
+    def shrink(z, inside):
+        norms = np.sqrt(np.where(inside, z**2, 0).sum(axis=(0, 1, 3), keepdims=True))
+        return np.where(inside, np.maximum(0, 1 - step / norms) * z, z)
+
+    maps = [lambda z, inside=inside: shrink(z, inside) for inside in crosses]
+    limit, five, one = (array(numerics.dykstra(x, maps, n)) for n in (300, 5, 1))
+    error = np.linalg.norm(limit - five) / np.linalg.norm(limit)
+    assert error < 1e-3 and np.linalg.norm(limit - one) > np.linalg.norm(limit - five)
+
+
 def test_dykstra_of_separate_groups_is_the_single_map():
     x = ops.array(np.random.default_rng(5).normal(size=(4, 3)))
     (rows, _) = both(x, 0.4)
