@@ -340,3 +340,10 @@ def test_idx_file_with_another_checksum_is_refused(tmp_path):
 
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert sources._idx(str(path), digest).tolist() == [5, 6]
+
+
+def test_no_pass_waits_for_a_tuner():
+    x = np.zeros((8, 4, 4, 1), "uint8")
+    for seed in (None, (0,)):
+        found = data.Batches(x, np.zeros(8), 4, {"shift": 1}).epoch(seed)
+        assert found.options().autotune.enabled is False

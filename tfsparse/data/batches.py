@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from tfsparse.data.images import Images, random_boxes
+from tfsparse.data.images import CALLS, Images, random_boxes, untuned
 
 AUGMENTATIONS = ("shift", "rotate", "flip", "crop", "cutout", "resized_crop")
 
@@ -104,14 +104,14 @@ class Batches:
                 batch = tf.cast(batch, tf.float32) / 255.0
             return augment(batch, wanted, key(step)) if wanted else batch, labels
 
-        options = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+        options = {"num_parallel_calls": CALLS, "deterministic": True}
         dataset = tf.data.Dataset.from_tensor_slices(order)
         if self._files:
             dataset = dataset.enumerate().map(read, **options).batch(self._batch_size)
         else:
             dataset = dataset.batch(self._batch_size).map(gather, **options)
         dataset = dataset.enumerate().map(finish, **options)
-        return dataset.prefetch(tf.data.AUTOTUNE)
+        return untuned(dataset.prefetch(2))
 
 
 def _fold(seed: tuple[int, ...]) -> int:
