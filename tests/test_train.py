@@ -367,7 +367,15 @@ def test_npz_and_own_model_and_features(tmp_path):
         (["--target=size=3"], "measure among"),
         (["--target=params=x"], "params=8000"),
         (["--target=params=-3"], "positive"),
-        (["--method=sparse_vd", "--target=params=0.3"], "must be empty for sparse_vd"),
+        (
+            [
+                "--method=sparse_vd",
+                "--pretrain_epochs=1",
+                "--warm_up_epochs=1",
+                "--target=params=0.3",
+            ],
+            "must be empty for sparse_vd",
+        ),
         (["--method=sparse_vd", "--pretrain_epochs=90"], "must fit into the epochs"),
         (["--augment=warp=2"], "augment"),
         (["--formats=onnx"], "formats"),

@@ -197,7 +197,7 @@ def step_of(graph, form: str, probes: int) -> Callable:
     compiled = gradients.compiled(probe)
 
     def step(tensors, y):
-        x = keras.tree.pack_sequence_as(model._inputs_struct, tensors)
+        x = trace.packed(model, tensors)
         sums = None
         for _ in range(probes):
             found = compiled(x, y)

@@ -388,6 +388,11 @@ def in_order(model, x) -> list:
     return arrays
 
 
+def packed(model, tensors: list):
+    """Tensors for the inputs of a model, in their order, in the structure that it takes."""
+    return keras.tree.pack_sequence_as(model._inputs_struct, tensors)
+
+
 def takes_training(operation) -> bool:
     """Whether a call of the operation can be told `training`."""
     return "training" in inspect.signature(operation.call).parameters
