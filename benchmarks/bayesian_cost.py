@@ -20,7 +20,7 @@ import numpy as np
 from keras import layers
 
 from tfsparse import files
-from tfsparse.methods import BayesianCompression, SparseVD, base
+from tfsparse.methods import BayesianCompression, SparseVD, placing
 from tfsparse.outcome import environment
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -49,7 +49,7 @@ def networks(shape, make):
         own = method()
         extra = {"prior": "log_uniform" if kind == "sparse_vd" else "normal"}
         swap, configure = own._swap(plain, lambda layer, extra=extra: extra)
-        found[kind] = base.graft(plain, configure, swap=swap)
+        found[kind] = placing.graft(plain, configure, swap=swap)
         own.set_strength(found[kind], 1e-5)
     return found
 

@@ -75,7 +75,7 @@ class Bayesian(base.Method):
             layer.strength.assign(value)
 
     def _swap(self, model, arguments):
-        """`(swap, configure)` for `base.graft`: layers become their Bayesian twins.
+        """`(swap, configure)` for `placing.graft`: layers become their Bayesian twins.
 
         Layers with weights of a class that has no twin stay plain; a line says so.
 

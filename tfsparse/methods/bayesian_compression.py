@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tfsparse import layers, numerics, records
-from tfsparse.methods import base, bayesian
+from tfsparse.methods import base, bayesian, placing
 
 SUFFIX = "_noise"
 SCALES = ("groups", "layers")
@@ -122,7 +122,7 @@ class BayesianCompression(bayesian.Bayesian):
             return {"prior": "normal", "largest_deviation": bound}
 
         def make(group, number):
-            return self._scale(group.size, base.layer_name(group, SUFFIX), number)
+            return self._scale(group.size, placing.layer_name(group, SUFFIX), number)
 
         swap, configure = self._swap(model, arguments)
         base.check_patterns(
@@ -131,8 +131,8 @@ class BayesianCompression(bayesian.Bayesian):
             [layer.name for layer in model.layers if swap(layer) is not type(layer)],
         )
         if self._config["scales"] == "groups":
-            placed = base.at_sites(model, groups, make)
-            sparse = base.place(model, placed, configure, swap)
+            placed = placing.at_sites(model, groups, make)
+            sparse = placing.place(model, placed, configure, swap)
         else:
             sparse = self._on_layers(model, groups, configure, swap)
         found = [scale.name.removesuffix(SUFFIX) for scale in bayesian.scales(sparse)]
@@ -170,7 +170,7 @@ class BayesianCompression(bayesian.Bayesian):
                 factor = scale(layer, "", layer.filters)
                 site = records.Site(layer.name, 0, layer.filters)
                 placed[layer.name, None] = [(factor, site)]
-        return base.place(model, placed, configure, swap, before)
+        return placing.place(model, placed, configure, swap, before)
 
     def groups(self, model) -> int:
         return sum(scale.units for scale in bayesian.scales(model))

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tfsparse import layers, records
-from tfsparse.methods import base, partitions
+from tfsparse.methods import base, partitions, placing
 from tfsparse.optimizers import proxsgd
 
 PARTITIONS = ("unit", "operation", *partitions.SHAPES)
@@ -137,7 +137,7 @@ class GSparsity(base.Method):
                 return tensor
             return layers.Scale(name=partitions.scale_name(gate))(tensor)
 
-        return base.graft(model, before=before)
+        return placing.graft(model, before=before)
 
     def optimizer(self, model, groups):
         """ProxSGD over the groups of the penalty.

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tfsparse.layers import Filter, SwitchDecay
-from tfsparse.methods import base
+from tfsparse.methods import base, placing
 
 SUFFIX = "_switch"
 
@@ -108,7 +108,7 @@ class ShrinkNets(base.Method):
         """
 
         def make(group, number):
-            name = base.layer_name(group, SUFFIX)
+            name = placing.layer_name(group, SUFFIX)
             return self._filter(group.size, name, number)
 
         def configure(layer, config):
@@ -118,7 +118,7 @@ class ShrinkNets(base.Method):
                         config[key] = keras.regularizers.serialize(self._decay)
             return config
 
-        return base.place(model, base.at_sites(model, groups, make), configure)
+        return placing.place(model, placing.at_sites(model, groups, make), configure)
 
     def set_strength(self, model, value: float) -> None:
         for switch in switches(model).values():

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from tfsparse import layers
-from tfsparse.methods import base, bayesian
+from tfsparse.methods import base, bayesian, placing
 
 
 class SparseVD(bayesian.Bayesian):
@@ -84,7 +84,7 @@ class SparseVD(bayesian.Bayesian):
         swap, configure = self._swap(model, arguments)
         names = [x.name for x in model.layers if swap(x) is not type(x)]
         base.check_patterns("layer_thresholds", self._thresholds, names)
-        return base.graft(model, configure, swap=swap)
+        return placing.graft(model, configure, swap=swap)
 
     def groups(self, model) -> int:
         return sum(int(np.prod(layer.kernel.shape)) for layer in bayesian.twins(model))

@@ -1,0 +1,169 @@
+"""Copies of a model with calls added: factors on units, layers of another class."""
+
+from __future__ import annotations
+
+import itertools
+
+import keras
+
+
+def place(model, placed, configure=None, swap=None, before=None):
+    """A copy of `model` with factors on units, each in front of the non-linearity.
+
+    Args:
+        model: A built Functional or Sequential model; it is not changed.
+        placed: `(layer name, call index)` -> list of `(PerUnit layer, Site)`; an index of
+            None stands for every call.
+        configure, swap, before: As of `graft`.
+
+    Returns:
+        A new model; an activation behind a factor is split off the layer in front.
+    """
+    known = {layer.name: layer for layer in model.layers}
+    split = {
+        name: keras.activations.serialize(known[name].activation)
+        for name, _ in placed
+        if name in known and _has_activation(known[name])
+    }
+
+    def configured(layer, config):
+        if layer.name in split:
+            config["activation"] = "linear"
+        return configure(layer, config) if configure else config
+
+    def after(name, index, outputs):
+        factors = placed.get((name, index), placed.get((name, None), []))
+        for number, (factor, site) in enumerate(factors):
+            kwargs = {}
+            if site.units is not None:
+                kwargs["units"] = site.units
+            if number == len(factors) - 1 and name in split:
+                kwargs["activation"] = split[name]
+            outputs = factor(outputs, **kwargs)
+        if not factors and name in split:  # a shared layer's other call
+            outputs = keras.layers.Activation(split[name])(outputs)
+        return outputs
+
+    return graft(model, configured, after, before, swap)
+
+
+def at_sites(model, groups, make) -> dict[tuple[str, int], list]:
+    """What `place` needs for one factor a group, at every place that ends its units.
+
+    Args:
+        model: The model that the groups were found in.
+        groups: From `find_groups`; frozen ones, and those of one unit, get none.
+        make: `(group, its number) -> PerUnit layer`.
+
+    Raises:
+        ValueError: No group can have a factor, or channels come first.
+    """
+    placed: dict[tuple[str, int], list] = {}
+    first = {
+        layer.name
+        for layer in model.layers
+        if getattr(layer, "data_format", None) == "channels_first"
+    }
+    for number, group in enumerate(groups):
+        if group.frozen or group.size < 2 or not group.sites:
+            continue
+        if names := sorted(first & {site.layer for site in group.sites}):
+            raise ValueError(
+                "`model` must hold its channels last: factors multiply the last axis. "
+                f"Received: data_format='channels_first' of {names}."
+            )
+        factor = make(group, number)
+        for site in group.sites:
+            placed.setdefault((site.layer, site.call), []).append((factor, site))
+    if not placed:
+        reasons = "; ".join(f"{g.name}: {g.frozen}" for g in groups) or "it has none"
+        raise ValueError(
+            "`model` must have a group of units that can be removed. Received: "
+            f"{model.name!r} without one ({reasons})."
+        )
+    return placed
+
+
+def layer_name(group, suffix: str) -> str:
+    """A layer's name for what stands on the units of a group."""
+    return group.name.replace(":", "_").replace("/", "_") + suffix
+
+
+def _has_activation(layer) -> bool:
+    activation = getattr(layer, "activation", None)
+    return activation not in (None, keras.activations.linear) and not isinstance(
+        layer, keras.layers.Activation
+    )
+
+
+def graft(model, configure=None, after=None, before=None, swap=None):
+    """A copy of `model`, with layers reconfigured and calls added around layers.
+
+    Args:
+        model: A built Functional or Sequential model; it is not changed.
+        configure: `(layer, config dict) -> config dict`; None for no change.
+        after: `(layer name, call index, outputs) -> outputs`; asked for the model's
+            rank-2 inputs too, under the input's name.
+        before: `(layer name, call index, number of the input, tensor) -> tensor`.
+        swap: Layer -> the class of its copy; None for its own.
+
+    Returns:
+        A new functional model with the same layer names and the same weights.
+    """
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    counts: dict[str, int] = {}
+
+    def clone(layer):
+        config = layer.get_config()
+        cls = swap(layer) if swap else type(layer)
+        return cls.from_config(configure(layer, config) if configure else config)
+
+    names = {
+        id(layer.output): layer.name
+        for layer in model.layers
+        if isinstance(layer, keras.layers.InputLayer)
+    }
+
+    def placeholder(tensor):
+        name = names[id(tensor)]
+        return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+
+    inputs = keras.tree.map_structure(placeholder, model.input)
+    switched = {
+        id(x): after(x.name, 0, x)
+        for x in keras.tree.flatten(inputs)
+        if after and len(x.shape) == 2
+    }
+
+    def call(layer, *args, **kwargs):
+        index = counts.get(layer.name, 0)
+        counts[layer.name] = index + 1
+        args, kwargs = keras.tree.map_structure(
+            lambda x: switched.get(id(x), x), (args, kwargs)
+        )
+        if before:
+            numbers = itertools.count()
+            args, kwargs = keras.tree.map_structure(
+                lambda x: (
+                    before(layer.name, index, next(numbers), x)
+                    if isinstance(x, keras.KerasTensor)
+                    else x
+                ),
+                (args, kwargs),
+            )
+        outputs = layer(*args, **kwargs)
+        return after(layer.name, index, outputs) if after else outputs
+
+    body = keras.models.clone_model(
+        model, input_tensors=inputs, clone_function=clone, call_function=call
+    )
+    for old in model.layers:
+        new = body.get_layer(old.name)
+        if type(new) is type(old):
+            new.set_weights(old.get_weights())
+        else:
+            by_name = {variable.name: variable for variable in new.variables}
+            for variable in old.variables:
+                by_name[variable.name].assign(variable)
+    return body
