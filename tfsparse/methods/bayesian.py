@@ -127,8 +127,7 @@ def plain(model) -> list[str]:
     return [
         layer.name
         for layer in model.layers
-        if layer not in twins(model)
-        and not isinstance(layer, layers.VariationalScale)
+        if not isinstance(layer, (*layers.TWINS.values(), layers.VariationalScale))
         and any(len(v.shape) > 1 for v in layer.trainable_variables)
     ]
 

@@ -262,36 +262,45 @@ class BayesianCompression(bayesian.Bayesian):
             ]
             for scale in bayesian.scales(model)
         }
-        sizes = {variable.path: variable.shape for variable in model.variables}
-        found: dict[str, list] = {}
         if self._config["scales"] == "groups":
-            of_features = set()
-            for group in groups:
-                if group.kind == "feature":
-                    of_features |= set(base.factors_of(group, held))
-            for group in groups:
-                unit = group.kind == "unit"
-                side = records.PRODUCER if unit else records.CONSUMER
-                for name, own in base.factors_of(group, held).items():
-                    if unit and name in of_features:  # stands behind the unit's own
-                        continue
-                    factor = np.zeros(group.size, int)
-                    factor[own.units] = own.indices
-                    for member in group.members:
-                        if member.role == side and not isinstance(member.axis, tuple):
-                            along = _along(member, factor, sizes[member.path])
-                            first, second, stays = held[name]
-                            entry = along(first, 1.0), along(second, 0.0)
-                            found.setdefault(member.path, []).append(
-                                (*entry, along(stays, True), member.axis)
-                            )
-        if self._config["scales"] == "layers":
-            for layer in bayesian.twins(model):
-                for name, axis in ((layer.name, -1), (f"{layer.name}_inputs", -2)):
-                    if name + SUFFIX in held:
-                        entry = (*held[name + SUFFIX], axis)
-                        found.setdefault(layer.kernel.path, []).append(entry)
+            return _on_groups(model, groups, held)
+        found: dict[str, list] = {}
+        for layer in bayesian.twins(model):
+            for name, axis in ((layer.name, -1), (f"{layer.name}_inputs", -2)):
+                if name + SUFFIX in held:
+                    entry = (*held[name + SUFFIX], axis)
+                    found.setdefault(layer.kernel.path, []).append(entry)
         return found
+
+
+def _on_groups(model, groups, held) -> dict[str, list]:
+    """What `_moments` returns, of factors that stand on groups."""
+    sizes = {variable.path: variable.shape for variable in model.variables}
+    of_features = {
+        name
+        for group in groups
+        if group.kind == "feature"
+        for name in base.factors_of(group, held)
+    }
+    found: dict[str, list] = {}
+    for group in groups:
+        unit = group.kind == "unit"
+        side = records.PRODUCER if unit else records.CONSUMER
+        kernels = [
+            member
+            for member in group.members
+            if member.role == side and not isinstance(member.axis, tuple)
+        ]
+        for name, own in base.factors_of(group, held).items():
+            if unit and name in of_features:  # stands behind the unit's own
+                continue
+            factor = np.zeros(group.size, int)
+            factor[own.units] = own.indices
+            for member in kernels:
+                along = _along(member, factor, sizes[member.path])
+                entry = map(along, held[name], (1.0, 0.0, True))
+                found.setdefault(member.path, []).append((*entry, member.axis))
+    return found
 
 
 def _along(member, factor, shape):

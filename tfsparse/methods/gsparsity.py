@@ -146,7 +146,7 @@ class GSparsity(base.Method):
             ValueError: Nothing can be penalised.
         """
         config = self._config
-        ignore = [pattern for pattern in config["ignore"].split(",") if pattern]
+        ignore = base.patterns(config["ignore"])
         if config["partition"] == "unit":
             found = partitions.units(model, groups, config["carriers"], ignore)
         elif config["partition"] == "operation":
