@@ -278,9 +278,7 @@ def main() -> int:
     parser.add_argument("--no_controls", action="store_true")
     options = parser.parse_args()
     path = RESULTS / "lenet_table.json"
-    document = files.read_json(path) if path.exists() else {"rows": {}}
     keys = ("net", "method", "error", "params", "mflop", "architecture")
-    document["published"] = [dict(zip(keys, r, strict=True)) for r in PUBLISHED]
     for seed in map(int, options.seeds.split(",")):
         for name in options.rows.split(","):
             flagfile = ROOT / "configs" / f"{name}.flags"
@@ -290,12 +288,15 @@ def main() -> int:
                 f"--seed={seed}",
             )
             own = {"seed": seed, **row_of(report)}
+            found = {} if options.no_controls else {"control": control(name, seed)}
+            # Read again each time: other rows may be made beside this one.
+            document = files.read_json(path) if path.exists() else {"rows": {}}
+            document["published"] = [dict(zip(keys, r, strict=True)) for r in PUBLISHED]
             held = document["rows"].setdefault(name, {"runs": []})
             before = [r for r in held["runs"] if r["seed"] == seed]
-            if not options.no_controls:
-                own["control"] = control(name, seed)
-            elif before and before[0]["error"] == own["error"]:
-                own["control"] = before[0].get("control")
+            if options.no_controls and before and before[0]["error"] == own["error"]:
+                found = {"control": before[0].get("control")}
+            own |= found
             runs = [r for r in held["runs"] if r["seed"] != seed] + [own]
             held["runs"] = sorted(runs, key=lambda r: r["seed"])
             held["summary"] = summary(name, held["runs"])
