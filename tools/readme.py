@@ -145,7 +145,10 @@ def benchmark_lines() -> list[str]:
         )
     bayesian = _read("bayesian_cost.json")
     if bayesian:
-        parts = [f"{r['layer']} {r['ratio']:.2f}" for r in bayesian["rows"]]
+        parts = [
+            f"{r['layer']} {r['ratio']:.2f} (batch {r['batch']})"
+            for r in bayesian["rows"]
+        ]
         lines.append(
             "- A training step of a Bayesian layer beside one of the plain layer, times as "
             f"long (median): {', '.join(parts)}."
