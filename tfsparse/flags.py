@@ -135,7 +135,7 @@ _HELP = {
     "target": "Ends the penalty once met: params=8000, macs=0.1, ... (fractions remain).",
     "trials": "Bisect the strength to meet the target, in at most that many trials.",
     "remove": "Remove dead units from the running model, not only at its end.",
-    "hold_zeros": "Weights that are zero before training without a method stay zero.",
+    "hold_zeros": "Weights that are zero before dense training or fine-tuning stay zero.",
     "optimizer": "Optimizer of every stage.",
     "weight_decay": "Of that optimizer, decoupled from the gradient.",
     "drop_every": "Divide all rates by 10 every so many epochs, instead of the cosine.",

@@ -25,6 +25,8 @@ class BayesNASCompression(base.Method):
         4. prune the groups with ln(2 pi e gamma_g) / 2 <= 0, for good.
 
     Groups of several shapes at once overlap; a weight stays while all of its groups do.
+    Zeros inside a kernel that ships make no file smaller: fine-tuning may use these
+    weights again, unless `--hold_zeros` says otherwise.
 
     Args:
         strength: lambda; larger is sparser. The first loop has omega = 1.
@@ -55,7 +57,6 @@ class BayesNASCompression(base.Method):
     strength = "lambda"
     kinds = ("unit", "feature")
     regrows = True
-    holds_zeros = True
 
     def __init__(
         self,
