@@ -229,6 +229,29 @@ def test_zeros_of_a_model_that_is_trained_on_stay(tmp_path, held):
     assert (received[~there] == 0).all() == (held == "true")
 
 
+@pytest.mark.parametrize("held", ["true", "false"])
+def test_zeros_inside_kernels_that_the_evidence_leaves_may_be_used_again(
+    tmp_path, held
+):
+    model = keras.Sequential([
+        keras.Input((8, 8, 1)), keras.layers.Conv2D(8, 3, activation="relu"),
+        keras.layers.Flatten(), keras.layers.Dense(10),
+    ])  # fmt: skip
+    model.save(tmp_path / "m.keras")
+    arguments = [
+        f"--model={tmp_path}/m.keras", "--hidden=", "--method=bayesnas_compression",
+        "--strength=0.02", "--conv_shapes=shape", "--ignore=*dense*", "--loop_epochs=2",
+        "--epochs=6", "--shrink_epochs=4", "--fine_tune_epochs=2", "--formats=keras",
+        f"--hold_zeros={held}",
+    ]  # fmt: skip
+    assert main(str(tmp_path / "run"), *arguments) == 0
+    stages = {s["name"]: s["nonzero"] for s in report_of(tmp_path / "run")["stages"]}
+    params = report_of(tmp_path / "run")["stages"][-1]["params"]
+    assert stages["stripped"] < params, "nothing died inside the kernel"
+    assert (stages["finetuned"] == stages["stripped"]) == (held == "true")
+    assert stages["finetuned"] >= stages["stripped"]
+
+
 COMPRESSION = [
     "--method=bayesian_compression", "--strength=1", "--pretrain_epochs=2",
     "--warm_up_epochs=4", "--epochs=45", "--shrink_epochs=40", "--learning_rate=0.02",
