@@ -133,6 +133,7 @@ def control(name: str, seed: int) -> dict:
     start = RUNS / f"{name}-{seed}-control.keras"
     run = RUNS / f"{name}-{seed}"
     config = files.read_json(run / "report.json")["config"]
+    optimizer = config.get("fine_tune_optimizer", "same")
     made = (run / "model.keras").stat().st_mtime
     if not start.exists() or start.stat().st_mtime < made:
         shutil.rmtree(folder, ignore_errors=True)  # the control of another run
@@ -154,6 +155,7 @@ def control(name: str, seed: int) -> dict:
         f"--epochs={config['epochs'] + config['fine_tune_epochs']}",
         "--fine_tune_epochs=0",
         f"--settle_learning_rate={config['fine_tune_learning_rate']}",
+        f"--optimizer={config['optimizer'] if optimizer == 'same' else optimizer}",
         *(f"--{key}={config[key]}" for key in same),
         f"--seed={seed}",
         "--formats=keras,tflite_int8",

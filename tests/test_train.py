@@ -349,6 +349,20 @@ def test_rates_may_drop_and_weights_decay(tmp_path):
         assert optimizer.weight_decay == 0.01 and optimizer.momentum == 0.9
 
 
+def test_fine_tuning_may_have_an_optimizer_of_its_own(tmp_path):
+    for given, stage, tuned in (
+        ([], "SGD", "SGD"),
+        (["--fine_tune_optimizer=adam"], "SGD", "Adam"),
+    ):
+        folder = str(tmp_path / tuned)
+        short = ["--method=none", "--optimizer=sgd", "--epochs=1", "--formats=keras"]
+        assert main(folder, *short, "--fine_tune_epochs=1", *given) == 0
+        for name, wanted in (("sparse", stage), ("finetuned", tuned)):
+            path = f"{folder}/checkpoints/{name}/epoch-0001/model.keras"
+            optimizer = keras.saving.load_model(path).optimizer
+            assert type(optimizer).__name__ == wanted
+
+
 def test_npz_and_own_model_and_features(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 12)).astype("float32")

@@ -76,6 +76,7 @@ class RunConfig:
     learning_rate: float = 3e-3
     settle_learning_rate: float = 2e-3
     fine_tune_epochs: int = 5
+    fine_tune_optimizer: str = "same"
     fine_tune_learning_rate: float = 1e-3
     batch_size: int = 128
     calibration_samples: int = 512
@@ -136,12 +137,13 @@ _HELP = {
     "trials": "Bisect the strength to meet the target, in at most that many trials.",
     "remove": "Remove dead units from the running model, not only at its end.",
     "hold_zeros": "Weights that are zero before dense training or fine-tuning stay zero.",
-    "optimizer": "Optimizer of every stage.",
+    "optimizer": "Optimizer of every stage but a method's own.",
     "weight_decay": "Of that optimizer, decoupled from the gradient.",
     "drop_every": "Divide all rates by 10 every so many epochs, instead of the cosine.",
     "learning_rate": "While the penalty is on, constant.",
     "settle_learning_rate": "After it, falling to 0 along a cosine.",
     "fine_tune_epochs": "Epochs of the stripped model.",
+    "fine_tune_optimizer": "For these; 'same' as --optimizer.",
     "fine_tune_learning_rate": "For these, falling to 0 along a cosine.",
     "batch_size": "Samples a step, all replicas together.",
     "calibration_samples": "Training samples that set the int8 ranges.",
@@ -162,6 +164,7 @@ _CHOICES = {
     "prior": SCALE_PRIORS,
     "scales": SCALES,
     "optimizer": OPTIMIZERS,
+    "fine_tune_optimizer": ("same", *OPTIMIZERS),
     "strategy": STRATEGIES,
 }
 

@@ -206,7 +206,8 @@ def _fine_tune(job: Run, stripped) -> checkpoints.Checkpoint:
         model,
         config.fine_tune_epochs,
         config.fine_tune_learning_rate,
-        config.method != "none" and flags.method_of(config).holds_zeros,
+        optimizer=config.fine_tune_optimizer,
+        zeros_stay=config.method != "none" and flags.method_of(config).holds_zeros,
     )
     x, y = job.dataset.x_validation, job.dataset.y_validation
     after, before = (
@@ -222,13 +223,20 @@ def _fine_tune(job: Run, stripped) -> checkpoints.Checkpoint:
 
 
 def _fit_plain(
-    job: Run, stage: str, model, epochs: int, rate: float, zeros_stay: bool = False
+    job: Run,
+    stage: str,
+    model,
+    epochs: int,
+    rate: float,
+    *,
+    optimizer: str | None = None,
+    zeros_stay: bool = False,
 ):
     """Trains a model as it is, rate falling along a cosine; resumes by itself."""
     latest = job.store.latest(stage, job.scope)
     if latest is None:
         with job.scope():
-            _compile(job, model, rate)
+            _compile(job, model, rate, optimizer)
         latest = checkpoints.Checkpoint(model)
     if zeros_stay or job.config.hold_zeros:
         shrinking.hold_zeros(latest.model)
@@ -417,11 +425,14 @@ def _reseed(model, seed: tuple[int, ...]) -> None:
 
 
 def _compile(job: Run, model, rate: float, optimizer=None) -> None:
+    """Compiles; the optimizer is a method's own, a flag's value, or --optimizer's."""
     mirrored = job.strategy.num_replicas_in_sync > 1
     decay = job.config.weight_decay or None
-    if optimizer is None and job.config.optimizer == "adam":
+    if optimizer in (None, "same"):
+        optimizer = job.config.optimizer
+    if optimizer == "adam":
         optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
-    elif optimizer is None:
+    elif optimizer == "sgd":
         optimizer = keras.optimizers.SGD(rate, momentum=0.9, weight_decay=decay)
     model.compile(
         optimizer,
