@@ -333,6 +333,22 @@ def test_bits_follow_the_marginal_posterior(scales):
     assert abs(found["fc"] - expected) <= 1
 
 
+def test_multipliers_weigh_layers_and_factors():
+    method, model = prepared("groups", multipliers="fc*=0.5,fc_features=3,out=2")
+    method.begin_epoch(model, 10**6, samples=100)
+    found = {
+        x.name: 100 * float(x.strength) for x in model.layers if hasattr(x, "strength")
+    }
+    assert found == pytest.approx(
+        {
+            "conv": 1, "conv_noise": 1, "fc": 0.5, "fc_noise": 0.5,
+            "fc_features_noise": 3, "out": 2,
+        }
+    )  # fmt: skip
+    again = BayesianCompression(**method.get_config())
+    assert again.get_config() == method.get_config()
+
+
 def test_a_threshold_that_is_given_holds_from_the_start():
     _, model = prepared("groups", layer_thresholds="fc=6")
     assert float(model.get_layer("fc_noise").threshold) == 6
@@ -404,6 +420,7 @@ def test_no_factor_draws_what_a_layer_draws():
         ("deviations", "pool=1", "pool"),  # has no twin
         ("ignore", "fc, conv9", "conv9"),
         ("ignore", "pool", "pool"),
+        ("multipliers", "conv9=2", "conv9"),
     ],
 )
 def test_patterns_that_fit_nothing(argument, text, pattern):
@@ -482,6 +499,7 @@ def test_variances_have_a_bound():
         ({"layer_thresholds": "fc"}, "`layer_thresholds` must be a list"),
         ({"layer_thresholds": "fc=inf"}, "`threshold` must be finite"),
         ({"warm_up_epochs": -1}, "`warm_up_epochs` must be >= 0"),
+        ({"multipliers": "fc=-1"}, "`multipliers` must be positive numbers.*fc=-1"),
     ],
 )
 def test_refused_arguments(arguments, message):

@@ -455,6 +455,18 @@ def test_thresholds_by_layer():
     assert SparseVD(**method.get_config()).get_config() == method.get_config()
 
 
+def test_multipliers_weigh_layers():
+    inputs = keras.Input((8,))
+    x = keras.layers.Dense(3, name="dense1")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
+    method = SparseVD(multipliers="dense*=2,dense1=1.5", pretrain_epochs=0)
+    sparse = method.prepare(model, ())
+    method.begin_epoch(sparse, 99, samples=10)
+    assert [value(x.strength) for x in sparse.layers[1:]] == pytest.approx([0.15, 0.1])
+    with pytest.raises(ValueError, match="`multipliers` must name some of.*'fc'"):
+        SparseVD(multipliers="fc=2").prepare(model, ())
+
+
 def test_no_two_layers_draw_the_same_noise():
     inputs = keras.Input((8,))
     x = keras.layers.Dense(8, name="one")(inputs)
@@ -488,6 +500,7 @@ def test_the_weight_of_the_divergence_follows_the_epochs():
         ({"pretrain_epochs": -1}, "pretrain_epochs"),
         ({"warm_up_epochs": math.nan}, "warm_up_epochs"),
         ({"strength": -0.1}, "strength"),
+        ({"multipliers": "dense*=0"}, "multipliers"),
     ],
 )
 def test_bad_arguments_of_the_method(arguments, word):

@@ -129,7 +129,8 @@ _HELP = {
     "pretrain_epochs": "Bayesian methods: N1, epochs without the divergence.",
     "warm_up_epochs": "Bayesian methods: N2, epochs over which its weight rises.",
     "ignore": "Patterns of groups (Bayesian methods: of layers) without a penalty: stem*.",
-    "multipliers": "Factors on the penalty of groups, such as stage2*=2; BayesNAS: of layers.",
+    "multipliers": "Factors on the penalty of groups, such as stage2*=2; Bayesian methods: on "
+    "that of layers and random factors.",
     "dense_epochs": "Also train the untouched model that long, to compare with.",
     "epochs": "Epochs of the sparse stage, those without penalty included.",
     "shrink_epochs": "The penalty lasts at most that many epochs.",

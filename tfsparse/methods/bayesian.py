@@ -11,6 +11,9 @@ import numpy as np
 from tfsparse import layers, numerics
 from tfsparse.methods import base
 
+SUFFIX = "_noise"
+"""Of the names of factors."""
+
 _LOG = logging.getLogger("tfsparse")
 
 
@@ -18,8 +21,9 @@ class Bayesian(base.Method):
     """A method that minimises L + strength * w(epoch) * KL / samples. A base class.
 
     KL is the divergence of the posterior from its prior; w is 0 for `pretrain_epochs`
-    (N1), then rises to 1 over `warm_up_epochs` (N2). Subclasses keep both in `_config`,
-    with `strength`, `ignore` and `seed`.
+    (N1), then rises to 1 over `warm_up_epochs` (N2). The divergences of the layers and
+    factors that `multipliers` names count that many times. Subclasses keep these in
+    `_config`, with `strength`, `ignore` and `seed`.
     """
 
     strength = "gamma"
@@ -27,11 +31,19 @@ class Bayesian(base.Method):
     stays = True
     products = 2
     _config: dict
+    _multipliers: dict[str, float]
 
     def get_config(self) -> dict:
         return dict(self._config)
 
-    def _check_schedule(self) -> None:
+    def _check_weights(self) -> None:
+        """Reads what weighs the divergence, over epochs and over layers."""
+        text = self._config["multipliers"]
+        self._multipliers = base.numbers(text, "multipliers", "conv1=2,fc*=0.5")
+        if not all(0 < factor < np.inf for factor in self._multipliers.values()):
+            raise ValueError(
+                f"`multipliers` must be positive numbers. Received: {text!r}."
+            )
         for key in ("pretrain_epochs", "warm_up_epochs"):
             if not self._config[key] >= 0:
                 raise ValueError(
@@ -72,7 +84,8 @@ class Bayesian(base.Method):
 
     def set_strength(self, model, value: float) -> None:
         for layer in [*twins(model), *scales(model)]:
-            layer.strength.assign(value)
+            own = base.own_number(name_of(layer), self._multipliers, 1.0)
+            layer.strength.assign(value * own)
 
     def _swap(self, model, arguments):
         """`(swap, configure)` for `placing.graft`: layers become their Bayesian twins.
@@ -120,6 +133,11 @@ class Bayesian(base.Method):
                 "Without a Bayesian twin, kept as they are: %s", ", ".join(plain)
             )
         return swap, configure
+
+
+def name_of(layer) -> str:
+    """What flags call a layer; a factor has the name of its group or layer."""
+    return layer.name.removesuffix(SUFFIX)
 
 
 def plain(model) -> list[str]:

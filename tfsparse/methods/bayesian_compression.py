@@ -7,8 +7,8 @@ import numpy as np
 
 from tfsparse import layers, numerics, records
 from tfsparse.methods import base, bayesian, placing
+from tfsparse.methods.bayesian import SUFFIX
 
-SUFFIX = "_noise"
 SCALES = ("groups", "layers")
 
 _OTHER_NOISE = 1_000_003
@@ -43,6 +43,8 @@ class BayesianCompression(bayesian.Bayesian):
         deviations: Patterns of layers with a bound on sigma of their weights: `fc1=0.2`.
         tail: tau_0 of the horseshoe.
         ignore: Patterns, separated by commas, of layers whose weights stay plain.
+        multipliers: Factors on the divergence of layers and of factors, by the names of
+            layers and groups: `conv1=2,fc*=0.5`. Not in the paper, whose bound knows none.
         seed: Of the noise.
 
     Raises:
@@ -67,6 +69,7 @@ class BayesianCompression(bayesian.Bayesian):
         deviations: str = "",
         tail: float = 1e-5,
         ignore: str = "",
+        multipliers: str = "",
         seed: int = 0,
     ):
         if scales not in SCALES:
@@ -83,9 +86,10 @@ class BayesianCompression(bayesian.Bayesian):
             "deviations": deviations,
             "tail": tail,
             "ignore": ignore,
+            "multipliers": multipliers,
             "seed": seed,
         }
-        self._check_schedule()
+        self._check_weights()
         self._thresholds = base.numbers(
             layer_thresholds, "layer_thresholds", "fc1*=-3,conv*=-2"
         )
@@ -135,8 +139,10 @@ class BayesianCompression(bayesian.Bayesian):
             sparse = placing.place(model, placed, configure, swap)
         else:
             sparse = self._on_layers(model, groups, configure, swap)
-        found = [scale.name.removesuffix(SUFFIX) for scale in bayesian.scales(sparse)]
+        found = [bayesian.name_of(scale) for scale in bayesian.scales(sparse)]
         base.check_patterns("layer_thresholds", self._thresholds, found)
+        found += [layer.name for layer in bayesian.twins(sparse)]
+        base.check_patterns("multipliers", self._multipliers, sorted(set(found)))
         return sparse
 
     def _on_layers(self, model, groups, configure, swap):
@@ -180,7 +186,7 @@ class BayesianCompression(bayesian.Bayesian):
         prior = self._config["prior"]
         noise = layers.certain(prior, self._config["tail"])
         for scale in bayesian.scales(model):
-            own = base.own_number(scale.name.removesuffix(SUFFIX), self._thresholds)
+            own = base.own_number(bayesian.name_of(scale), self._thresholds)
             if own is None:
                 scores = keras.ops.convert_to_numpy(scale.score())
                 own = numerics.widest_gap(scores, SIGNAL[prior], noise)

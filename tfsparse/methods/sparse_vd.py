@@ -26,6 +26,8 @@ class SparseVD(bayesian.Bayesian):
         layer_thresholds: Patterns of layer names with thresholds of their own:
             `dense*=2.5,conv1=4`.
         ignore: Patterns, separated by commas, of layers that stay as they are.
+        multipliers: Factors on the divergence of layers: `conv1=2,fc*=0.5`. Not in the
+            papers, whose bound knows none.
         seed: Of the noise.
 
     Raises:
@@ -48,6 +50,7 @@ class SparseVD(bayesian.Bayesian):
         threshold: float = 3.0,
         layer_thresholds: str = "",
         ignore: str = "",
+        multipliers: str = "",
         seed: int = 0,
     ):
         self._config = {
@@ -57,9 +60,10 @@ class SparseVD(bayesian.Bayesian):
             "threshold": threshold,
             "layer_thresholds": layer_thresholds,
             "ignore": ignore,
+            "multipliers": multipliers,
             "seed": seed,
         }
-        self._check_schedule()
+        self._check_weights()
         self._thresholds = base.numbers(
             layer_thresholds, "layer_thresholds", "dense*=2.5,conv1=4"
         )
@@ -84,6 +88,7 @@ class SparseVD(bayesian.Bayesian):
         swap, configure = self._swap(model, arguments)
         names = [x.name for x in model.layers if swap(x) is not type(x)]
         base.check_patterns("layer_thresholds", self._thresholds, names)
+        base.check_patterns("multipliers", self._multipliers, names)
         return placing.graft(model, configure, swap=swap)
 
     def groups(self, model) -> int:
