@@ -274,6 +274,33 @@ def test_an_update_by_hand():
     assert (again >= GONE)[~stays].all()
 
 
+def test_a_block_whose_kernels_died_leaves_whole():
+    """The skip is left, and what the dead block's BatchNorm still sent."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((6, 6, 2))
+    x = y = layers.Conv2D(4, 3, padding="same", name="stem")(image)
+    for name in ("one", "two"):
+        y = layers.Conv2D(4, 3, padding="same", use_bias=False, name=name)(y)
+        y = layers.BatchNormalization(name=f"{name}_bn")(y)
+    x = layers.GlobalAveragePooling2D()(layers.Add()([x, y]))
+    model = keras.Model(image, layers.Dense(3, name="out")(x))
+    method = BayesNASCompression(2e-3)
+    groups = tfsparse.find_groups(model, method.kinds)
+    sparse = method.prepare(model, groups)
+    sparse.compile(method.optimizer(sparse, groups), "mse")
+    sparse.optimizer.build(sparse.trainable_variables)
+    sparse.get_layer("two_bn").beta.assign([1.0, -2.0, 0.5, 0.0])
+    for name in ("one", "two"):
+        kernel = sparse.get_layer(name).kernel
+        kernel.assign(ops.zeros_like(kernel))
+    data = np.random.default_rng(0).normal(size=(5, 6, 6, 2)).astype("float32")
+    expected = array(sparse(data))
+    small, reasons = shrinking.finish(sparse, method)
+    assert {layer.name for layer in small.layers}.isdisjoint({"one", "one_bn", "two"})
+    assert not reasons
+    np.testing.assert_allclose(array(small(data)), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_layer_may_have_a_lambda_of_its_own():
     """As the same lambda times the factor has it for that layer alone."""
     rng = np.random.default_rng(0)

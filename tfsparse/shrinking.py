@@ -257,7 +257,8 @@ def finish(model, method):
     """
     method.decide(model)
     method.settle(model)
-    wanted = method.keep(model, find_groups(model, method.kinds))
+    groups = find_groups(model, method.kinds)
+    wanted = method.keep(model, groups)
     keep = spare_one(wanted)
     lowered = lower(model)
     alive = dead.dead_units(lowered)
@@ -266,14 +267,17 @@ def finish(model, method):
         name: np.where(alive[name], values, folded[name]) if name in alive else values
         for name, values in {**alive, **keep}.items()
     }
-    spared = {
-        name: "all of it died, and a layer keeps one unit"
-        for name, alive in wanted.items()
-        if not alive.any()
-    }
     small = remove_units(lowered, decided, biases)
-    if spared:
+    emptied = {name for name, alive in wanted.items() if not alive.any()}
+    if emptied:
         _check_alive(small, None)
+    left = {variable.path for variable in small.variables}
+    spared = {
+        group.name: "all of it died, and a layer keeps one unit"
+        for group in groups
+        # Others went with their whole branch.
+        if group.name in emptied and any(m.path in left for m in group.members)
+    }
     return small, {**spared, **reasons}
 
 
