@@ -8,7 +8,7 @@ import pytest
 from keras import layers, ops
 
 import tfsparse
-from tfsparse import curvature, fitting, records, shrinking
+from tfsparse import curvature, fitting, flags, outcome, records, shrinking
 from tfsparse.methods import BayesNASCompression, evidence_shapes, partitions
 from tfsparse.methods.gsparsity import optimizer_of
 from tfsparse.optimizers import GONE, OverlappingProxSGD
@@ -298,6 +298,12 @@ def test_a_block_whose_kernels_died_leaves_whole():
     small, reasons = shrinking.finish(sparse, method)
     assert {layer.name for layer in small.layers}.isdisjoint({"one", "one_bn", "two"})
     assert not reasons
+    rows = outcome.group_rows(model, small, reasons, flags.RunConfig(method="none"))
+    assert {row["name"]: (row["kept"], row["reason"]) for row in rows} == {
+        "stem": (4, "no method asked for"),
+        "one": (0, "its whole branch went"),
+        "out": (3, "its units are the model's output"),
+    }
     np.testing.assert_allclose(array(small(data)), expected, rtol=1e-4, atol=1e-5)
 
 

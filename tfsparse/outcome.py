@@ -92,7 +92,7 @@ def tell(job, dense, trained, sparse, stripped, decision, tuned, artifacts) -> d
         },
         "dense_cost": dataclasses.asdict(measure(dense)),
         "stages": stages,
-        "groups": _group_rows(dense, stripped, decision["reasons"], job.config),
+        "groups": group_rows(dense, stripped, decision["reasons"], job.config),
         "layers": {
             "dense": cost.layer_costs(dense),
             "final": cost.layer_costs(tuned.model),
@@ -156,16 +156,23 @@ def _file_stage(name, final, artifact, outputs, y, started) -> dict:
     }
 
 
-def _group_rows(dense, stripped, reasons, config) -> list[dict]:
+def group_rows(dense, stripped, reasons, config) -> list[dict]:
     """Every group of the original model with its fate."""
     kinds = ("unit",)
     if config.method != "none" and "feature" in flags.method_of(config).kinds:
         kinds += ("feature",)
-    left = {group.name: group.size for group in find_groups(stripped, kinds)}
+    left, by_place = {}, {}
+    for group in find_groups(stripped, kinds):
+        left[group.name] = group.size
+        by_place |= dict.fromkeys(_places(group), group.size)
     rows = []
     for group in find_groups(dense, kinds):
-        kept = left.get(group.name, group.size)
+        # Where the layer that it is named after went, another one names it.
+        others = [by_place[place] for place in _places(group) if place in by_place]
+        kept = left.get(group.name, others[0] if others else 0)
         reason = group.frozen or reasons.get(group.name)
+        if reason is None and not kept:
+            reason = "its whole branch went"
         if reason is None and kept == group.size:
             reason = "every unit stayed useful"
             if config.method == "none":
@@ -180,6 +187,11 @@ def _group_rows(dense, stripped, reasons, config) -> list[dict]:
             }
         )
     return rows
+
+
+def _places(group) -> list[tuple]:
+    """Where a group stands, whatever it is called."""
+    return [(group.kind, member.path, member.role) for member in group.members]
 
 
 def environment() -> dict:
