@@ -33,6 +33,18 @@ def models_table() -> list[str]:
     return lines
 
 
+def vanished_lines() -> list[str]:
+    """Which whole branches released models have lost."""
+    lines = []
+    for name in sorted(os.listdir("models")):
+        path = os.path.join("models", name, "report.json")
+        report = files.read_json(path) if os.path.exists(path) else {"groups": []}
+        gone = [row["name"] for row in report["groups"] if not row["kept"]]
+        if gone:
+            lines.append(f"- Of {name} whole branches left, those of {', '.join(gone)}.")
+    return lines
+
+
 def benchmark_lines() -> list[str]:
     """A sentence a benchmark."""
     lines = []
@@ -346,6 +358,7 @@ def main() -> int:
         [
             *models_table(),
             "",
+            *vanished_lines(),
             *benchmark_lines(),
             "",
             *lenet_tables(),
