@@ -38,7 +38,7 @@ class Progress:
 
     def table(self, stages: list[dict]) -> None:
         """Prints the stages of a finished run."""
-        shown = table.Table(box=box.SIMPLE_HEAD)
+        shown = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         shown.add_column("stage")
         for name in ("accuracy", "parameters", "MACs", "weights", "file", "arena"):
             shown.add_column(name, justify="right")

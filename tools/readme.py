@@ -41,7 +41,9 @@ def vanished_lines() -> list[str]:
         report = files.read_json(path) if os.path.exists(path) else {"groups": []}
         gone = [row["name"] for row in report["groups"] if not row["kept"]]
         if gone:
-            lines.append(f"- Of {name} whole branches left, those of {', '.join(gone)}.")
+            lines.append(
+                f"- Of {name} whole branches left, those of {', '.join(gone)}."
+            )
     return lines
 
 
