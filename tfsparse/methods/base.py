@@ -179,6 +179,18 @@ def numbers(text: str, name: str, example: str) -> dict[str, float]:
     return found
 
 
+def multipliers(text: str, example: str, below: float = np.inf) -> dict[str, float]:
+    """`numbers` of an argument `multipliers`, all of them positive and `below` a bound.
+
+    Raises:
+        ValueError: A part is not `name=number`, or a number outside its range.
+    """
+    found = numbers(text, "multipliers", example)
+    if not all(0 < factor < below for factor in found.values()):
+        raise ValueError(f"`multipliers` must be positive numbers. Received: {text!r}.")
+    return found
+
+
 def patterns(text: str) -> list[str]:
     """Patterns that stand in a text, separated by commas."""
     return [part.strip() for part in text.split(",") if part.strip()]

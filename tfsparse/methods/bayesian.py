@@ -38,12 +38,9 @@ class Bayesian(base.Method):
 
     def _check_weights(self) -> None:
         """Reads what weighs the divergence, over epochs and over layers."""
-        text = self._config["multipliers"]
-        self._multipliers = base.numbers(text, "multipliers", "conv1=2,fc*=0.5")
-        if not all(0 < factor < np.inf for factor in self._multipliers.values()):
-            raise ValueError(
-                f"`multipliers` must be positive numbers. Received: {text!r}."
-            )
+        self._multipliers = base.multipliers(
+            self._config["multipliers"], "conv1=2,fc*=0.5"
+        )
         for key in ("pretrain_epochs", "warm_up_epochs"):
             if not self._config[key] >= 0:
                 raise ValueError(

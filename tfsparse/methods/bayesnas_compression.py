@@ -101,11 +101,7 @@ class BayesNASCompression(base.Method):
             "ignore": ignore,
             "multipliers": multipliers,
         }
-        self._multipliers = base.numbers(multipliers, "multipliers", "conv1=2,fc*=3")
-        if not all(0 < factor < GONE for factor in self._multipliers.values()):
-            raise ValueError(
-                f"`multipliers` must be positive numbers. Received: {multipliers!r}."
-            )
+        self._multipliers = base.multipliers(multipliers, "conv1=2,fc*=3", GONE)
         self._shapes = {
             name: evidence_shapes.parse(self._config[name], name)
             for name in ("conv_shapes", "dense_shapes")
