@@ -20,25 +20,28 @@ def models_table() -> list[str]:
         "| model | accuracy (int8, MCU) | parameters | of | file | arena |",
         "|---|---|---|---|---|---|",
     ]
+    for name, report in _released():
+        last = report["stages"][-1]
+        lines.append(
+            f"| [{name}](models/{name}) | {last['accuracy']:.2%} | {last['params']:,} "
+            f"| {report['dense_cost']['params']:,} | {last['file_bytes']:,} B "
+            f"| {last['arena_bytes']:,} B |"
+        )
+    return lines
+
+
+def _released():
+    """Name and report of every released model."""
     for name in sorted(os.listdir("models")):
         path = os.path.join("models", name, "report.json")
         if os.path.exists(path):
-            report = files.read_json(path)
-            last = report["stages"][-1]
-            lines.append(
-                f"| [{name}](models/{name}) | {last['accuracy']:.2%} | {last['params']:,} "
-                f"| {report['dense_cost']['params']:,} | {last['file_bytes']:,} B "
-                f"| {last['arena_bytes']:,} B |"
-            )
-    return lines
+            yield name, files.read_json(path)
 
 
 def vanished_lines() -> list[str]:
     """Which whole branches released models have lost."""
     lines = []
-    for name in sorted(os.listdir("models")):
-        path = os.path.join("models", name, "report.json")
-        report = files.read_json(path) if os.path.exists(path) else {"groups": []}
+    for name, report in _released():
         gone = [row["name"] for row in report["groups"] if not row["kept"]]
         if gone:
             lines.append(
