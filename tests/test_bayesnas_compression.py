@@ -514,3 +514,20 @@ def test_finishing_changes_nothing_but_the_dead(digits):
         array(small(x[:50])), array(sparse(x[:50])), rtol=1e-4, atol=1e-4
     )
     assert tfsparse.measure(small).params < tfsparse.measure(model).params
+
+
+def test_kernels_with_turned_axes_get_no_groups_and_are_named(caplog):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(inputs)
+    x = keras.layers.Conv2DTranspose(5, 3, name="up")(x)
+    x = keras.layers.SeparableConv2D(6, 3, name="apart")(x)
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    method = BayesNASCompression()
+    groups = tfsparse.find_groups(model, method.kinds)
+    held = {
+        path
+        for part in method.optimizer(method.prepare(model, groups), groups).partitions
+        for path in part.labels
+    }
+    assert "conv/kernel" in held and not any(p.startswith("up/") for p in held)
+    assert "up (Conv2DTranspose), apart (SeparableConv2D)" in caplog.text

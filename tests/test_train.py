@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfsparse import files, flags, train
+from tfsparse import files, flags, records, train
 from tfsparse.graph import measure
 
 SMALL = [
@@ -335,6 +335,32 @@ def test_a_collapsed_posterior_stops_and_keeps_a_checkpoint(tmp_path, capsys, me
     said = capsys.readouterr().err
     assert "Lower --strength" in said and "Last good checkpoint" in said
     assert "epoch-" in said
+
+
+def test_a_collapse_found_at_the_strip_names_the_checkpoint(
+    tmp_path, capsys, monkeypatch
+):
+    def dead(model, method):
+        raise records.TrainingError("The network must stay alive.")
+
+    monkeypatch.setattr(train.shrinking, "finish", dead)
+    more = ["--method=bayesian_compression", "--epochs=2", "--shrink_epochs=1",
+            "--pretrain_epochs=0", "--warm_up_epochs=0"]  # fmt: skip
+    assert main(str(tmp_path / "run"), *more) == 2
+    said = capsys.readouterr().err
+    assert "stay alive. Last good checkpoint" in said and "epoch-0002" in said
+
+
+def test_what_a_method_cannot_use_is_said_before_the_dense_training(tmp_path, capsys):
+    folder = tmp_path / "run"
+    for method, wrong in (
+        ("bayesian_compression", "--layer_thresholds=nope=1"),
+        ("bayesnas_compression", "--multipliers=nope=1"),
+    ):
+        flags = [f"--method={method}", "--dense_epochs=1", "--loop_epochs=1",
+                 "--pretrain_epochs=0", "--warm_up_epochs=0"]  # fmt: skip
+        assert main(str(folder), *flags, wrong) == 2
+        assert "nope" in capsys.readouterr().err and not folder.exists()
 
 
 def test_rates_may_drop_and_weights_decay(tmp_path):

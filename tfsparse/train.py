@@ -5,6 +5,7 @@ python -m tfsparse.train --flagfile=configs/mnist.flags
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -137,6 +138,10 @@ def run(config: flags.RunConfig, *, resume: bool = False) -> dict:
                 interpreters.batch_size(dataset.shape),
             ),
         )
+        if config.dense_epochs and config.method != "none":
+            # What a method cannot use it says now, and not after the dense training.
+            method = flags.method_of(config)
+            method.check_tools(_prepared(job, method, _build(job)), _tools(job))
         dense = _build(job)
         with store.locked():
             store.check(as_json, DEFAULTS, flags.LOCATIONS, resume=resume)
@@ -283,7 +288,7 @@ def _fit_sparse(job: Run, dense) -> checkpoints.Checkpoint:
         if parent is not None and job.store.latest_path(stage) is None:
             before = job.store.latest(f"trial-{parent + 1}", job.scope)
             held = {key: before.state[key] for key in ("groups", "removals")}
-            with job.scope():
+            with job.scope(), _naming_the_last_checkpoint(job, f"trial-{parent + 1}"):
                 first, _ = shrinking.finish(before.model, own)
         found = _shrink(job, stage, own, first, held=held, until_settled=True)
         cost = shrinking.share(measure(found.model), bounds)
@@ -338,12 +343,7 @@ def _shrink(
     config = job.config
     latest = job.store.latest(stage, job.scope) or first
     if latest is None:
-        groups = find_groups(model, method.kinds)
-        with job.scope():
-            model = method.prepare(model, groups)
-            own = method.optimizer(model, groups)
-            _compile(job, model, config.learning_rate, own)
-        latest = checkpoints.Checkpoint(model, state=held or {})
+        latest = checkpoints.Checkpoint(_prepared(job, method, model), state=held or {})
     state = shrinking.State(latest.model, latest.history, **_from_json(latest.state))
     if until_settled and state.settled is not None:
         return latest
@@ -373,31 +373,42 @@ def _shrink(
     def accuracy(model):
         return outcome.accuracy(model, job.dataset.x_test, job.dataset.y_test)
 
-    with bar:
-        try:
-            state = shrinking.run(
-                state,
-                method,
-                fit_epoch,
-                epochs=config.epochs,
-                shrink_epochs=config.shrink_epochs,
-                target=bounds,
-                samples=len(job.dataset.x_train),
-                remove=config.remove,
-                on_epoch=on_epoch,
-                scope=job.scope,
-                accuracy=accuracy,
-                until_settled=until_settled,
-                tools=records.Tools(
-                    lambda model, form: _curvature(job, model, form), curvature.check
-                ),
-            )
-        except records.TrainingError as error:
-            kept = job.store.latest_path(stage) or "none yet"
-            raise records.TrainingError(
-                f"{error} Last good checkpoint: {kept}."
-            ) from error
+    with bar, _naming_the_last_checkpoint(job, stage):
+        state = shrinking.run(
+            state,
+            method,
+            fit_epoch,
+            epochs=config.epochs,
+            shrink_epochs=config.shrink_epochs,
+            target=bounds,
+            samples=len(job.dataset.x_train),
+            remove=config.remove,
+            on_epoch=on_epoch,
+            scope=job.scope,
+            accuracy=accuracy,
+            until_settled=until_settled,
+            tools=_tools(job),
+        )
     return checkpoints.Checkpoint(state.model, state.history, _to_json(state))
+
+
+def _prepared(job: Run, method, model):
+    """The model as the method trains it, compiled."""
+    groups = find_groups(model, method.kinds)
+    with job.scope():
+        model = method.prepare(model, groups)
+        _compile(job, model, job.config.learning_rate, method.optimizer(model, groups))
+    return model
+
+
+@contextlib.contextmanager
+def _naming_the_last_checkpoint(job: Run, stage: str):
+    """Adds to what went wrong in a stage where the last good model of it lies."""
+    try:
+        yield
+    except records.TrainingError as error:
+        kept = job.store.latest_path(stage) or "none yet"
+        raise records.TrainingError(f"{error} Last good checkpoint: {kept}.") from error
 
 
 def _fit_epoch(job: Run, model, stage: str, epoch: int, bar) -> dict[str, float]:
@@ -529,7 +540,8 @@ def _strip(job: Run, sparse):
         if method is None:
             stripped = deploy.strip(sparse)
         else:
-            stripped, decision["reasons"] = shrinking.finish(sparse, method)
+            with _naming_the_last_checkpoint(job, "sparse"):
+                stripped, decision["reasons"] = shrinking.finish(sparse, method)
             traced = method.trace(sparse, find_groups(sparse, method.kinds))
             decision["trace"] = traced if "scores" in traced else {}
     job.store.save("stripped", 0, checkpoints.Checkpoint(stripped, [], decision))
@@ -542,10 +554,14 @@ def _export(job: Run, model) -> tuple[records.Artifact, ...]:
     return deploy.export(model, job.config.workdir, calibration, job.config.formats)
 
 
-def _curvature(job: Run, model, form: str) -> curvature.Curvature:
-    """The diagonal Hessian on some training samples."""
-    x, y = _training_samples(job, fitting.CURVATURE_SAMPLES)
-    return curvature.diagonal(model, curvature.batches(x, y), form)
+def _tools(job: Run) -> records.Tools:
+    """The diagonal Hessian on some training samples, for methods that ask."""
+
+    def diagonal(model, form: str) -> curvature.Curvature:
+        x, y = _training_samples(job, fitting.CURVATURE_SAMPLES)
+        return curvature.diagonal(model, curvature.batches(x, y), form)
+
+    return records.Tools(diagonal, curvature.check)
 
 
 def _training_samples(job: Run, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -174,7 +174,10 @@ class VariationalScale(PerUnit):
     def divergence(self):
         """The divergence of all factors from their prior, a scalar."""
         if self.prior == "normal_jeffreys":
-            return numerics.log_uniform_divergence(self.mean, self.log_variance)
+            # Without the clip of single weights: factors start at log alpha -9, beyond it.
+            return numerics.log_uniform_divergence(
+                self.mean, self.log_variance, limit=30.0
+            )
         inner = numerics.half_cauchy_kl(self.inner_mean, self.inner_log_variance)
         outer = numerics.inverse_gamma_kl(self.mean, self.log_variance)
         mean, variance = self.shared_mean, self.shared_log_variance

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import keras
 import numpy as np
 
 from tfsparse import numerics, records
-from tfsparse.methods import base, evidence_shapes
+from tfsparse.methods import base, evidence_shapes, partitions
 from tfsparse.methods.gsparsity import optimizer_of
 from tfsparse.optimizers import GONE, OverlappingProxSGD
+
+_LOG = logging.getLogger("tfsparse")
 
 
 class BayesNASCompression(base.Method):
@@ -120,7 +123,15 @@ class BayesNASCompression(base.Method):
         )
 
     def prepare(self, model, groups):
-        """A copy of the model; the optimizer does it all."""
+        """A copy of the model; the optimizer does it all.
+
+        Layers with weights but no kernel that shapes are cut from stay plain; a line says
+        so.
+        """
+        if left := _plain(model):
+            _LOG.warning(
+                "Without groups of weights, kept as they are: %s", ", ".join(left)
+            )
         copy = keras.models.clone_model(model)
         copy.set_weights(model.get_weights())
         return copy
@@ -244,6 +255,17 @@ class BayesNASCompression(base.Method):
 def _layer(path: str) -> str:
     """The layer of a variable."""
     return path.rpartition("/")[0]
+
+
+def _plain(model) -> list[str]:
+    """Layers with weights from which no groups are cut, and their classes."""
+    cut = {path for path, _ in partitions.kernels(model)}
+    return [
+        f"{layer.name} ({type(layer).__name__})"
+        for layer in model.layers
+        if any(len(v.shape) > 1 for v in layer.trainable_variables)
+        and not any(v.path in cut for v in layer.trainable_variables)
+    ]
 
 
 def _relative(factors, stays, partition) -> np.ndarray:

@@ -15,6 +15,9 @@ import numpy as np
 
 from tfsparse import records
 
+TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose)
+"""Layers whose kernels have their inputs on the last axis."""
+
 SHAPES = {
     "weight": "hwio",
     "kernel": "io",
@@ -298,8 +301,13 @@ def explicit(
 
 
 def kernels(model):
-    """`(path, variable)` of the kernels of Dense and convolutional layers."""
+    """`(path, variable)` of the kernels of Dense and convolutional layers.
+
+    Those of transposed convolutions, whose last axis is not the output, are left out.
+    """
     for layer in model.layers:
+        if isinstance(layer, TRANSPOSED):
+            continue
         if isinstance(layer, keras.Model):
             yield from kernels(layer)
         for variable in layer.trainable_variables:

@@ -78,6 +78,7 @@ def log_uniform_divergence(mean, log_variance, limit: float = LIMIT):
     Reference: Molchanov et al. 2017, eq. 14.
     """
 
+    # Copies: run eagerly, a variable would count as captured and not as an argument.
     @ops.custom_gradient
     def divergence(mean, log_variance):
         square = ops.square(mean) + 1e-8
@@ -94,7 +95,7 @@ def log_uniform_divergence(mean, log_variance, limit: float = LIMIT):
 
         return K1 * math.prod(mean.shape) - value, slopes
 
-    return divergence(ops.convert_to_tensor(mean), ops.convert_to_tensor(log_variance))
+    return divergence(ops.copy(mean), ops.copy(log_variance))
 
 
 def log_uniform_variance(mean, log_variance, limit: float = LIMIT):
@@ -127,7 +128,7 @@ def log_uniform_variance(mean, log_variance, limit: float = LIMIT):
 
         return value, slopes
 
-    return variance(ops.convert_to_tensor(mean), ops.convert_to_tensor(log_variance))
+    return variance(ops.copy(mean), ops.copy(log_variance))
 
 
 def gaussian_divergence(mean, log_variance):
@@ -155,7 +156,7 @@ def gaussian_divergence(mean, log_variance):
 
         return 0.5 * (value - math.prod(mean.shape)), slopes
 
-    return divergence(ops.convert_to_tensor(mean), ops.convert_to_tensor(log_variance))
+    return divergence(ops.copy(mean), ops.copy(log_variance))
 
 
 def gaussian_kl(mean, log_variance):
