@@ -109,8 +109,9 @@ def test_the_last_layer_is_exact_for_one_sample(form):
         np.testing.assert_allclose(found[path], expected[path], rtol=1e-4, atol=1e-7)
 
 
-def test_the_recursion_by_hand():
-    """Eqs. C.1.4 and C.1.5 in NumPy."""
+@pytest.mark.parametrize("form", ["recursive", "averaged"])
+def test_the_recursion_by_hand(form):
+    """Eqs. C.1.4 and C.1.5, and C.2.4 and C.2.5 with their averages, in NumPy."""
     model = dense_net("tanh")
     x, y = samples((4,))
     one, two, out = (
@@ -122,22 +123,107 @@ def test_the_recursion_by_hand():
     logits = b @ out[0] + out[1]
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     g, h = (p - np.eye(3)[y]) / len(x), p * (1 - p) / len(x)
-    expected = {"out/kernel": (b**2).T @ h, "out/bias": h.sum(0)}
+
+    def mean(values):  # what this form carries
+        return values.mean(0, keepdims=True) if form == "averaged" else values
+
+    def total(values):
+        return values.sum(0, keepdims=True) if form == "averaged" else values
+
+    h = total(h)
+    expected = {"out/kernel": mean(b**2).T @ h, "out/bias": h.sum(0)}
     for name, value, before, weights in (("two", b, a, out), ("one", a, x, two)):
         behind = g @ weights[0].T
         slope, bend = 1 - value**2, -2 * value * (1 - value**2)
-        h = slope**2 * (h @ (weights[0] ** 2).T) + bend * behind
+        h = mean(slope**2) * (h @ (weights[0] ** 2).T) + total(bend * behind)
         g = slope * behind
-        expected[f"{name}/kernel"], expected[f"{name}/bias"] = (
-            (before**2).T @ h,
-            h.sum(0),
-        )
-    found = curvature.diagonal(model, [(x, y)])
+        expected[f"{name}/kernel"] = mean(before**2).T @ h
+        expected[f"{name}/bias"] = h.sum(0)
+    found = curvature.diagonal(model, [(x, y)], form)
     assert found.negative == sum(int((own < 0).sum()) for own in expected.values())
     for path, own in expected.items():
         np.testing.assert_allclose(
             found.diagonal[path], np.maximum(own, 0), rtol=1e-3, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("form", ["recursive", "averaged"])
+def test_batch_norm_is_a_depthwise_convolution(form):
+    inputs = keras.Input((5, 5, 2))
+    x = layers.Conv2D(3, 3, use_bias=False, name="conv")(inputs)
+    x = layers.ReLU()(layers.BatchNormalization(name="norm")(x))
+    model = keras.Model(inputs, layers.Dense(3, name="out")(layers.Flatten()(x)))
+    norm = model.get_layer("norm")
+    rng = np.random.default_rng(0)
+    for variable in norm.variables:
+        variable.assign(rng.uniform(0.4, 2.0, variable.shape))
+    gamma, beta, center, variance = map(np.asarray, norm.variables)
+    root = np.sqrt(variance + norm.epsilon)
+
+    x = layers.Conv2D(3, 3, name="conv")(inputs)
+    x = layers.ReLU()(layers.DepthwiseConv2D(1, name="norm")(x))
+    twin = keras.Model(inputs, layers.Dense(3, name="out")(layers.Flatten()(x)))
+    kernel = np.asarray(model.get_layer("conv").kernel)
+    twin.get_layer("conv").set_weights([kernel / root, -center / root])
+    twin.get_layer("norm").set_weights([gamma.reshape(1, 1, 3, 1), beta])
+    twin.get_layer("out").set_weights(model.get_layer("out").get_weights())
+    data = [samples((5, 5, 2))]
+    one, two = (curvature.diagonal(m, data, form).diagonal for m in (model, twin))
+    pairs = [
+        (one["norm/gamma"], two["norm/kernel"].ravel()),
+        (one["norm/beta"], two["norm/bias"]),
+        (one["conv/kernel"], two["conv/kernel"] / root**2),
+        (one["out/kernel"], two["out/kernel"]),
+    ]
+    for received, expected in pairs:
+        assert expected.max() > 0
+        np.testing.assert_allclose(received, expected, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("joins", [layers.Add, layers.Concatenate])
+@pytest.mark.parametrize("form", ["recursive", "averaged"])
+def test_branches_are_one_dense_layer(form, joins):
+    inputs = keras.Input((4,))
+    branches = [layers.Dense(3, "tanh", name=name)(inputs) for name in "ab"]
+    out = layers.Dense(3, name="out")
+    model = keras.Model(inputs, out(joins()(branches)))
+    both = layers.Dense(6, "tanh", name="both")
+    x, (weights, bias) = both(inputs), out.get_weights()
+    held = [model.get_layer(name).get_weights() for name in "ab"]
+    both.set_weights([np.concatenate(own, axis=-1) for own in zip(*held, strict=True)])
+    last = layers.Dense(3, name="out")
+    twin = keras.Model(inputs, last(x))
+    # A sum is read by the same weights twice.
+    last.set_weights(
+        [np.tile(weights, (2, 1)) if joins is layers.Add else weights, bias]
+    )
+    data = [samples((4,))]
+    one, two = (curvature.diagonal(m, data, form) for m in (model, twin))
+    for column, name in enumerate("ab"):
+        cut = two.diagonal["both/kernel"][:, 3 * column : 3 * column + 3]
+        np.testing.assert_allclose(
+            one.diagonal[f"{name}/kernel"], cut, rtol=1e-3, atol=1e-8
+        )
+
+
+def test_max_pooling_picks_as_at_its_input():
+    inputs = keras.Input((6, 6, 1))
+    hidden = layers.Conv2D(2, 3, activation="tanh", name="c")(inputs)
+    pool, out = layers.MaxPooling2D(2), layers.Dense(3, name="out")
+    model = keras.Model(inputs, out(layers.Flatten()(pool(hidden))))
+    x, y = samples((6, 6, 1), count=1)
+    at = tf.convert_to_tensor(keras.Model(inputs, hidden)(x))
+    with tf.GradientTape() as tape:
+        tape.watch(at)
+        pooled = tf.reshape(pool(at), [-1])
+    picks = np.asarray(tape.jacobian(pooled, at)).reshape(pooled.shape[0], -1).T
+    linear, last = layers.Dense(len(picks[0]), use_bias=False), layers.Dense(3)
+    twin = keras.Model(inputs, last(linear(layers.Flatten()(hidden))))
+    linear.set_weights([picks])
+    last.set_weights(out.get_weights())
+    one, two = (curvature.diagonal(m, [(x, y)]).diagonal for m in (model, twin))
+    assert two["c/kernel"].max() > 0
+    np.testing.assert_allclose(one["c/kernel"], two["c/kernel"], rtol=1e-4, atol=1e-9)
 
 
 def linear_map(function, shape):

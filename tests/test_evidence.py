@@ -58,8 +58,14 @@ def lasso(x, y, omega, groups, sweeps=4000):
     return w
 
 
-@pytest.mark.parametrize("size", [1, 3])
-def test_the_loop_lowers_the_evidence_and_finds_the_support(size):
+def planted_loop(size, weigh, gamma=None):
+    """Costs of eight iterations, whether they end at the planted support, and gamma.
+
+    Args:
+        size: Weights of a group.
+        weigh: `(slopes, groups) -> omega` of each group.
+        gamma: Where to start; ones if None.
+    """
     rng = np.random.default_rng(2)
     count, alive = 12, 4
     groups = np.repeat(np.arange(count), size)
@@ -73,19 +79,42 @@ def test_the_loop_lowers_the_evidence_and_finds_the_support(size):
         covariance = np.eye(60) + x * gamma[groups] @ x.T
         return y @ np.linalg.solve(covariance, y) + np.linalg.slogdet(covariance)[1]
 
-    gamma, costs = np.ones(count), []
+    gamma, costs = np.ones(count) if gamma is None else gamma, []
     for _ in range(8):
         costs.append(cost(gamma))
         alpha = array(
             numerics.evidence_slopes(ops.array(gamma[groups]), ops.array(hessian))
         )
-        omega = np.sqrt(np.bincount(groups, alpha))
+        omega = weigh(alpha, groups)
         w = lasso(x, y, omega, groups)
         norms = np.sqrt(np.bincount(groups, w**2))
         gamma = array(numerics.evidence_variance(ops.array(norms), ops.array(omega)))
-    assert (np.diff(costs) <= 1e-6).all() and costs[-1] < costs[0] - 1
     stays = array(numerics.is_relevant(ops.array(gamma)))
-    assert stays.tolist() == [True] * alive + [False] * (count - alive)
+    found = stays.tolist() == [True] * alive + [False] * (count - alive)
+    return costs, found, gamma
+
+
+def as_corrected(slopes, groups):
+    return np.sqrt(np.bincount(groups, slopes))
+
+
+def as_printed(slopes, groups):
+    """Eq. A.3.9 takes the root of each slope before it sums them."""
+    return np.sqrt(np.bincount(groups, np.sqrt(slopes)))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_loop_lowers_the_evidence_and_finds_the_support(size):
+    costs, found, _ = planted_loop(size, as_corrected)
+    assert (np.diff(costs) <= 1e-6).all() and costs[-1] < costs[0] - 1 and found
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_misprinted_weights_raise_it(size):
+    costs, _, best = planted_loop(size, as_corrected)
+    misled, _, _ = planted_loop(size, as_printed, best)
+    assert misled[0] <= costs[-1] and max(np.diff(misled)) > 0.1
+    assert misled[-1] > costs[-1] + 1
 
 
 def test_the_entropy_criterion():
