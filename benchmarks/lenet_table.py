@@ -15,6 +15,8 @@ row, and lenet_table.png: error against parameters, published points and ours.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import pathlib
 import shutil
 import statistics
@@ -47,17 +49,53 @@ SEEDS = 3
 """Fewer do not reach a row."""
 
 PUBLISHED = [
-    ("lenet_300_100", "SparseVD", 1.92, round(266_200 / 68), None, "68x"),
-    ("lenet_300_100", "BC-GNJ", 1.8, 28_769, 0.06, "278-98-13"),
-    ("lenet_300_100", "BC-GHS", 1.8, 28_200, 0.06, "311-86-14"),
-    ("lenet_300_100", "BayesNAS", 1.54, 21_572, 0.04, "465-37-90"),
-    ("lenet5", "SparseVD", 0.75, round(430_500 / 280), None, "280x"),
-    ("lenet5", "BC-GNJ", 1.0, 4_118, 1.09, "8-13-88-13"),
-    ("lenet5", "BC-GHS", 1.0, 2_792, 0.57, "5-10-76-16"),
-    ("lenet5", "BayesNAS", 1.0, 3_300, 0.57, "5-10-65-25"),
+    ("lenet_300_100", "dense", 1.39, "784-300-100", 0.53),
+    ("lenet_300_100", "magnitude", 1.59, "12x", None),
+    ("lenet_300_100", "DNS", 1.99, "56x", None),
+    ("lenet_300_100", "SWS", 1.94, "23x", None),
+    ("lenet_300_100", "SparseVD", 1.92, "68x", None),
+    ("lenet_300_100", "SBP", 1.6, "245-160-55", 0.1),
+    ("lenet_300_100", "BC-GNJ", 1.8, "278-98-13", 0.06),
+    ("lenet_300_100", "BC-GHS", 1.8, "311-86-14", 0.06),
+    ("lenet_300_100", "L0", 1.4, "219-214-100", 0.14),
+    ("lenet_300_100", "L0", 1.8, "266-88-33", 0.05),
+    ("lenet_300_100", "BayesNAS", 1.54, "465-37-90", 0.04),
+    ("lenet5", "dense", 0.83, "20-50-800-500", 8.85),
+    ("lenet5", "magnitude", 0.77, "12x", None),
+    ("lenet5", "DNS", 0.91, "111x", None),
+    ("lenet5", "SWS", 0.97, "200x", None),
+    ("lenet5", "SparseVD", 0.75, "280x", None),
+    ("lenet5", "SBP", 0.9, "3-18-284-283", 0.69),
+    ("lenet5", "BC-GNJ", 1.0, "8-13-88-13", 1.09),
+    ("lenet5", "BC-GHS", 1.0, "5-10-76-16", 0.57),
+    ("lenet5", "L0", 0.9, "20-25-45-462", 4.49),
+    ("lenet5", "L0", 1.0, "9-18-65-25", 1.55),
+    ("lenet5", "BayesNAS", 1.0, "5-10-65-25", 0.57),
 ]
-"""Network, method, error in percent, parameters (non-zeros of SparseVD), MFLOP as the papers
-count them, architecture: BayesNAS, tables S4 and S5; Molchanov et al. 2017, table 1."""
+"""Network, method, error in percent, architecture or times fewer non-zeros, MFLOP as the
+papers count them: BayesNAS, tables S4 and S5; Molchanov et al. 2017, table 1."""
+
+
+def published_params(net: str, architecture: str) -> int:
+    """Weights and biases of an architecture; non-zero weights of `68x`.
+
+    Example:
+        >>> published_params("lenet5", "5-10-76-16")
+        2792
+    """
+    if architecture.endswith("x"):
+        return round(WEIGHTS[net] / int(architecture[:-1]))
+    sizes = [*map(int, architecture.split("-")), 10]
+    found = 0
+    if net == "lenet5":  # features after Flatten are counted as inputs
+        first, second = sizes[:2]
+        found = (25 + 1) * first + (25 * first + 1) * second
+        sizes = sizes[2:]
+    return found + sum((a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False))
+
+
+WEIGHTS = {"lenet_300_100": 266_200, "lenet5": 430_500}
+"""Weights without biases, as factors on non-zeros count them."""
 
 ALREADY = {
     "lenet5_shrinknets": "ShrinkNets",
@@ -70,6 +108,12 @@ ALREADY = {
 def net_of(name: str) -> str:
     """The network of a row."""
     return next(net for net in NETS if name.startswith(net))
+
+
+def flags_of(report: dict) -> str:
+    """Tells the flags of a run, but for its seed and place."""
+    config = {k: v for k, v in report["config"].items() if k not in OWN and k != "seed"}
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def train(workdir: pathlib.Path, *arguments: str) -> dict:
@@ -225,8 +269,8 @@ def draw(document: dict) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
-    panels = figure.subplots(1, 2)
+    figure = Figure(figsize=(9.6, 8.4), layout="constrained")
+    panels = figure.subplots(2, 1)
     for axes, net in zip(panels, NETS, strict=True):
         points = [
             (r["params"], r["error"], r["method"], "published")
@@ -257,17 +301,18 @@ def draw(document: dict) -> None:
                 [p[0] for p in own], [p[1] for p in own], color=color, marker=mark,
                 s=30, label=kind, zorder=3,
             )  # fmt: skip
-            for number, (size, error, label, _) in enumerate(sorted(own)):
-                up = (number + (kind == "ours")) % 2
+            right = kind == "ours"  # theirs to the left
+            for size, error, label, _ in own:
                 axes.annotate(
-                    label.replace("_", " "), (size, error), fontsize=7, color=color,
-                    xytext=(0, 7 if up else -13), textcoords="offset points", ha="center",
+                    label.replace("_", " "), (size, error), fontsize=7.5, color=color,
+                    xytext=(6, 4) if right else (-6, -3), textcoords="offset points",
+                    ha="left" if right else "right",
                 )  # fmt: skip
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.margins(0.18)
+        axes.margins(0.12)
         axes.set_title(
             net.replace("_", "-"), loc="left", fontsize=11, fontweight="bold"
         )
@@ -287,7 +332,6 @@ def main() -> int:
     parser.add_argument("--no_controls", action="store_true")
     options = parser.parse_args()
     path = RESULTS / "lenet_table.json"
-    keys = ("net", "method", "error", "params", "mflop", "architecture")
     for seed in map(int, options.seeds.split(",")):
         for name in options.rows.split(","):
             flagfile = ROOT / "configs" / f"{name}.flags"
@@ -300,8 +344,22 @@ def main() -> int:
             found = {} if options.no_controls else {"control": control(name, seed)}
             # Read again each time: other rows may be made beside this one.
             document = files.read_json(path) if path.exists() else {"rows": {}}
-            document["published"] = [dict(zip(keys, r, strict=True)) for r in PUBLISHED]
-            held = document["rows"].setdefault(name, {"runs": []})
+            document["published"] = [
+                {
+                    "net": net,
+                    "method": method,
+                    "error": error,
+                    "params": published_params(net, architecture),
+                    "mflop": mflop,
+                    "architecture": architecture,
+                }
+                for net, method, error, architecture, mflop in PUBLISHED
+            ]
+            made_with = flags_of(report)
+            held = document["rows"].get(name, {})
+            if held.get("flags") != made_with:  # seeds of other flags are another row
+                held = {"flags": made_with, "runs": []}
+            document["rows"][name] = held
             before = [r for r in held["runs"] if r["seed"] == seed]
             if options.no_controls and before and before[0]["error"] == own["error"]:
                 found = {"control": before[0].get("control")}

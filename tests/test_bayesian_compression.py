@@ -501,7 +501,7 @@ def test_a_target_is_refused():
 
 
 def test_a_network_whose_factors_are_all_noise_is_not_finished():
-    method, model = prepared("groups", layer_thresholds="*=-1000")
+    method, model = prepared("groups", layer_thresholds="*=-20")
     model.compile("adam", "mse")
     with pytest.raises(records.TrainingError, match="once stripped.*Lower --strength"):
         shrinking.finish(model, method)
@@ -529,7 +529,9 @@ def test_variances_have_a_bound():
         ({"tail": 0.5}, r"`tail` must be in \(0, 0.1\].*0.5"),
         ({"deviations": "fc=-1"}, "`largest_deviation` must be positive"),
         ({"layer_thresholds": "fc"}, "`layer_thresholds` must be a list"),
-        ({"layer_thresholds": "fc=inf"}, "`threshold` must be finite"),
+        ({"layer_thresholds": "fc=inf"}, r"`threshold` must be in \[-20, 8\]"),
+        ({"layer_thresholds": "fc=9"}, r"`threshold` must be in \[-20, 8\]"),
+        ({"layer_thresholds": "fc=99", "prior": "horseshoe"}, r"\[-10, 23\]"),
         ({"warm_up_epochs": -1}, "`warm_up_epochs` must be >= 0"),
         ({"multipliers": "fc=-1"}, "`multipliers` must be positive numbers.*fc=-1"),
     ],

@@ -81,9 +81,11 @@ class VariationalScale(PerUnit):
             )
         if threshold is None:
             threshold = certain(prior, tail)
-        if not math.isfinite(threshold):
+        low, high = sensible(prior, tail)
+        if not low <= threshold <= high:
             raise ValueError(
-                f"`threshold` must be finite. Received: threshold={threshold}."
+                f"`threshold` must be in [{low:g}, {high:.3g}], where scores under "
+                f"{prior} lie. Received: threshold={threshold}."
             )
         self.prior = prior
         self.initial_strength = float(strength)
@@ -227,3 +229,14 @@ def certain(prior: str, tail: float = 1e-5) -> float:
     fallen half of the way, in its logarithm, to `tail`.
     """
     return 3.0 if prior == "normal_jeffreys" else -0.5 * math.log(tail)
+
+
+def sensible(prior: str, tail: float = 1e-5) -> tuple[float, float]:
+    """Between which scores a threshold parts anything.
+
+    normal_jeffreys: from log alpha -20, far below where factors start (-9), to 8, where
+    alpha of single weights is clipped; horseshoe: from z = e^10 to the square of `tail`.
+    """
+    if prior == "normal_jeffreys":
+        return -20.0, 8.0
+    return -10.0, -2.0 * math.log(tail)
