@@ -14,7 +14,7 @@ import tfsparse
 from tfsparse import numerics, records, shrinking
 from tfsparse.deploy.lower import lower
 from tfsparse.layers import SCALE_PRIORS, VariationalScale
-from tfsparse.methods import BayesianCompression, bayesian
+from tfsparse.methods import BayesianCompression, SparseVD, bayesian
 
 
 def array(x):
@@ -185,6 +185,26 @@ def prepared(scales, **arguments):
     method = BayesianCompression(scales=scales, **arguments)
     groups = tfsparse.find_groups(model, method.kinds)
     return method, method.prepare(model, groups)
+
+
+@pytest.mark.parametrize(
+    ("method", "bound"),
+    [
+        (SparseVD(), 1e-3),
+        (BayesianCompression(), 0.05),
+        (BayesianCompression(scales="layers", prior="horseshoe"), 0.05),
+    ],
+)
+def test_a_trained_model_starts_as_what_it_was(method, bound):
+    """Factors start near 1, weights where they were."""
+    model = net()
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:  # as training would have moved them
+        variable.assign_add(rng.normal(0, 0.3, variable.shape))
+    x = rng.normal(size=(20, 6, 6, 2)).astype("float32")
+    expected = array(model(x))
+    found = array(method.prepare(model, tfsparse.find_groups(model, method.kinds))(x))
+    assert np.abs(found - expected).max() < bound * np.abs(expected).max()
 
 
 def set_noise(model, name, dead):
