@@ -264,6 +264,17 @@ def already() -> list[dict]:
     return found
 
 
+def _labels(points) -> list[tuple[float, float, str]]:
+    """`(size, error, text)`, one for points that lie on top of each other."""
+    found = []
+    for size, error, label, _ in sorted(points, key=lambda p: (p[1], p[0])):
+        if found and found[-1][1] == error and size < 1.08 * found[-1][0]:
+            found[-1] = (size, error, f"{found[-1][2]}, {label}")
+        else:
+            found.append((size, error, label))
+    return found
+
+
 def draw(document: dict) -> None:
     """Error against parameters that are left, one panel a network."""
     from matplotlib.figure import Figure
@@ -301,12 +312,15 @@ def draw(document: dict) -> None:
                 [p[0] for p in own], [p[1] for p in own], color=color, marker=mark,
                 s=30, label=kind, zorder=3,
             )  # fmt: skip
-            right = kind == "ours"  # theirs to the left
-            for size, error, label, _ in own:
+            for size, error, label in _labels(own):
                 axes.annotate(
                     label.replace("_", " "), (size, error), fontsize=7.5, color=color,
-                    xytext=(6, 4) if right else (-6, -3), textcoords="offset points",
-                    ha="left" if right else "right",
+                    textcoords="offset points", rotation_mode="anchor",
+                    **(
+                        {"xytext": (-7, -10), "ha": "right"}
+                        if kind == "ours"
+                        else {"xytext": (2, 6), "rotation": 35}
+                    ),
                 )  # fmt: skip
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
