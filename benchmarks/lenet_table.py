@@ -112,7 +112,9 @@ def net_of(name: str) -> str:
 
 def flags_of(report: dict) -> str:
     """Tells the flags of a run, but for its seed and place."""
-    config = {k: v for k, v in report["config"].items() if k not in OWN and k != "seed"}
+    # Flags that an older version did not know count as at their defaults.
+    whole = flags.as_json(flags.RunConfig()) | report["config"]
+    config = {k: v for k, v in whole.items() if k not in OWN and k != "seed"}
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
