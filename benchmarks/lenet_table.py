@@ -348,6 +348,7 @@ def main() -> int:
     parser.add_argument("--no_controls", action="store_true")
     options = parser.parse_args()
     path = RESULTS / "lenet_table.json"
+    keys = ("net", "method", "error", "architecture", "mflop")
     for seed in map(int, options.seeds.split(",")):
         for name in options.rows.split(","):
             flagfile = ROOT / "configs" / f"{name}.flags"
@@ -361,15 +362,9 @@ def main() -> int:
             # Read again each time: other rows may be made beside this one.
             document = files.read_json(path) if path.exists() else {"rows": {}}
             document["published"] = [
-                {
-                    "net": net,
-                    "method": method,
-                    "error": error,
-                    "params": published_params(net, architecture),
-                    "mflop": mflop,
-                    "architecture": architecture,
-                }
-                for net, method, error, architecture, mflop in PUBLISHED
+                dict(zip(keys, row, strict=True))
+                | {"params": published_params(row[0], row[3])}
+                for row in PUBLISHED
             ]
             made_with = flags_of(report)
             held = document["rows"].get(name, {})

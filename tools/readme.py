@@ -308,19 +308,17 @@ def lenet_tables() -> list[str]:
             f"| {mean('index_bytes')} | {mean('file_bytes')} "
             f"| {_plain(control)} |"
         )
-    stored = {
-        name: {
-            kind: sum(r["encodings"][kind] for r in held["runs"]) / len(held["runs"])
-            for kind in held["runs"][0]["encodings"]
-        }
-        for name, held in table["rows"].items()
-        if "times" in held["summary"]["asked"]
-    }
-    for name, sizes in stored.items():
-        told = ", ".join(f"{kind} {size:,.0f}" for kind, size in sizes.items())
+    for name, held in table["rows"].items():
+        runs = held["runs"]
+        if "times" not in held["summary"]["asked"]:
+            continue
+        told = ", ".join(
+            f"{kind} {sum(r['encodings'][kind] for r in runs) / len(runs):,.0f}"
+            for kind in runs[0]["encodings"]
+        )
         lines.append(
             f"\n{name}: TFLite stores and multiplies its single zeros like any number. Bytes "
-            f"of its int8 kernels in other encodings, mean: {told}."
+            f"of its int8 kernels by encoding, mean: {told}."
         )
     return [*lines, ""]
 
