@@ -2,10 +2,12 @@
 
     python benchmarks/bayesian_cost.py [--rounds=40]
 
-One network a layer class: the layer alone, under a mean of squares, with Adam. Plain and
-Bayesian steps alternate in short rounds; the ratio is the median over rounds. Dense layers
-at several batches: what the divergence and the variance cost for each weight does not grow
-with the batch, the two products do. Writes benchmarks/results/bayesian_cost.json.
+One network a layer class: the layer alone, under a mean of squares, with Adam; Bayesian
+compression has its factors on the outputs besides, and on the inputs of a Dense. Plain and
+Bayesian steps alternate in short rounds; the ratio is the median over rounds, and has to be
+2.2 at most. Dense layers at several batches: what the divergence and the variance cost for
+each weight does not grow with the batch, the two products do. Writes
+benchmarks/results/bayesian_cost.json.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from tfsparse.outcome import environment
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 STEPS = 20
+ASKED = 2.2
 
 LAYERS = {
     "Dense": ((784,), lambda: layers.Dense(300, name="layer")),
@@ -45,7 +48,7 @@ KINDS = {
 
 
 def networks(shape, make):
-    """The layer alone, and with Gaussian weights under both priors."""
+    """The layer alone, with Gaussian weights, and with random factors besides."""
     inputs = keras.Input(shape)
     plain = keras.Model(inputs, make()(inputs))
     found = {"plain": plain}
@@ -53,7 +56,12 @@ def networks(shape, make):
         own = method()
         extra = {"prior": "log_uniform" if kind == "sparse_vd" else "normal"}
         swap, configure = own._swap(plain, lambda layer, extra=extra: extra)
-        found[kind] = placing.graft(plain, configure, swap=swap)
+
+        def after(name, index, outputs, own=own):
+            return own._scale(outputs.shape[-1], f"{name}_factors", 0)(outputs)
+
+        noisy = after if kind == "bayesian_compression" else None
+        found[kind] = placing.graft(plain, configure, noisy, swap=swap)
         own.set_strength(found[kind], 1e-5)
     return found
 
@@ -85,17 +93,20 @@ def measured(name, shape, make, batch: int, rounds: int) -> list[dict]:
     rows = []
     for kind in KINDS:
         ratios = [b / a for a, b in zip(spent["plain"], spent[kind], strict=True)]
+        ratio = statistics.median(ratios)
         row = {
             "layer": f"{name} ({kind})",
             "batch": batch,
-            "ratio": statistics.median(ratios),
+            "ratio": ratio,
             "fastest_ratio": min(spent[kind]) / min(spent["plain"]),
+            "reached": ratio <= ASKED,
             "plain_ms": 1e3 * statistics.median(spent["plain"]) / STEPS,
         }
         rows.append(row)
         print(
             f"{row['layer']}, batch {batch}: {row['ratio']:.2f} "
-            f"({row['fastest_ratio']:.2f})",
+            f"({row['fastest_ratio']:.2f})"
+            + ("" if row["reached"] else ", asked: 2.2"),
             flush=True,
         )
     return rows
@@ -110,7 +121,12 @@ def main() -> int:
     for name, (shape, make) in LAYERS.items():
         for batch in BATCHES.get(name, (128,)):
             rows += measured(name, shape, make, batch, rounds)
-    document = {"rounds": rounds, "environment": environment(), "rows": rows}
+    document = {
+        "rounds": rounds,
+        "asked": ASKED,
+        "environment": environment(),
+        "rows": rows,
+    }
     files.write_json(RESULTS / "bayesian_cost.json", document)
     return 0
 

@@ -153,19 +153,20 @@ def build(name: str, **arguments) -> Method:
     return METHODS[name](**arguments)
 
 
-def numbers(text: str, name: str, example: str) -> dict[str, float]:
+def numbers(text: str, name: str, example: str, check=None) -> dict[str, float]:
     """Reads what a user writes as `stage2*=2,stage3*=2`.
 
     Args:
         text: The list.
         name: Of the argument that it was given for.
         example: What such a list looks like.
+        check: Called with each number; raises a ValueError about one that will not do.
 
     Returns:
         What stands before each `=` -> the number behind it.
 
     Raises:
-        ValueError: A part is not `name=number`.
+        ValueError: A part is not `name=number`, or `check` refuses its number.
     """
     found = {}
     for part in filter(None, text.split(",")):
@@ -176,6 +177,11 @@ def numbers(text: str, name: str, example: str) -> dict[str, float]:
             raise ValueError(
                 f"`{name}` must be a list such as {example}. Received: {part!r}."
             ) from error
+        try:
+            if check:
+                check(found[key.strip()])
+        except ValueError as error:
+            raise ValueError(f"`{name}`, in {part!r}: {error}") from error
     return found
 
 

@@ -90,14 +90,22 @@ class BayesianCompression(bayesian.Bayesian):
             "seed": seed,
         }
         self._check_weights()
+        self._thresholds = {}
+        self._scale(1, "check", 0)  # it knows what the other arguments may be
         self._thresholds = base.numbers(
-            layer_thresholds, "layer_thresholds", "fc1*=-3,conv*=-2"
+            layer_thresholds,
+            "layer_thresholds",
+            "fc1*=-3,conv*=-2",
+            lambda value: self._scale(1, "check", 0, value),
         )
-        self._deviations = base.numbers(deviations, "deviations", "fc1=0.2")
-        for bound in (None, *self._deviations.values()):  # these check the others
-            layers.VariationalDense(1, prior="normal", largest_deviation=bound)
-        for value in (None, *self._thresholds.values()):
-            self._scale(1, "check", 0, value)
+        self._deviations = base.numbers(
+            deviations,
+            "deviations",
+            "fc1=0.2",
+            lambda bound: layers.VariationalDense(
+                1, prior="normal", largest_deviation=bound
+            ),
+        )
 
     def _scale(self, units: int, name: str, offset: int, threshold=None):
         config = self._config

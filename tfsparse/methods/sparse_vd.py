@@ -64,11 +64,14 @@ class SparseVD(bayesian.Bayesian):
             "seed": seed,
         }
         self._check_weights()
+
+        def check(value):
+            layers.VariationalDense(1, strength=strength, threshold=value)
+
+        check(threshold)
         self._thresholds = base.numbers(
-            layer_thresholds, "layer_thresholds", "dense*=2.5,conv1=4"
+            layer_thresholds, "layer_thresholds", "dense*=2.5,conv1=4", check
         )
-        for value in (threshold, *self._thresholds.values()):
-            layers.VariationalDense(1, strength=strength, threshold=value)  # checks
 
     def prepare(self, model, groups):
         """Swaps layers for their Bayesian twins. See `Method.prepare`.
