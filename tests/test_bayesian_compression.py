@@ -545,9 +545,11 @@ def test_variances_have_a_bound():
         ({"prior": "flat"}, "`prior` must be one of.*flat"),
         ({"strength": -1}, "`strength` must be a number >= 0"),
         ({"strength": math.inf}, "`strength` must be a number >= 0.*inf"),
-        ({"tail": 0}, r"`tail` must be in \(0, 0.1\]"),
-        ({"tail": 0.5}, r"`tail` must be in \(0, 0.1\].*0.5"),
+        ({"tail": 0}, r"`tail` must be in \[1e-15, 0.1\]"),
+        ({"tail": 1e-20}, r"`tail` must be in \[1e-15, 0.1\].*1e-20"),
+        ({"tail": 0.5}, r"`tail` must be in \[1e-15, 0.1\].*0.5"),
         ({"deviations": "fc=-1"}, "`deviations`, in 'fc=-1': .* must be positive"),
+        ({"layer_thresholds": "fc=1,fc=2"}, "must name fc once.*fc=1,fc=2"),
         ({"layer_thresholds": "fc"}, "`layer_thresholds` must be a list"),
         ({"layer_thresholds": "fc=inf"}, r"`threshold` must be in \[-20, 8\]"),
         (

@@ -349,12 +349,13 @@ def test_factors_have_a_bound():
     [
         ({"curvature": "exact"}, "`curvature` must be one of.*exact"),
         ({"loop_epochs": 0}, "`loop_epochs` must be at least 1"),
-        ({"largest_factor": -1}, "`largest_factor` must be a number >= 0"),
-        ({"threshold": float("nan")}, "`threshold` must be a number >= 0"),
+        ({"largest_factor": -1}, r"`largest_factor` must be in \[0, .*-1"),
+        ({"threshold": float("nan")}, r"`threshold` must be in \[0, .*nan"),
         ({"multipliers": "b=0"}, "`multipliers` must be positive numbers.*b=0"),
         ({"conv_shapes": "cube"}, "`conv_shapes` must join shapes"),
         ({"strength": -1}, "`mu` must be a number >= 0"),
-        ({"eps": 2}, r"`learning_rate` must be in \(0, 1\]"),
+        ({"dense_shapes": "row,column"}, r"name \* once, .* by '\+'.*'row,column'"),
+        ({"eps": 2}, r"`eps` must be in \(0, 1\]. Received: eps=2"),
     ],
 )
 def test_refused_arguments(arguments, message):
@@ -402,6 +403,25 @@ def test_other_losses_are_refused():
             epochs=2, shrink_epochs=1, callbacks=[before],
         )  # fmt: skip
     assert not begun  # said before anything is trained
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "SparseCategoricalCrossentropy",
+        "sparse_categorical_crossentropy",
+        ["sparse_categorical_crossentropy"],
+        keras.losses.sparse_categorical_crossentropy,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, name="mine"),
+    ],
+)
+def test_a_loss_is_known_by_what_it_computes(loss):
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(3, activation="relu", name="hidden")(inputs)
+    model = keras.Model(inputs, layers.Dense(2, name="out")(hidden))
+    model.compile("adam", loss)
+    job = fitting._Fit(model, np.zeros((8, 4)), np.zeros(8), None, 2, 1, True, {})
+    job.check_curvature(model, "recursive")
 
 
 def test_the_curvature_sees_every_class_of_a_sorted_file():

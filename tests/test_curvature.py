@@ -453,7 +453,7 @@ def test_inputs_go_by_their_names_and_take_the_precision_of_the_model():
 def test_bad_input():
     model = dense_net()
     x, y = samples((4,))
-    with pytest.raises(ValueError, match="`form` must be one of.*'magic'"):
+    with pytest.raises(ValueError, match="`curvature` must be one of.*'magic'"):
         curvature.diagonal(model, [(x, y)], "magic")
     with pytest.raises(ValueError, match="must hold a batch"):
         curvature.diagonal(model, [])

@@ -187,7 +187,7 @@ def test_partitions_that_cannot_be_are_refused(make, sentence):
     ("arguments", "sentence"),
     [
         ({"strength": -1.0}, "`mu` must be a number >= 0"),
-        ({"eps": 2.0}, r"`learning_rate` must be in \(0, 1\]"),
+        ({"eps": 2.0}, r"`eps` must be in \(0, 1\]"),
         ({"partition": "ring"}, "`partition` must be among"),
         ({"threshold": -1.0}, "`threshold` must be >= 0"),
     ],

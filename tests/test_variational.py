@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -285,6 +288,23 @@ def test_variances_stay_below_their_bound_under_fit():
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_the_same_weights_stay_inside_a_call_and_outside(policy):
+    """Scores so near the threshold that the rounding of the kernel decides."""
+    layer = VariationalDense(64, dtype=policy, use_bias=False)
+    layer.build((None, 64))
+    rng = np.random.default_rng(0)
+    kernel = rng.uniform(0.5, 1.0, (64, 64)).astype("float32")
+    layer.kernel.assign(kernel)
+    near = rng.normal(layer.threshold, 1e-3, kernel.shape)
+    layer.log_variance.assign(near + np.log(kernel**2))
+    there = ops.convert_to_numpy(layer(np.eye(64, dtype="float32"))) != 0
+    assert 0.2 < there.mean() < 0.8
+    assert np.array_equal(there, ops.convert_to_numpy(layer.active()))
+    stored = layer.stock_values()
+    assert np.array_equal(there, stored[layer.kernel.path] != 0)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(policy):
     model, layer, x = of_case("conv2d", dtype=policy, strength=1e-3)
     assert layer.kernel.dtype == "float32"
@@ -453,6 +473,59 @@ def test_thresholds_by_layer():
     sparse = method.prepare(model, ())
     assert [layer.threshold for layer in sparse.layers[1:]] == [1.5, 3.0]
     assert SparseVD(**method.get_config()).get_config() == method.get_config()
+
+
+def test_frozen_and_low_rank_layers_keep_plain_weights(caplog):
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(4, name="frozen", trainable=False),
+            keras.layers.Dense(4, name="low", lora_rank=2),
+            keras.layers.Dense(2, name="head"),
+        ]
+    )
+    sparse = SparseVD().prepare(model, ())
+    assert [type(layer) is keras.layers.Dense for layer in sparse.layers[1:]] == [
+        True, True, False,
+    ]  # fmt: skip
+    assert "kept as they are: low (Dense)" in caplog.text
+
+
+def test_a_checkpoint_of_a_sparse_model_is_stripped_to_stock_layers(tmp_path):
+    x, _ = planted(50)
+    model = keras.Sequential(
+        [
+            keras.Input((20,)),
+            keras.layers.Dense(6, activation="relu", name="body"),
+            keras.layers.Dense(1, name="head"),
+        ]
+    )
+    sparse = SparseVD().prepare(model, ())
+    body = sparse.get_layer("body")
+    body.log_variance.assign(np.where(np.arange(6) < 2, 20.0, -8.0) + np.zeros((20, 1)))
+    sparse.save(tmp_path / "checkpoint.keras")
+    tool = pathlib.Path(__file__).parents[1] / "tools" / "strip.py"
+    subprocess.run(
+        [sys.executable, tool, tmp_path / "checkpoint.keras", tmp_path / "small.keras"],
+        check=True,
+    )
+    small = keras.saving.load_model(tmp_path / "small.keras")
+    assert [type(x) for x in small.layers[-2:]] == [keras.layers.Dense] * 2
+    assert small.get_layer("body").units == 4
+    np.testing.assert_allclose(small(x), sparse(x), atol=1e-6)
+
+
+def test_a_callback_needs_no_list():
+    x, y = planted(100)
+    model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    seen = []
+    own = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(epoch)
+    )
+    method = SparseVD(pretrain_epochs=0, warm_up_epochs=1)
+    tfsparse.fit_shrinking(model, method, x, y, epochs=2, callbacks=own)
+    assert seen == [0, 1]
 
 
 def test_multipliers_weigh_layers():

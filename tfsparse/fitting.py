@@ -110,7 +110,7 @@ class _Fit:
     """What all trainings of one call of `fit_shrinking` share."""
 
     def __init__(self, model, x, y, bounds, epochs, shrink_epochs, remove, arguments):
-        callbacks = arguments.pop("callbacks", None) or []
+        callbacks = keras.tree.flatten(arguments.pop("callbacks", None) or [])
         self.model, self.x, self.y, self.bounds = model, x, y, bounds
         self.epochs, self.shrink_epochs, self.remove = epochs, shrink_epochs, remove
         self.arguments = {"verbose": 0, **arguments}
@@ -168,11 +168,10 @@ class _Fit:
 
     def check_curvature(self, model, form: str) -> None:
         """Raises a ValueError where the loss or a layer has no known curvature."""
-        loss = getattr(self.model.loss, "name", self.model.loss)
-        if loss != "sparse_categorical_crossentropy":
+        if not _is_sparse_cross_entropy(self.model.loss):
             raise ValueError(
                 "`model` must be compiled with sparse categorical cross-entropy, whose "
-                f"curvature is known. Received: loss={loss!r}."
+                f"curvature is known. Received: loss={self.model.loss!r}."
             )
         curvature.check(model, form)
 
@@ -225,6 +224,17 @@ def _samples(x, fit_arguments) -> int:
         return max(0, batches or 0) * len(keras.tree.flatten(batch)[0])
     share = 1.0 - float(fit_arguments.get("validation_split") or 0.0)
     return int(len(keras.tree.flatten(x)[0]) * share)
+
+
+def _is_sparse_cross_entropy(loss) -> bool:
+    if isinstance(loss, list | tuple) and len(loss) == 1:
+        loss = loss[0]
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    return (
+        isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
+        or loss is keras.losses.sparse_categorical_crossentropy
+    )
 
 
 class _Continued(keras.callbacks.Callback):

@@ -361,5 +361,5 @@ def _check_alive(model, epoch: int | None) -> None:
         raise records.TrainingError(
             f"The network must stay alive. Received: {when} its output "
             "no longer depends on its input, everything between has died. "
-            "Lower --strength."
+            "Lower --strength, or set thresholds that keep more."
         )

@@ -110,7 +110,7 @@ def check(model, form: str = "recursive") -> None:
 
 def _prepared(model, form: str, probes: int):
     if form not in FORMS:
-        raise ValueError(f"`form` must be one of {FORMS}. Received: form={form!r}.")
+        raise ValueError(f"`curvature` must be one of {FORMS}. Received: {form!r}.")
     graph = trace.read(_in_float32(model))
     return graph, step_of(graph, form, probes)
 
@@ -171,8 +171,8 @@ def step_of(graph, form: str, probes: int) -> Callable:
     seed = keras.random.SeedGenerator(0)
     if recursion.ends_in_softmax(graph):
         raise ValueError(
-            f"`form` must be recursive or averaged for a model that ends in a softmax. "
-            f"Received: form={form!r}."
+            f"`curvature` must be recursive or averaged for a model that ends in a softmax. "
+            f"Received: {form!r}."
         )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)
 

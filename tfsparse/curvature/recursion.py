@@ -25,7 +25,7 @@ class Sweep:
         for call in graph.calls:
             if rules.rule_of(call.operation) is None:
                 raise ValueError(
-                    "`form` must be gauss_newton or hutchinson for a model with layers "
+                    "`curvature` must be gauss_newton or hutchinson for a model with layers "
                     f"that the recursion does not know. Received: {call.name!r} of class "
                     f"{type(call.operation).__name__}."
                 )

@@ -66,7 +66,7 @@ def _check_elementwise(visit: Visit, activation) -> None:
     soft = isinstance(activation, keras.layers.Softmax)
     if (soft or inner is keras.activations.softmax) and not visit.last:
         raise ValueError(
-            "`form` must be gauss_newton or hutchinson for a softmax inside the model. "
+            "`curvature` must be gauss_newton or hutchinson for a softmax inside the model. "
             f"Received: {visit.call.name!r}."
         )
 
@@ -196,7 +196,7 @@ def _sum(visit: Visit):
     """Add: every input gets what the output has; twice the same input, four times as much."""
     if len({tuple(x.shape) for x in visit.inputs}) > 1:
         raise ValueError(
-            "`form` must be gauss_newton or hutchinson for a sum that broadcasts. "
+            "`curvature` must be gauss_newton or hutchinson for a sum that broadcasts. "
             f"Received: {visit.call.name!r}."
         )
     read = visit.call.inputs

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfsparse import records
 from tfsparse.deploy import dead, fold, gates, lost, probe, removal, shrink, variables
+from tfsparse.deploy.lower import lower
 from tfsparse.graph import trace
 
 _LOG = logging.getLogger(__name__)
@@ -84,8 +85,9 @@ def strip(model, keep: removal.Keep | None = None, *, tolerance: float = 0.0):
                 "`tolerance` must be left out where `keep` is given. "
                 f"Received: tolerance={tolerance!r}."
             )
+        model = lower(model)
         return remove(model, *lost.whole_branches(model, keep))
-    model = dead.settled(model, tolerance)
+    model = dead.settled(lower(model), tolerance)
     keep, biases, _ = fold.fold(model, dead.dead_units(model))
     small = remove(model, keep, biases)
     compare(model, small)

@@ -139,7 +139,9 @@ class Variational:
     def _posterior(self):
         """Theta and log sigma^2 in the precision of the variables: float16 has no 1e-8."""
         log_variance = ops.convert_to_tensor(self.log_variance)
-        return ops.cast(self.kernel, log_variance.dtype), log_variance
+        # Rounded as `call` reads it: what stays there has to stay everywhere.
+        kernel = ops.cast(self.kernel, self.compute_dtype)
+        return ops.cast(kernel, log_variance.dtype), log_variance
 
     def active(self):
         """Which weights stay: bool, of the kernel's shape."""

@@ -14,6 +14,7 @@ from tfsparse.layers.per_unit import PerUnit
 
 SCALE_PRIORS = ("normal_jeffreys", "horseshoe")
 
+SMALLEST_TAIL = 1e-15
 LARGEST_TAIL = 0.1
 """Of the horseshoe: nearer to 1, a factor of noise lies beside where all begin."""
 
@@ -74,10 +75,10 @@ class VariationalScale(PerUnit):
             raise ValueError(
                 f"`strength` must be a number >= 0. Received: strength={strength}."
             )
-        if not 0 < tail <= LARGEST_TAIL:
+        if not SMALLEST_TAIL <= tail <= LARGEST_TAIL:
             raise ValueError(
-                f"`tail` must be in (0, {LARGEST_TAIL}], or noise looks like signal. "
-                f"Received: tail={tail}."
+                f"`tail` must be in [{SMALLEST_TAIL}, {LARGEST_TAIL}]: float32 ends below, "
+                f"and noise looks like signal above. Received: tail={tail}."
             )
         if threshold is None:
             threshold = certain(prior, tail)

@@ -166,20 +166,24 @@ def numbers(text: str, name: str, example: str, check=None) -> dict[str, float]:
         What stands before each `=` -> the number behind it.
 
     Raises:
-        ValueError: A part is not `name=number`, or `check` refuses its number.
+        ValueError: A part is not `name=number`, a name stands there twice, or `check`
+            refuses its number.
     """
     found = {}
     for part in filter(None, text.split(",")):
         key, _, value = part.partition("=")
+        key = key.strip()
+        if key in found:
+            raise ValueError(f"`{name}` must name {key} once. Received: {text!r}.")
         try:
-            found[key.strip()] = float(value)
+            found[key] = float(value)
         except ValueError as error:
             raise ValueError(
                 f"`{name}` must be a list such as {example}. Received: {part!r}."
             ) from error
         try:
             if check:
-                check(found[key.strip()])
+                check(found[key])
         except ValueError as error:
             raise ValueError(f"`{name}`, in {part!r}: {error}") from error
     return found
@@ -195,6 +199,16 @@ def multipliers(text: str, example: str, below: float = np.inf) -> dict[str, flo
     if not all(0 < factor < below for factor in found.values()):
         raise ValueError(f"`multipliers` must be positive numbers. Received: {text!r}.")
     return found
+
+
+def check_step(eps: float) -> None:
+    """Looks whether a step size will do, by the name that users know it by.
+
+    Raises:
+        ValueError: It is not in (0, 1].
+    """
+    if not 0 < eps <= 1:
+        raise ValueError(f"`eps` must be in (0, 1]. Received: eps={eps!r}.")
 
 
 def patterns(text: str) -> list[str]:

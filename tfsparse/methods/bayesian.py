@@ -71,8 +71,8 @@ class Bayesian(base.Method):
         if not samples:
             raise ValueError(
                 "`x` must tell how many samples it holds, to weigh the divergence. Received: "
-                "a stream of unknown length; use x.apply(tf.data.experimental."
-                "assert_cardinality(batches))."
+                "none, or a stream of unknown length; give steps_per_epoch, or use "
+                "x.apply(tf.data.experimental.assert_cardinality(batches))."
             )
         weight = numerics.warm_up(
             epoch, config["pretrain_epochs"], config["warm_up_epochs"]
@@ -87,7 +87,8 @@ class Bayesian(base.Method):
     def _swap(self, model, arguments):
         """`(swap, configure)` for `placing.graft`: layers become their Bayesian twins.
 
-        Layers with weights of a class that has no twin stay plain; a line says so.
+        Layers with weights of a class that has no twin stay plain; a line says so. So do
+        those that are not to be trained.
 
         Args:
             model: The plain model.
@@ -103,7 +104,8 @@ class Bayesian(base.Method):
         numbers = {layer.name: number for number, layer in enumerate(model.layers)}
 
         def swap(layer):
-            if any(fnmatch.fnmatchcase(layer.name, p) for p in ignored):
+            left = any(fnmatch.fnmatchcase(layer.name, p) for p in ignored)
+            if left or not layer.trainable or getattr(layer, "lora_enabled", False):
                 return type(layer)
             return layers.TWINS.get(type(layer), type(layer))
 
@@ -122,7 +124,9 @@ class Bayesian(base.Method):
         plain = [
             f"{layer.name} ({type(layer).__name__})"
             for layer in model.layers
-            if type(layer) not in layers.TWINS
+            if (
+                type(layer) not in layers.TWINS or getattr(layer, "lora_enabled", False)
+            )
             and any(len(v.shape) > 1 for v in layer.trainable_variables)
         ]
         if plain:

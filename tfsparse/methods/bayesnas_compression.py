@@ -89,7 +89,7 @@ class BayesNASCompression(base.Method):
         ):
             if not 0 <= value < GONE / 2:
                 raise ValueError(
-                    f"`{name}` must be a number >= 0. Received: {name}={value!r}."
+                    f"`{name}` must be in [0, {GONE / 2:g}). Received: {name}={value!r}."
                 )
         self._config = {
             "strength": strength,
@@ -109,6 +109,7 @@ class BayesNASCompression(base.Method):
             name: evidence_shapes.parse(self._config[name], name)
             for name in ("conv_shapes", "dense_shapes")
         }
+        base.check_step(eps)
         self.learning_rate = eps
         self.thresholds = tuple(sorted({1e-6, 1e-3, threshold}))
         self._optimizer([records.Partition({})])  # checks the others

@@ -54,7 +54,7 @@ def parse(text: str, name: str) -> dict[str, tuple[str, ...]]:
         Pattern -> shapes; none for an empty text.
 
     Raises:
-        ValueError: A shape is unknown.
+        ValueError: A shape is unknown, or a pattern stands there twice.
     """
     found = {}
     for part in filter(None, text.split(",")):
@@ -66,7 +66,13 @@ def parse(text: str, name: str) -> dict[str, tuple[str, ...]]:
                     f"`{name}` must join shapes among {SHAPES} by '+', such as "
                     f"shape+filter or conv1=shape,conv2=filter. Received: {part!r}."
                 )
-        found[pattern.strip() or "*"] = shapes
+        pattern = pattern.strip() or "*"
+        if pattern in found:
+            raise ValueError(
+                f"`{name}` must name {pattern} once, its shapes joined by '+'. "
+                f"Received: {text!r}."
+            )
+        found[pattern] = shapes
     return found
 
 

@@ -89,6 +89,7 @@ class GSparsity(base.Method):
         self._multipliers = base.numbers(
             multipliers, "multipliers", "stage2*=2,stage3*=2"
         )
+        base.check_step(eps)
         self.learning_rate = eps
         self.thresholds = tuple(sorted({*self.thresholds, threshold}))
         self.holds_zeros = partition in partitions.SHAPES

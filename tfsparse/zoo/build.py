@@ -10,6 +10,8 @@ import zipfile
 
 import keras
 
+# Checkpoints hold house layers: Keras knows those that are imported.
+import tfsparse.layers  # noqa: F401
 from tfsparse.zoo import cells, ds_cnn, lenet, resnet, vgg
 
 MODELS = {
@@ -107,7 +109,8 @@ def load(path: str):
     """Loads a `.keras` file in safe mode: no code from the file is run.
 
     Raises:
-        ValueError: The file is missing, damaged, or holds custom or Lambda layers.
+        ValueError: The file is missing, damaged, or holds Lambda layers, or custom
+            ones that are not of this house.
     """
     if not os.path.isfile(path):
         raise ValueError(
