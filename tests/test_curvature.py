@@ -470,6 +470,9 @@ def test_bad_input():
     soft = layers.Dense(3, name="end")(layers.Softmax()(layers.Dense(3)(inner)))
     with pytest.raises(ValueError, match="softmax inside the model"):
         curvature.diagonal(keras.Model(inner, soft), [samples((4,))])
+    low = layers.Dense(3, name="out", lora_rank=2)(layers.Dense(3)(inner))
+    with pytest.raises(ValueError, match="gauss_newton or hutchinson.*'out'.*Dense"):
+        curvature.check(keras.Model(inner, low))
     inputs = keras.Input((5, 4))
     unknown = keras.Model(inputs, layers.Dense(3, name="out")(layers.GRU(4)(inputs)))
     data = [samples((5, 4))]

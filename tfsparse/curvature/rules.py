@@ -290,4 +290,6 @@ RULES: dict[type, Callable] = {
 
 def rule_of(operation):
     """The rule of an operation, that of its stock class for a twin; None if unknown."""
+    if getattr(operation, "lora_enabled", False):  # other variables make its kernel
+        return None
     return RULES.get(getattr(operation, "stock_class", type(operation)))

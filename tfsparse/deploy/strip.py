@@ -85,13 +85,20 @@ def strip(model, keep: removal.Keep | None = None, *, tolerance: float = 0.0):
                 "`tolerance` must be left out where `keep` is given. "
                 f"Received: tolerance={tolerance!r}."
             )
-        model = lower(model)
+        model = _stock(model)
         return remove(model, *lost.whole_branches(model, keep))
-    model = dead.settled(lower(model), tolerance)
+    model = dead.settled(_stock(model), tolerance)
     keep, biases, _ = fold.fold(model, dead.dead_units(model))
     small = remove(model, keep, biases)
     compare(model, small)
     return small
+
+
+def _stock(model):
+    """The model, lowered where a house layer stands in it."""
+    house = ("lowered", "stock_values")
+    found = trace.read(model).operations
+    return lower(model) if any(hasattr(x, h) for x in found for h in house) else model
 
 
 def compare(model, small) -> None:
