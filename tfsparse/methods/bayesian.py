@@ -105,9 +105,7 @@ class Bayesian(base.Method):
 
         def swap(layer):
             left = any(fnmatch.fnmatchcase(layer.name, p) for p in ignored)
-            if left or not layer.trainable or getattr(layer, "lora_enabled", False):
-                return type(layer)
-            return layers.TWINS.get(type(layer), type(layer))
+            return type(layer) if left or not layer.trainable else _twin(layer)
 
         def configure(layer, config):
             if swap(layer) is type(layer):
@@ -124,9 +122,7 @@ class Bayesian(base.Method):
         plain = [
             f"{layer.name} ({type(layer).__name__})"
             for layer in model.layers
-            if (
-                type(layer) not in layers.TWINS or getattr(layer, "lora_enabled", False)
-            )
+            if _twin(layer) is type(layer)
             and any(len(v.shape) > 1 for v in layer.trainable_variables)
         ]
         if plain:
@@ -134,6 +130,13 @@ class Bayesian(base.Method):
                 "Without a Bayesian twin, kept as they are: %s", ", ".join(plain)
             )
         return swap, configure
+
+
+def _twin(layer) -> type:
+    """The class of a layer's Bayesian twin; its own where there is none."""
+    if getattr(layer, "lora_enabled", False):  # other variables make its kernel
+        return type(layer)
+    return layers.TWINS.get(type(layer), type(layer))
 
 
 def name_of(layer) -> str:
