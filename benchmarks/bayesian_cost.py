@@ -106,7 +106,7 @@ def measured(name, shape, make, batch: int, rounds: int) -> list[dict]:
         print(
             f"{row['layer']}, batch {batch}: {row['ratio']:.2f} "
             f"({row['fastest_ratio']:.2f})"
-            + ("" if row["reached"] else ", asked: 2.2"),
+            + ("" if row["reached"] else f", asked: {ASKED}"),
             flush=True,
         )
     return rows

@@ -15,6 +15,7 @@ from tfsparse.layers.per_unit import PerUnit
 SCALE_PRIORS = ("normal_jeffreys", "horseshoe")
 
 SMALLEST_TAIL = 1e-15
+"""Of the horseshoe: below 1e-18 its divergence is nan in float32."""
 LARGEST_TAIL = 0.1
 """Of the horseshoe: nearer to 1, a factor of noise lies beside where all begin."""
 
