@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfsparse import files, flags, records, train
+from tfsparse import files, flags, outcome, records, train
 from tfsparse.graph import measure
 
 SMALL = [
@@ -387,6 +387,33 @@ def test_fine_tuning_may_have_an_optimizer_of_its_own(tmp_path):
             path = f"{folder}/checkpoints/{name}/epoch-0001/model.keras"
             optimizer = keras.saving.load_model(path).optimizer
             assert type(optimizer).__name__ == wanted
+
+
+def test_only_fine_tuning_that_harms_beyond_chance_is_thrown_away(tmp_path):
+    for rate, kept in ((0.003, True), (3.0, False)):
+        folder = str(tmp_path / str(rate))
+        given = ["--epochs=6", f"--fine_tune_learning_rate={rate}", "--formats=keras"]
+        assert main(folder, *given) == 0
+        report = report_of(folder)
+        stages = {stage["name"]: stage["accuracy"] for stage in report["stages"]}
+        assert report["method"]["fine_tune_kept"] == kept
+        assert (stages["finetuned"] == stages["stripped"]) != kept
+        path = f"{folder}/checkpoints/finetuned/epoch-0002/model.keras"
+        tuned = keras.saving.load_model(path).get_weights()
+        shipped = keras.saving.load_model(f"{folder}/model.keras").get_weights()
+        same = [(a == b).all() for a, b in zip(tuned, shipped, strict=True)]
+        assert all(same) == kept
+
+
+def test_one_image_of_many_is_chance():
+    before = np.arange(100) < 99
+    lost = np.arange(100)
+    assert not outcome.worse(before, before)
+    assert not outcome.worse(before, before & (lost > 3))  # 4 > 2 sqrt(4) is not so
+    assert outcome.worse(before, before & (lost > 4))
+    assert not outcome.worse(before & (lost > 4), before)
+    won = ~before | (lost > 4)  # one more is right, five are wrong
+    assert not outcome.worse(before, won)
 
 
 def test_npz_and_own_model_and_features(tmp_path):

@@ -108,8 +108,39 @@ def tell(job, dense, trained, sparse, stripped, decision, tuned, artifacts) -> d
 
 def accuracy(model, x, y) -> float:
     """Share of the samples, as they lie in a `Dataset`, that a model gets right."""
+    return float(right(model, x, y).mean())
+
+
+def right(model, x, y) -> np.ndarray:
+    """Which of the samples, as they lie in a `Dataset`, a model gets right: `(n,)` bool."""
     outputs = _by_parts(x, lambda part: interpreters.predict(model, part))
-    return float((outputs.argmax(-1) == y).mean())
+    return outputs.argmax(-1) == y
+
+
+def worse(before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether `after` gets fewer of the same samples right than chance explains.
+
+    Of the samples that only one of the two gets right, `won` and `lost` differ by more than
+    two standard deviations of a fair coin: lost - won > 2 sqrt(lost + won).
+
+    Args:
+        before: Which samples the first model gets right, `(n,)` bool.
+        after: The same of the second.
+
+    Example:
+        >>> before = np.array([True] * 99 + [False])
+        >>> worse(before, np.array([False] + [True] * 98 + [False]))  # one: chance
+        False
+        >>> worse(before, np.array([False] * 9 + [True] * 90 + [False]))
+        True
+
+    Source:
+        McNemar, "Note on the sampling error of the difference between correlated
+        proportions or percentages", Psychometrika 12 (1947).
+    """
+    lost = np.count_nonzero(before & ~after)
+    won = np.count_nonzero(after & ~before)
+    return bool(lost - won > 2 * np.sqrt(lost + won))
 
 
 def _answer(artifact, x) -> np.ndarray:
