@@ -85,6 +85,19 @@ def test_page_needs_nothing_from_outside(finished):
         assert text in page
 
 
+def test_the_sparse_stage_may_start_from_dense_training(tmp_path):
+    still = ["--method=sparse_vd", "--pretrain_epochs=0", "--warm_up_epochs=0",
+             "--learning_rate=1e-9", "--epochs=1", "--shrink_epochs=1",
+             "--fine_tune_epochs=0", "--dense_epochs=8", "--formats=keras",
+             "--settle_learning_rate=0.01"]  # fmt: skip
+    for start in ("true", "false"):
+        folder = str(tmp_path / start)
+        assert main(folder, *still, f"--from_dense={start}") == 0
+        found = {s["name"]: s["accuracy"] for s in report_of(folder)["stages"]}
+        assert found["dense"] > 0.7
+        assert (found["sparse"] == found["dense"]) == (start == "true")
+
+
 def test_same_seed_same_result(finished, tmp_path):
     again = str(tmp_path / "again")
     assert main(again, "--dense_epochs=1") == 0
@@ -451,6 +464,7 @@ def test_npz_and_own_model_and_features(tmp_path):
         (["--epochs=0"], "positive"),
         (["--epochs=many"], "epochs"),
         (["--strength=-1"], "0 or more"),
+        (["--from_dense"], "false without --dense_epochs"),
         (["--gamma=2"], "[0, 1]"),
         (["--power=3"], "1 or 2"),
         (["--batch_size=100000"], "batch_size"),

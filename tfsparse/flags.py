@@ -64,6 +64,7 @@ class RunConfig:
     ignore: str = ""
     multipliers: str = ""
     dense_epochs: int = 0
+    from_dense: bool = False
     epochs: int = 20
     shrink_epochs: int = 10
     target: str = ""
@@ -132,6 +133,7 @@ _HELP = {
     "multipliers": "Factors on the penalty of groups, such as stage2*=2; Bayesian methods: on "
     "that of layers and random factors.",
     "dense_epochs": "Also train the untouched model that long, to compare with.",
+    "from_dense": "The sparse stage starts from the weights that dense training found.",
     "epochs": "Epochs of the sparse stage, those without penalty included.",
     "shrink_epochs": "The penalty lasts at most that many epochs.",
     "target": "Ends the penalty once met: params=8000, macs=0.1, ... (fractions remain).",
@@ -272,6 +274,8 @@ def check(config: RunConfig) -> None:
     if unknown or not config.formats:
         raise _wrong(config, "formats", f"among {', '.join(FORMATS)}")
     target = parse_target(config.target)
+    if config.from_dense and not config.dense_epochs:
+        raise _wrong(config, "from_dense", "false without --dense_epochs")
     if config.trials and not target:
         raise _wrong(config, "trials", "0 without a --target")
     if config.trials and not 1 <= config.shrink_epochs < config.epochs:

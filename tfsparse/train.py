@@ -175,6 +175,8 @@ def _stages(job: Run, dense) -> dict:
     started = {}
     if job.config.dense_epochs:
         started["dense"] = _fit_dense(job, dense)
+    if job.config.from_dense:
+        dense.set_weights(started["dense"].model.get_weights())
     sparse = _fit_sparse(job, dense)
     stripped, decision = _strip(job, sparse.model)
     _tell_missed(job, dense, stripped)
@@ -189,7 +191,7 @@ def _stages(job: Run, dense) -> dict:
 
 
 def _fit_dense(job: Run, dense) -> checkpoints.Checkpoint:
-    """Trains the untouched model, for the row to compare with."""
+    """Trains the untouched model, to compare with and perhaps to start from."""
     config = job.config
     with job.scope():
         model = keras.models.clone_model(dense)
