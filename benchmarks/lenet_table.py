@@ -113,9 +113,13 @@ def net_of(name: str) -> str:
 
 def flags_of(report: dict) -> str:
     """Tells the flags of a run, but for its seed and place."""
-    # Flags that an older version did not know count as at their defaults.
-    whole = flags.as_json(flags.RunConfig()) | report["config"]
-    config = {k: v for k, v in whole.items() if k not in OWN and k != "seed"}
+    # Flags at their defaults do not count: an older version may not know them.
+    default = flags.as_json(flags.RunConfig())
+    config = {
+        key: value
+        for key, value in report["config"].items()
+        if key not in (*OWN, "seed") and value != default.get(key)
+    }
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -331,9 +331,9 @@ def test_errors_of_the_forms():
         )
         for form in curvature.FORMS
     }
-    # Of a network of ReLUs all but the residual's part is Gauss-Newton's.
-    assert errors["hutchinson"] < 0.2 and errors["gauss_newton"] < 0.8
-    assert errors["recursive"] < 0.7 and errors["averaged"] < 0.9
+    # A network of ReLUs is linear, by parts, in each weight: the diagonal is Gauss-Newton's.
+    assert errors["gauss_newton"] < 0.06 and errors["hutchinson"] < 0.13
+    assert errors["recursive"] < 0.22 and errors["averaged"] < 0.32
 
 
 def test_half_precision_computes_in_single():

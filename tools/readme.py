@@ -8,10 +8,17 @@ from __future__ import annotations
 import os
 import sys
 
-from tfsparse import files
+from tfsparse import files, flags
 
 START, END = "<!-- results:", "<!-- end of results -->"
 RESULTS = os.path.join("benchmarks", "results")
+
+DEPARTURES = (
+    "augment", "strength", "multipliers", "threshold", "layer_thresholds", "largest_factor",
+    "target", "from_dense", "fine_tune_epochs", "fine_tune_optimizer",
+    "fine_tune_learning_rate",
+)  # fmt: skip
+"""Flags that set a row apart from what its paper did."""
 
 
 def models_table() -> list[str]:
@@ -282,7 +289,8 @@ def lenet_tables() -> list[str]:
         "images; parameters are weights and biases that are left, non-zeros among them; "
         "MFLOP: ours two for each MAC, theirs as printed; indices of picked inputs apart; "
         "control: the same architecture trained from scratch, int8 "
-        f"([plot]({RESULTS}/lenet_table.png)).",
+        f"([plot]({RESULTS}/lenet_table.png)). Below the table stands what the flagfiles "
+        "set otherwise than the papers' programs.",
         "",
         "| | seeds | int8 error, % | float error, % | parameters | non-zeros | times fewer "
         "| MACs | MFLOP | indices, B | file, B | control, % |",
@@ -306,8 +314,11 @@ def lenet_tables() -> list[str]:
             f"| {s['nonzero']['mean']:,.0f} | {s['times']['mean']:.1f} | {mean('macs')} "
             f"| {_mega(2e-6 * sum(r['macs'] for r in runs) / len(runs))} "
             f"| {mean('index_bytes')} | {mean('file_bytes')} "
-            f"| {_plain(control)} |"
+            f"| {_plain(control)}{_of(control, runs)} |"
         )
+    lines.append("")
+    for name in table["rows"]:
+        lines.append(f"- {name}: {_departures(name)}")
     for name, held in table["rows"].items():
         runs = held["runs"]
         if "times" not in held["summary"]["asked"]:
@@ -321,6 +332,21 @@ def lenet_tables() -> list[str]:
             f"of its int8 kernels by encoding, mean: {told}."
         )
     return [*lines, ""]
+
+
+def _departures(name: str) -> str:
+    """The flags of a row that no paper has, or has otherwise."""
+    path = os.path.join("configs", f"{name}.flags")
+    config = flags.as_json(flags.parse(["train", f"--flagfile={path}"])[0])
+    default = flags.as_json(flags.RunConfig())
+    told = [f"`--{k}={config[k]}`" for k in DEPARTURES if config[k] != default[k]]
+    return ", ".join(told) or "none"
+
+
+def _of(control, runs) -> str:
+    """Of how many seeds the control is, where not of all."""
+    made = sum(bool(run.get("control")) for run in runs)
+    return "" if control is None or made == len(runs) else f" ({made} of {len(runs)})"
 
 
 def _mega(mflop) -> str:
