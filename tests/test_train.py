@@ -338,12 +338,20 @@ def test_interrupted_bayesian_runs_end_the_same(
 
 
 @pytest.mark.parametrize(
-    "method",
-    [pytest.param("sparse_vd", marks=pytest.mark.slow), "bayesian_compression"],
+    ("method", "strength"),
+    [
+        pytest.param("sparse_vd", 300, marks=pytest.mark.slow),
+        ("bayesian_compression", 300),
+        ("bayesnas_compression", 0.03),
+    ],
 )
-def test_a_collapsed_posterior_stops_and_keeps_a_checkpoint(tmp_path, capsys, method):
-    more = ["--strength=300", "--learning_rate=0.03", "--epochs=60", "--shrink_epochs=59",
+def test_a_collapsed_posterior_stops_and_keeps_a_checkpoint(
+    tmp_path, capsys, method, strength
+):
+    more = [f"--strength={strength}", "--learning_rate=0.03", "--epochs=60", "--shrink_epochs=59",
             "--pretrain_epochs=1", "--warm_up_epochs=0", "--threshold=3"]  # fmt: skip
+    if method == "bayesnas_compression":
+        more.remove("--threshold=3")
     assert main(str(tmp_path / "run"), f"--method={method}", *more) == 2
     said = capsys.readouterr().err
     assert "Lower --strength" in said and "Last good checkpoint" in said
