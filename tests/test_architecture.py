@@ -24,6 +24,7 @@ ROOMS = {
     "progress": set(),
     "checkpoints": {"files"},
     "bisection": {"records"},
+    "distillation": set(),
     "graph": {"records"},
     "layers": {"numerics", "records"},
     "optimizers": {"numerics", "records"},

@@ -410,6 +410,32 @@ def test_fine_tuning_may_have_an_optimizer_of_its_own(tmp_path):
             assert type(optimizer).__name__ == wanted
 
 
+def test_fine_tuning_may_follow_the_dense_model(tmp_path, monkeypatch):
+    short = ["--dense_epochs=6", "--epochs=3", "--shrink_epochs=2", "--formats=keras"]
+    folders = [str(tmp_path / name) for name in ("plain", "whole", "again")]
+    assert main(folders[0], *short) == 0
+    assert main(folders[1], *short, "--distill=0.7") == 0
+    fit, stages = train._fit_epoch, []
+
+    def interrupt(job, model, stage, *more):
+        stages.append(stage)
+        if stages.count("finetuned") == 2:
+            raise KeyboardInterrupt
+        return fit(job, model, stage, *more)
+
+    monkeypatch.setattr(train, "_fit_epoch", interrupt)
+    assert main(folders[2], *short, "--distill=0.7") == 2
+    monkeypatch.setattr(train, "_fit_epoch", fit)
+    assert main(folders[2], *short, "--distill=0.7", "--resume") == 0
+    reports = [report_of(folder) for folder in folders]
+    plain, whole, again = (
+        [e["loss"] for e in r["method"]["fine_tune_history"]] for r in reports
+    )
+    assert whole == again and all(a > b for a, b in zip(whole, plain, strict=True))
+    sparse = [[e["loss"] for e in r["method"]["history"]] for r in reports]
+    assert sparse[0] == sparse[1]
+
+
 def test_only_fine_tuning_that_harms_beyond_chance_is_thrown_away(tmp_path):
     for rate, kept in ((0.003, True), (3.0, False)):
         folder = str(tmp_path / str(rate))
@@ -473,6 +499,9 @@ def test_npz_and_own_model_and_features(tmp_path):
         (["--epochs=many"], "epochs"),
         (["--strength=-1"], "0 or more"),
         (["--from_dense"], "false without --dense_epochs"),
+        (["--distill=0.5"], "0 without --dense_epochs"),
+        (["--dense_epochs=1", "--distill=2"], "[0, 1]"),
+        (["--distill_temperature=0"], "positive"),
         (["--gamma=2"], "[0, 1]"),
         (["--power=3"], "1 or 2"),
         (["--batch_size=100000"], "batch_size"),

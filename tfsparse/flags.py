@@ -79,6 +79,8 @@ class RunConfig:
     fine_tune_epochs: int = 5
     fine_tune_optimizer: str = "same"
     fine_tune_learning_rate: float = 1e-3
+    distill: float = 0.0
+    distill_temperature: float = 3.0
     batch_size: int = 128
     calibration_samples: int = 512
     seed: int = 0
@@ -148,6 +150,8 @@ _HELP = {
     "fine_tune_epochs": "Epochs of the stripped model.",
     "fine_tune_optimizer": "For these; 'same' as --optimizer.",
     "fine_tune_learning_rate": "For these, falling to 0 along a cosine.",
+    "distill": "Fine-tuning follows the dense stage's model, too: its share, in [0, 1].",
+    "distill_temperature": "Larger tells more of the classes that it takes for unlikely.",
     "batch_size": "Samples a step, all replicas together.",
     "calibration_samples": "Training samples that set the int8 ranges.",
     "seed": "Of everything random.",
@@ -250,16 +254,18 @@ def check(config: RunConfig) -> None:
     Raises:
         ValueError: A value outside its range.
     """
-    positive = ("batch_size", "epochs", "calibration_samples", "learning_rate", "width")
+    positive = ("batch_size", "epochs", "calibration_samples", "learning_rate", "width",
+                "distill_temperature")  # fmt: skip
     for name in positive:
         if not getattr(config, name) > 0:
             raise _wrong(config, name, "positive")
     for name in ("trials", "drop_every", "weight_decay", "dense_epochs",
                  "fine_tune_epochs", "shrink_epochs", "strength", "seed", "decay",
-                 "settle_learning_rate", "fine_tune_learning_rate"):  # fmt: skip
+                 "settle_learning_rate", "fine_tune_learning_rate",
+                 "distill_temperature"):  # fmt: skip
         if not 0 <= getattr(config, name) < float("inf"):
             raise _wrong(config, name, "0 or more")
-    for name in ("gamma", "validation"):
+    for name in ("gamma", "validation", "distill"):
         if not 0 <= getattr(config, name) <= 1:
             raise _wrong(config, name, "in [0, 1]")
     if config.power not in (1, 2):
@@ -274,8 +280,9 @@ def check(config: RunConfig) -> None:
     if unknown or not config.formats:
         raise _wrong(config, "formats", f"among {', '.join(FORMATS)}")
     target = parse_target(config.target)
-    if config.from_dense and not config.dense_epochs:
-        raise _wrong(config, "from_dense", "false without --dense_epochs")
+    for name, off in (("from_dense", "false"), ("distill", "0")):
+        if getattr(config, name) and not config.dense_epochs:
+            raise _wrong(config, name, f"{off} without --dense_epochs")
     if config.trials and not target:
         raise _wrong(config, "trials", "0 without a --target")
     if config.trials and not 1 <= config.shrink_epochs < config.epochs:

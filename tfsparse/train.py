@@ -29,6 +29,7 @@ with files.quiet():  # TensorFlow's native start-up chatter would hide our one l
         curvature,
         data,
         deploy,
+        distillation,
         fitting,
         flags,
         meters,
@@ -180,7 +181,7 @@ def _stages(job: Run, dense) -> dict:
     sparse = _fit_sparse(job, dense)
     stripped, decision = _strip(job, sparse.model)
     _tell_missed(job, dense, stripped)
-    tuned = _fine_tune(job, stripped)
+    tuned = _fine_tune(job, stripped, started.get("dense"))
     artifacts = _export(job, tuned.model)
     return outcome.tell(
         job, dense, started, sparse, stripped, decision, tuned, artifacts
@@ -201,7 +202,7 @@ def _fit_dense(job: Run, dense) -> checkpoints.Checkpoint:
     )
 
 
-def _fine_tune(job: Run, stripped) -> checkpoints.Checkpoint:
+def _fine_tune(job: Run, stripped, dense) -> checkpoints.Checkpoint:
     """Fine-tunes; the stripped model ships if that made it worse beyond chance.
 
     A few validation samples more or less say nothing: see `outcome.worse`.
@@ -218,6 +219,7 @@ def _fine_tune(job: Run, stripped) -> checkpoints.Checkpoint:
         config.fine_tune_learning_rate,
         optimizer=config.fine_tune_optimizer,
         zeros_stay=config.method != "none" and flags.method_of(config).holds_zeros,
+        teacher=dense.model if config.distill else None,
     )
     x, y = job.dataset.x_validation, job.dataset.y_validation
     before, after = outcome.right(stripped, x, y), outcome.right(tuned.model, x, y)
@@ -236,6 +238,7 @@ def _fit_plain(
     *,
     optimizer: str | None = None,
     zeros_stay: bool = False,
+    teacher=None,
 ):
     """Trains a model as it is, rate falling along a cosine; resumes by itself."""
     latest = job.store.latest(stage, job.scope)
@@ -245,6 +248,11 @@ def _fit_plain(
         latest = checkpoints.Checkpoint(model)
     if zeros_stay or job.config.hold_zeros:
         shrinking.hold_zeros(latest.model)
+    if teacher is not None:
+        config = job.config
+        distillation.follow(
+            latest.model, teacher, config.distill, config.distill_temperature
+        )
     with job.progress.stage(stage, epochs, _steps(job)) as bar:
         for epoch in range(len(latest.history), epochs):
             latest.model.optimizer.learning_rate.assign(
