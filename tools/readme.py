@@ -16,7 +16,7 @@ RESULTS = os.path.join("benchmarks", "results")
 DEPARTURES = (
     "augment", "strength", "multipliers", "threshold", "layer_thresholds", "largest_factor",
     "target", "from_dense", "fine_tune_epochs", "fine_tune_optimizer",
-    "fine_tune_learning_rate",
+    "fine_tune_learning_rate", "distill",
 )  # fmt: skip
 """Flags that set a row apart from what its paper did."""
 
@@ -288,7 +288,7 @@ def lenet_tables() -> list[str]:
         "over seeds; errors of the int8 file and of the float model on all 10,000 test "
         "images; parameters are weights and biases that are left, non-zeros among them; "
         "MFLOP: ours two for each MAC, theirs as printed; indices of picked inputs apart; "
-        "control: the same architecture trained from scratch, int8 "
+        "control: the same architecture trained from scratch on the labels alone, int8 "
         f"([plot]({RESULTS}/lenet_table.png)). Below the table stands what the flagfiles "
         "set otherwise than the papers' programs.",
         "",
@@ -339,7 +339,8 @@ def _departures(name: str) -> str:
     path = os.path.join("configs", f"{name}.flags")
     config = flags.as_json(flags.parse(["train", f"--flagfile={path}"])[0])
     default = flags.as_json(flags.RunConfig())
-    told = [f"`--{k}={config[k]}`" for k in DEPARTURES if config[k] != default[k]]
+    given = {k: str(config[k]).removesuffix(".0") for k in DEPARTURES}
+    told = [f"`--{k}={v.lower()}`" for k, v in given.items() if config[k] != default[k]]
     return ", ".join(told) or "none"
 
 
