@@ -154,8 +154,18 @@ def train(workdir: pathlib.Path, *arguments: str) -> dict:
     return files.read_json(workdir / "report.json")
 
 
-def row_of(report: dict) -> dict:
+def weights_left(model_path: pathlib.Path) -> int:
+    """Kernel entries that are not zero; biases do not count, as in factors of the papers."""
+    import keras
+    import numpy as np
+
+    model = keras.saving.load_model(model_path, compile=False)
+    return int(sum(np.count_nonzero(v) for v in model.get_weights() if v.ndim > 1))
+
+
+def row_of(run: pathlib.Path, report: dict) -> dict:
     """What is told of a run."""
+    left = weights_left(run / "model.keras")
     stages = {stage["name"]: stage for stage in report["stages"]}
     final = stages["tflite_int8"]
     method = report["method"]
@@ -164,7 +174,8 @@ def row_of(report: dict) -> dict:
         "error": {name: 100 * (1 - s["accuracy"]) for name, s in stages.items()},
         "params": final["params"],
         "nonzero": final["nonzero"],
-        "times": report["dense_cost"]["params"] / final["nonzero"],
+        "weights_nonzero": left,
+        "times": WEIGHTS[net_of(run.name)] / left,
         "macs": final["macs"],
         "index_bytes": final["index_bytes"],
         "weight_bytes": final["weight_bytes"],
@@ -217,7 +228,7 @@ def control(name: str, seed: int) -> dict:
         f"--seed={seed}",
         "--formats=keras,tflite_int8",
     )
-    own = row_of(report)
+    own = row_of(folder, report)
     return {
         key: own[key] for key in ("error", "params", "nonzero", "validation_accuracy")
     }
@@ -365,7 +376,7 @@ def main() -> int:
                 f"--flagfile={flagfile.relative_to(ROOT)}",
                 f"--seed={seed}",
             )
-            own = {"seed": seed, **row_of(report)}
+            own = {"seed": seed, **row_of(RUNS / f"{name}-{seed}", report)}
             found = {} if options.no_controls else {"control": control(name, seed)}
             # Read again each time: other rows may be made beside this one.
             document = files.read_json(path) if path.exists() else {"rows": {}}

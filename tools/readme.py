@@ -286,7 +286,8 @@ def lenet_tables() -> list[str]:
     lines = [
         "LeNets on MNIST by the Bayesian methods, beside what was published. Mean and spread "
         "over seeds; errors of the int8 file and of the float model on all 10,000 test "
-        "images; parameters are weights and biases that are left, non-zeros among them; "
+        "images; parameters are weights and biases that are left, non-zeros among them; times "
+        "fewer are weights without biases, as in the papers' factors; "
         "MFLOP: ours two for each MAC, theirs as printed; indices of picked inputs apart; "
         "control: the same architecture trained from scratch on the labels alone, int8 "
         f"([plot]({RESULTS}/lenet_table.png)). Below the table stands what the flagfiles "
