@@ -11,9 +11,9 @@ def follow(model, teacher, weight: float, temperature: float) -> None:
 
     With logits z of the model and t of the teacher, on the same (augmented) samples:
 
-        (1 - weight) L(y, z) + weight T^2 H(softmax(t / T), softmax(z / T))
+        (1 - weight) L(y, z) + weight T^2 KL(softmax(t / T), softmax(z / T))
 
-    H is the cross-entropy; T^2 keeps its gradient's size at any T. Evaluation tells L alone.
+    T^2 keeps the gradient's size at any T. Evaluation tells L alone.
     Nothing of it is saved with the model: call it again after loading.
 
     Args:
@@ -39,7 +39,8 @@ def follow(model, teacher, weight: float, temperature: float) -> None:
             return own
         told = ops.cast(teacher(x, training=False), "float32") / temperature
         answer = ops.cast(y_pred, "float32") / temperature
-        term = soft(ops.stop_gradient(ops.softmax(told)), answer)
+        wanted = ops.stop_gradient(ops.softmax(told))
+        term = soft(wanted, answer) - soft(wanted, told)
         return (1 - weight) * own + weight * temperature**2 * term
 
     model.compute_loss = compute_loss

@@ -160,7 +160,10 @@ def training(document: dict) -> Figure:
     method = document["method"]
     history = [*method["history"], *method["fine_tune_history"]]
     epochs = range(1, len(history) + 1)
-    axes.plot(epochs, [e["loss"] for e in history], color=BLUE, label="train loss")
+    # A loss that follows another model's answers, too, is of another scale.
+    alike = method["history"] if document["config"].get("distill") else history
+    losses = [e["loss"] for e in alike]
+    axes.plot(epochs[: len(losses)], losses, color=BLUE, label="train loss")
     validation = [e["val_loss"] for e in history]
     axes.plot(epochs, validation, color=BLUE, linestyle="--", label="validation loss")
     axes.set_yscale("log")
