@@ -338,9 +338,11 @@ def draw(document: dict) -> None:
                     label.replace("_", " "), (size, error), fontsize=7.5, color=color,
                     textcoords="offset points", rotation_mode="anchor",
                     **(
-                        {"xytext": (-7, -10), "ha": "right"}
-                        if kind == "ours"
-                        else {"xytext": (2, 6), "rotation": 35}
+                        {"xytext": (2, 6), "rotation": 35}
+                        if kind == "published"
+                        else {"xytext": (7, -10), "ha": "left"}
+                        if label in ALREADY.values()
+                        else {"xytext": (-7, -10), "ha": "right"}
                     ),
                 )  # fmt: skip
         axes.set_xscale("log")
