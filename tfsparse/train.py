@@ -202,10 +202,11 @@ def _fit_dense(job: Run, dense) -> checkpoints.Checkpoint:
     )
 
 
-def _fine_tune(job: Run, stripped, dense) -> checkpoints.Checkpoint:
+def _fine_tune(job: Run, stripped, trained) -> checkpoints.Checkpoint:
     """Fine-tunes; the stripped model ships if that made it worse beyond chance.
 
-    A few validation samples more or less say nothing: see `outcome.worse`.
+    A few validation samples more or less say nothing: see `outcome.worse`. With --distill
+    it follows `trained`, the dense stage's checkpoint.
     """
     config = job.config
     with job.scope():
@@ -219,7 +220,7 @@ def _fine_tune(job: Run, stripped, dense) -> checkpoints.Checkpoint:
         config.fine_tune_learning_rate,
         optimizer=config.fine_tune_optimizer,
         zeros_stay=config.method != "none" and flags.method_of(config).holds_zeros,
-        teacher=dense.model if config.distill else None,
+        teacher=trained.model if config.distill else None,
     )
     x, y = job.dataset.x_validation, job.dataset.y_validation
     before, after = outcome.right(stripped, x, y), outcome.right(tuned.model, x, y)
