@@ -2,17 +2,20 @@
 
     python benchmarks/bayesian_cost.py [--rounds=40]
 
-One network a layer class: the layer alone, under a mean of squares, with Adam; Bayesian
+One network a layer class: the layer under a mean of squares, with Adam; Bayesian
 compression has its factors on the outputs besides, and on the inputs of a Dense. Plain and
 Bayesian steps alternate in short rounds; the ratio is the median over rounds, and has to be
-2.2 at most. Dense layers at several batches: what the divergence and the variance cost for
-each weight does not grow with the batch, the two products do. Writes
-benchmarks/results/bayesian_cost.json.
+2.2 at most. Each layer stands in two places: `within` a network, where gradients go on to
+what is in front of it, and `first`, where the plain layer needs no gradient of its inputs
+and makes two products of three, but factors on the inputs need it: six products, not four.
+Dense layers at several batches: what the divergence and the variance cost for each weight
+does not grow with the batch, the products do. Writes benchmarks/results/bayesian_cost.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import pathlib
 import statistics
 import sys
@@ -47,10 +50,26 @@ KINDS = {
 }
 
 
-def networks(shape, make):
-    """The layer alone, with Gaussian weights, and with random factors besides."""
-    inputs = keras.Input(shape)
-    plain = keras.Model(inputs, make()(inputs))
+PLACES = ("within", "first")
+
+
+@keras.saving.register_keras_serializable("benchmarks")
+class Front(layers.Layer):
+    """Something to learn in front of a layer: adds one number to its inputs."""
+
+    def build(self, _):
+        self.number = self.add_weight(shape=(), initializer="zeros")
+
+    def call(self, inputs):
+        return inputs + self.number
+
+
+def networks(shape, make, place: str):
+    """The layer plain, with Gaussian weights, and with random factors besides."""
+    inputs = keras.Input(shape, name="inputs")
+    front = inputs if place == "first" else Front(name="front")(inputs)
+    plain = keras.Model(inputs, make()(front))
+    ends = {"layer", "front" if place == "within" else "inputs"}
     found = {"plain": plain}
     for kind, method in KINDS.items():
         own = method()
@@ -58,6 +77,8 @@ def networks(shape, make):
         swap, configure = own._swap(plain, lambda layer, extra=extra: extra)
 
         def after(name, index, outputs, own=own):
+            if name not in ends or (name != "layer" and len(shape) > 1):
+                return outputs
             return own._scale(outputs.shape[-1], f"{name}_factors", 0)(outputs)
 
         noisy = after if kind == "bayesian_compression" else None
@@ -77,10 +98,10 @@ def step_of(model, x, y):
     return lambda: step(iter(data))
 
 
-def measured(name, shape, make, batch: int, rounds: int) -> list[dict]:
-    """The rows of one layer class at one size of the batch."""
+def measured(name, shape, make, place: str, batch: int, rounds: int) -> list[dict]:
+    """The rows of one layer class at one place and size of the batch."""
     rng = np.random.default_rng(0)
-    models = networks(shape, make)
+    models = networks(shape, make, place)
     x = rng.normal(size=(batch, *shape)).astype("float32")
     y = np.zeros((batch, *models["plain"].output_shape[1:]), "float32")
     steps = {kind: step_of(model, x, y) for kind, model in models.items()}
@@ -96,6 +117,7 @@ def measured(name, shape, make, batch: int, rounds: int) -> list[dict]:
         ratio = statistics.median(ratios)
         row = {
             "layer": f"{name} ({kind})",
+            "place": place,
             "batch": batch,
             "ratio": ratio,
             "fastest_ratio": min(spent[kind]) / min(spent["plain"]),
@@ -104,7 +126,7 @@ def measured(name, shape, make, batch: int, rounds: int) -> list[dict]:
         }
         rows.append(row)
         print(
-            f"{row['layer']}, batch {batch}: {row['ratio']:.2f} "
+            f"{row['layer']}, {place}, batch {batch}: {row['ratio']:.2f} "
             f"({row['fastest_ratio']:.2f})"
             + ("" if row["reached"] else f", asked: {ASKED}"),
             flush=True,
@@ -119,8 +141,8 @@ def main() -> int:
     rounds = parser.parse_args().rounds
     rows = []
     for name, (shape, make) in LAYERS.items():
-        for batch in BATCHES.get(name, (128,)):
-            rows += measured(name, shape, make, batch, rounds)
+        for place, batch in itertools.product(PLACES, BATCHES.get(name, (128,))):
+            rows += measured(name, shape, make, place, batch, rounds)
     document = {
         "rounds": rounds,
         "asked": ASKED,
