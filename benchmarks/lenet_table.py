@@ -163,6 +163,18 @@ def weights_left(model_path: pathlib.Path) -> int:
     return int(sum(np.count_nonzero(v) for v in model.get_weights() if v.ndim > 1))
 
 
+def outcome_of(report: dict) -> dict:
+    """What is told of a run and of its control."""
+    stages = {stage["name"]: stage for stage in report["stages"]}
+    final = stages["tflite_int8"]
+    return {
+        "validation_accuracy": report["method"]["validation_accuracy"],
+        "error": {name: 100 * (1 - s["accuracy"]) for name, s in stages.items()},
+        "params": final["params"],
+        "nonzero": final["nonzero"],
+    }
+
+
 def row_of(run: pathlib.Path, report: dict) -> dict:
     """What is told of a run."""
     left = weights_left(run / "model.keras")
@@ -170,10 +182,7 @@ def row_of(run: pathlib.Path, report: dict) -> dict:
     final = stages["tflite_int8"]
     method = report["method"]
     return {
-        "validation_accuracy": method["validation_accuracy"],
-        "error": {name: 100 * (1 - s["accuracy"]) for name, s in stages.items()},
-        "params": final["params"],
-        "nonzero": final["nonzero"],
+        **outcome_of(report),
         "weights_nonzero": left,
         "times": WEIGHTS[net_of(run.name)] / left,
         "macs": final["macs"],
@@ -228,10 +237,7 @@ def control(name: str, seed: int) -> dict:
         f"--seed={seed}",
         "--formats=keras,tflite_int8",
     )
-    own = row_of(folder, report)
-    return {
-        key: own[key] for key in ("error", "params", "nonzero", "validation_accuracy")
-    }
+    return outcome_of(report)
 
 
 def summary(name: str, runs: list[dict]) -> dict:
