@@ -20,6 +20,9 @@ DEPARTURES = (
 )  # fmt: skip
 """Flags that set a row apart from what its paper did."""
 
+COSTLY = ("sparse_vd", "bayesian_compression")
+"""Methods whose layers' steps are measured."""
+
 
 def models_table() -> list[str]:
     """One row a released model."""
@@ -166,16 +169,6 @@ def benchmark_lines() -> list[str]:
             "- ProxSGD against a subgradient of the same penalty, LeNet-5, "
             f"{against['epochs']} epochs, best rate of four: {'; '.join(parts)} "
             f"([plot]({RESULTS}/proximal_against_subgradient.png))."
-        )
-    bayesian = _read("bayesian_cost.json")
-    if bayesian:
-        parts = [
-            f"{r['layer']} {r['ratio']:.2f} (batch {r['batch']})"
-            for r in bayesian["rows"]
-        ]
-        lines.append(
-            "- A training step of a Bayesian layer beside one of the plain layer, times as "
-            f"long (median): {', '.join(parts)}."
         )
     bends = _read("curvature.json")
     if bends:
@@ -335,6 +328,32 @@ def lenet_tables() -> list[str]:
     return [*lines, ""]
 
 
+def step_costs() -> list[str]:
+    """Steps of Bayesian layers beside those of plain ones, one row a layer and batch."""
+    found = _read("bayesian_cost.json")
+    if not found:
+        return []
+    columns = [(kind, place) for kind in COSTLY for place in ("within", "first")]
+    told: dict[tuple[str, int], dict] = {}
+    for r in found["rows"]:
+        layer, _, kind = r["layer"].rstrip(")").partition(" (")
+        told.setdefault((layer, r["batch"]), {})[kind, r["place"]] = r["ratio"]
+    lines = [
+        "A training step of a Bayesian layer beside one of the plain layer, times as long "
+        f"(median of {found['rounds']} interleaved rounds; wanted: at most "
+        f"{found['asked']}). `within` a network gradients go on to what is in front; a "
+        "plain layer that stands `first` needs none of its inputs, factors on them do. "
+        "What a weight's variance and divergence cost does not grow with the batch.",
+        "",
+        f"| layer, batch | {' | '.join(f'{k}, {p}' for k, p in columns)} |",
+        f"|---|{'---|' * len(columns)}",
+    ]
+    for (layer, batch), ratios in told.items():
+        row = " | ".join(f"{ratios[column]:.2f}" for column in columns)
+        lines.append(f"| {layer}, {batch} | {row} |")
+    return [*lines, ""]
+
+
 def _departures(name: str) -> str:
     """The flags of a row that no paper has, or has otherwise."""
     path = os.path.join("configs", f"{name}.flags")
@@ -409,6 +428,7 @@ def main() -> int:
             *benchmark_lines(),
             "",
             *lenet_tables(),
+            *step_costs(),
             *gsparsity_tables(),
             *zoo_table(),
         ]

@@ -99,8 +99,10 @@ def _stored(row: dict) -> int:
 
 
 def _log_ticks(axis, words=None) -> None:
-    """Few, readable ticks on a logarithmic axis: 1, 2, 5, 10, ..."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    """Few, readable ticks on a logarithmic axis: 1, 2, 5, 10, ... or 1, 3, 10, ..."""
+    low, high = axis.get_view_interval()
+    subs = (1.0, 2.0, 5.0) if high < 200 * low else (1.0, 3.0)  # labels touch otherwise
+    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axis.set_major_formatter(words or FuncFormatter(_short))
     axis.set_minor_formatter(NullFormatter())
 
