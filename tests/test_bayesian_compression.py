@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 import tfsparse
-from tfsparse import numerics, records, shrinking
+from tfsparse import numerics, optimizers, records, shrinking
 from tfsparse.deploy.lower import lower
 from tfsparse.layers import SCALE_PRIORS, VariationalScale
 from tfsparse.methods import BayesianCompression, SparseVD, bayesian
@@ -482,6 +482,30 @@ def test_patterns_that_fit_nothing(argument, text, pattern):
         prepared("groups", **{argument: text})
 
 
+def test_nothing_is_left_where_all_is_ignored():
+    with pytest.raises(ValueError, match="`ignore` must leave a layer.*ignore='\\*'"):
+        prepared("groups", ignore="*")
+
+
+@pytest.mark.parametrize("method", [SparseVD(), BayesianCompression()])
+def test_weight_decay_leaves_a_posterior_alone(method):
+    """It decays means of weights; drawn to 0, a log variance would be noise."""
+    model, ends = net(), []
+    for variable in model.trainable_variables:
+        variable.assign(0.1 * ops.ones_like(variable))
+    for decay in (None, 0.5):
+        sparse = method.prepare(model, tfsparse.find_groups(model, method.kinds))
+        optimizer = keras.optimizers.SGD(0.1, weight_decay=decay)
+        optimizers.spare_decay(optimizer, sparse.trainable_variables)
+        sparse.compile(optimizer, "mse")
+        x, y = np.ones((4, 6, 6, 2)), np.zeros((4, *sparse.output_shape[1:]))
+        sparse.train_on_batch(x, y)
+        ends.append({v.path: array(v) for v in sparse.trainable_variables})
+    for path, plain in ends[0].items():
+        alike = np.allclose(plain, ends[1][path], rtol=0, atol=1e-6)
+        assert alike == ("kernel" not in path and not path.endswith("/bias")), path
+
+
 def test_layers_that_are_ignored_stay_plain():
     _, model = prepared("groups", ignore="fc, out")
     assert [layer.name for layer in bayesian.twins(model)] == ["conv"]
@@ -567,6 +591,10 @@ def test_refused_arguments(arguments, message):
 
 
 def test_epochs_must_fit():
+    with pytest.raises(
+        ValueError, match="leave epochs with the divergence.*Received: "
+    ):
+        BayesianCompression(pretrain_epochs=5, warm_up_epochs=0).check_epochs(5)
     with pytest.raises(ValueError, match="must fit into the epochs.*10"):
         BayesianCompression(pretrain_epochs=5, warm_up_epochs=6).check_epochs(10)
 

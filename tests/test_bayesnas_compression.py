@@ -348,7 +348,10 @@ def test_factors_have_a_bound():
     ("arguments", "message"),
     [
         ({"curvature": "exact"}, "`curvature` must be one of.*exact"),
-        ({"loop_epochs": 0}, "`loop_epochs` must be at least 1"),
+        ({"loop_epochs": 0}, "`loop_epochs` must be a whole number from 1"),
+        ({"loop_epochs": 1.5}, "`loop_epochs` must be a whole number.*1.5"),
+        ({"multipliers": "b=1e300"}, "positive numbers below .*b=1e300"),
+        ({"dense_shapes": "row+row"}, r"join different shapes.*'row\+row'"),
         ({"largest_factor": -1}, r"`largest_factor` must be in \[0, .*-1"),
         ({"threshold": float("nan")}, r"`threshold` must be in \[0, .*nan"),
         ({"multipliers": "b=0"}, "`multipliers` must be positive numbers.*b=0"),
@@ -375,6 +378,24 @@ def test_refused_arguments(arguments, message):
 def test_patterns_that_fit_nothing(argument, text):
     with pytest.raises(ValueError, match=f"`{argument}` must name some of"):
         prepared(**{argument: text})
+
+
+def test_nothing_is_left_where_all_is_ignored():
+    with pytest.raises(ValueError, match=r"`ignore` must leave a kernel.*ignore='\*'"):
+        prepared(ignore="*")
+
+
+def test_a_model_without_convolutions_has_no_names_for_their_shapes():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(2)])
+    method = BayesNASCompression(conv_shapes="conv1=row")
+    with pytest.raises(ValueError, match="`conv_shapes` must name nothing"):
+        method.optimizer(model, tfsparse.find_groups(model))
+
+
+def test_shapes_that_fall_together_count_once():
+    once, twice = (prepared(dense_shapes=s)[1] for s in ("row", "row+channel"))
+    held = [[p.groups for p in optimizer_of(m).partitions] for m in (once, twice)]
+    assert held[0] == held[1]
 
 
 @pytest.mark.parametrize("text", ["b", "b/kernel", " b/*"])

@@ -111,6 +111,11 @@ def assert_same(big, small) -> None:
         np.testing.assert_allclose(slots[name][1], expected, atol=SAME, err_msg=name)
 
 
+def without_biases(optimizer):
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta"])
+    return optimizer
+
+
 COSINE = keras.optimizers.schedules.CosineDecay(0.05, 12)
 DECAY = keras.optimizers.schedules.ExponentialDecay(0.05, 4, 0.5)
 
@@ -125,6 +130,10 @@ OPTIMIZERS = {
     "lion": lambda: keras.optimizers.Lion(0.01),
     "accumulation": lambda: keras.optimizers.Adam(0.02, gradient_accumulation_steps=2),
     "ema": lambda: keras.optimizers.Adam(0.02, use_ema=True, ema_momentum=0.8),
+    "adamw-but-biases": lambda: without_biases(keras.optimizers.AdamW(0.02, 0.05)),
+    "loss-scale-decay": lambda: keras.optimizers.LossScaleOptimizer(
+        without_biases(keras.optimizers.AdamW(0.02, 0.05))
+    ),
     "loss-scale": lambda: keras.optimizers.LossScaleOptimizer(
         keras.optimizers.Adam(0.02)
     ),

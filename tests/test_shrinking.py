@@ -271,8 +271,18 @@ def test_a_loss_that_is_not_finite_is_an_error():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"epochs": 0}, "`epochs` must be a positive int. Received: epochs=0"),
-        ({"epochs": 2.5}, "`epochs` must be a positive int. Received: epochs=2.5"),
+        (
+            {"epochs": 0},
+            "`epochs` must be a whole number from 1 on. Received: epochs=0",
+        ),
+        ({"epochs": 2.5}, "`epochs` must be a whole number.* Received: epochs=2.5"),
+        (
+            {"epochs": 2, "shrink_epochs": -1},
+            "`shrink_epochs` must be a whole number from 0 on",
+        ),
+        ({"epochs": 1, "target": {}}, "`target` must map measures .* Received: {}"),
+        ({"epochs": 1, "target": 0.5}, "`target` must map measures .* Received: 0.5"),
+        ({"epochs": 1, "target": {"params": "0.5"}}, "`target` must map a measure"),
         (
             {"epochs": 1, "target": {"size": 0.5}},
             r"`target` must map a measure among .* Received: size=0.5",
@@ -284,6 +294,17 @@ def test_wrong_arguments_are_refused(arguments, sentence):
     x, y = vectors()
     with pytest.raises(ValueError, match=sentence):
         tfsparse.fit_shrinking(small_net(), tfsparse.ShrinkNets(), x, y, **arguments)
+
+
+def test_a_method_is_an_object_and_data_holds_samples():
+    x, y = vectors()
+    for wrong in (tfsparse.ShrinkNets, "shrinknets"):
+        with pytest.raises(ValueError, match="`method` must be an object"):
+            tfsparse.fit_shrinking(small_net(), wrong, x, y, epochs=1)
+    with pytest.raises(ValueError, match="`x` must hold samples"):
+        tfsparse.fit_shrinking(
+            small_net(), tfsparse.ShrinkNets(), x[:0], y[:0], epochs=1
+        )
 
 
 def test_an_uncompiled_model_is_refused():

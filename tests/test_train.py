@@ -436,6 +436,32 @@ def test_fine_tuning_may_follow_the_dense_model(tmp_path, monkeypatch):
     assert sparse[0] == sparse[1]
 
 
+def test_a_resumed_run_knows_what_weight_decay_leaves_alone(tmp_path, monkeypatch):
+    short = ["--method=sparse_vd", "--pretrain_epochs=0", "--warm_up_epochs=1", "--epochs=2",
+             "--fine_tune_epochs=0", "--weight_decay=0.3", "--formats=keras"]  # fmt: skip
+    fit = train._fit_epoch
+
+    def interrupt(job, model, stage, epoch, bar):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return fit(job, model, stage, epoch, bar)
+
+    assert main(str(tmp_path / "whole"), *short) == 0
+    monkeypatch.setattr(train, "_fit_epoch", interrupt)
+    assert main(str(tmp_path / "again"), *short) == 2
+    monkeypatch.setattr(train, "_fit_epoch", fit)
+    assert main(str(tmp_path / "again"), *short, "--resume") == 0
+    whole, again = (report_of(tmp_path / name) for name in ("whole", "again"))
+    losses = [[e["loss"] for e in r["method"]["history"]] for r in (whole, again)]
+    assert losses[0] == losses[1]
+
+
+def test_a_run_in_which_nothing_dies_says_so(tmp_path, capsys):
+    short = ["--strength=0", "--epochs=1", "--fine_tune_epochs=0", "--formats=keras"]
+    assert main(str(tmp_path / "run"), *short) == 0
+    assert "Nothing has died. Raise --strength" in capsys.readouterr().out
+
+
 def test_only_fine_tuning_that_harms_beyond_chance_is_thrown_away(tmp_path):
     for rate, kept in ((0.003, True), (3.0, False)):
         folder = str(tmp_path / str(rate))
@@ -501,7 +527,9 @@ def test_npz_and_own_model_and_features(tmp_path):
         (["--from_dense"], "false without --dense_epochs"),
         (["--distill=0.5"], "0 without --dense_epochs"),
         (["--dense_epochs=1", "--distill=2"], "[0, 1]"),
-        (["--distill_temperature=0"], "positive"),
+        (["--distill_temperature=0"], "in [0.1, 100]"),
+        (["--distill_temperature=1e10"], "in [0.1, 100]"),
+        (["--seed=4294967296"], "below 2**32"),
         (["--gamma=2"], "[0, 1]"),
         (["--power=3"], "1 or 2"),
         (["--batch_size=100000"], "batch_size"),
@@ -518,6 +546,10 @@ def test_npz_and_own_model_and_features(tmp_path):
             "must be empty for sparse_vd",
         ),
         (["--method=sparse_vd", "--pretrain_epochs=90"], "must fit into the epochs"),
+        (
+            ["--method=sparse_vd", "--pretrain_epochs=6", "--warm_up_epochs=0"],
+            "leave epochs with the divergence",
+        ),
         (["--augment=warp=2"], "augment"),
         (["--formats=onnx"], "formats"),
         (["--hidden=a,b"], "whole numbers"),
@@ -593,7 +625,8 @@ def test_damaged_checkpoint_is_named(tmp_path, capsys):
     with open(path, "wb") as file:
         file.write(b"broken")
     assert main(folder, "--epochs=2", "--shrink_epochs=1", "--resume") == 2
-    assert latest in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert latest in said and "not whole" in said
 
 
 def test_second_process_is_kept_out(tmp_path, capsys):

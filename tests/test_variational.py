@@ -568,6 +568,7 @@ def test_the_weight_of_the_divergence_follows_the_epochs():
     "arguments, word",
     [
         ({"threshold": 8.5}, "threshold"),
+        ({"threshold": -8}, "threshold"),
         ({"layer_thresholds": "dense*=99"}, "layer_thresholds"),
         ({"layer_thresholds": "dense*"}, "layer_thresholds"),
         ({"pretrain_epochs": -1}, "pretrain_epochs"),

@@ -7,6 +7,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -156,6 +157,8 @@ class Store:
             return None
         try:
             stored = files.read_json(os.path.join(path, "state.json"))
+            if not zipfile.is_zipfile(os.path.join(path, "model.keras")):
+                raise ValueError("model.keras is missing or not whole")
             with scope():
                 model = keras.saving.load_model(os.path.join(path, "model.keras"))
         except Exception as error:  # Keras raises many types for a damaged file

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfsparse import bisection, curvature, optimizers, records, shrinking
+from tfsparse import bisection, curvature, methods, optimizers, records, shrinking
 from tfsparse.graph import find_groups, measure
 from tfsparse.graph.rebuild import flat
 
@@ -80,12 +81,24 @@ def fit_shrinking(
         raise ValueError(
             "`model` must be compiled. Received: a model without compile()."
         )
-    if not isinstance(epochs, int) or epochs < 1:
+    if not isinstance(method, methods.Method):
         raise ValueError(
-            f"`epochs` must be a positive int. Received: epochs={epochs!r}."
+            "`method` must be an object, such as ShrinkNets(strength=4e-3). Received: "
+            f"{method!r}."
         )
     if shrink_epochs is None:
-        shrink_epochs = epochs // 2
+        shrink_epochs = epochs // 2 if isinstance(epochs, numbers.Integral) else 0
+    for name, value, least in (
+        ("epochs", epochs, 1),
+        ("shrink_epochs", shrink_epochs, 0),
+    ):
+        if not isinstance(value, numbers.Integral) or value < least:
+            raise ValueError(
+                f"`{name}` must be a whole number from {least} on. Received: "
+                f"{name}={value!r}."
+            )
+    if y is not None and not len(keras.tree.flatten(x)[0]):
+        raise ValueError("`x` must hold samples. Received: none.")
     method.check_target(target, trials)
     bounds = shrinking.absolute_target(target, measure(model))
     if trials and (bounds is None or not 1 <= shrink_epochs < epochs):
@@ -102,7 +115,7 @@ def fit_shrinking(
         state = job.started(method, plain)
     state = job.run(state, method, bounds)
     small, _ = shrinking.finish(state.model, method)
-    optimizers.recompile(small, model, job.fresh_optimizer())
+    optimizers.recompile(small, model, job.fresh_optimizer(small))
     return Result(small, state.history, state.removals)
 
 
@@ -116,10 +129,14 @@ class _Fit:
         self.arguments = {"verbose": 0, **arguments}
         self.callbacks = [_Continued(callback) for callback in callbacks]
 
-    def fresh_optimizer(self):
-        """The user's optimizer, without its state."""
+    def fresh_optimizer(self, model):
+        """The user's optimizer for another model, without its state."""
         optimizer = self.model.optimizer
-        return optimizer.__class__.from_config(optimizer.get_config())
+        fresh = optimizer.__class__.from_config(optimizer.get_config())
+        optimizers.spare_decay(
+            fresh, model.trainable_variables, optimizer, self.model.trainable_variables
+        )
+        return fresh
 
     def started(self, method, plain, parent=None) -> shrinking.State:
         """Where a run of a method begins: at the plain model, or where a state ended."""
@@ -127,7 +144,7 @@ class _Fit:
             plain, _ = shrinking.finish(parent.model, method)
         groups = find_groups(plain, method.kinds)
         sparse = method.prepare(plain, groups)
-        optimizer = method.optimizer(sparse, groups) or self.fresh_optimizer()
+        optimizer = method.optimizer(sparse, groups) or self.fresh_optimizer(sparse)
         optimizers.recompile(sparse, self.model, optimizer)
         if parent is not None:
             return shrinking.State(

@@ -254,20 +254,22 @@ def check(config: RunConfig) -> None:
     Raises:
         ValueError: A value outside its range.
     """
-    positive = ("batch_size", "epochs", "calibration_samples", "learning_rate", "width",
-                "distill_temperature")  # fmt: skip
+    positive = ("batch_size", "epochs", "calibration_samples", "learning_rate", "width")
     for name in positive:
         if not getattr(config, name) > 0:
             raise _wrong(config, name, "positive")
     for name in ("trials", "drop_every", "weight_decay", "dense_epochs",
                  "fine_tune_epochs", "shrink_epochs", "strength", "seed", "decay",
-                 "settle_learning_rate", "fine_tune_learning_rate",
-                 "distill_temperature"):  # fmt: skip
+                 "settle_learning_rate", "fine_tune_learning_rate"):  # fmt: skip
         if not 0 <= getattr(config, name) < float("inf"):
             raise _wrong(config, name, "0 or more")
     for name in ("gamma", "validation", "distill"):
         if not 0 <= getattr(config, name) <= 1:
             raise _wrong(config, name, "in [0, 1]")
+    if not 0.1 <= config.distill_temperature <= 100:  # float32 sees no answers beyond
+        raise _wrong(config, "distill_temperature", "in [0.1, 100]")
+    if config.seed >= 2**32:
+        raise _wrong(config, "seed", "below 2**32")
     if config.power not in (1, 2):
         raise _wrong(config, "power", "1 or 2")
     if any(units < 1 for units in config.hidden):

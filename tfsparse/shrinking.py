@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import numbers
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -312,9 +313,14 @@ def absolute_target(target: Mapping[str, float] | None, cost: records.Cost):
     if target is None:
         return None
     known = [field.name for field in dataclasses.fields(records.Cost)]
+    if not isinstance(target, Mapping) or not target:
+        raise ValueError(
+            f"`target` must map measures among {known} to numbers, or be None. Received: "
+            f"{target!r}."
+        )
     bounds = {}
     for name, value in target.items():
-        if name not in known or not value > 0:
+        if name not in known or not isinstance(value, numbers.Real) or not value > 0:
             raise ValueError(
                 f"`target` must map a measure among {known} to a positive number. "
                 f"Received: {name}={value}."

@@ -33,6 +33,7 @@ with files.quiet():  # TensorFlow's native start-up chatter would hide our one l
         fitting,
         flags,
         meters,
+        optimizers,
         outcome,
         records,
         shrinking,
@@ -73,6 +74,15 @@ class Run:
     def scope(self):
         """Where models are built."""
         return self.strategy.scope()
+
+    def latest(self, stage: str) -> checkpoints.Checkpoint | None:
+        """The newest checkpoint of a stage, or None."""
+        found = self.store.latest(stage, self.scope)
+        if found is not None and found.model.optimizer is not None:
+            # What weight decay leaves alone, no file tells.
+            model = found.model
+            optimizers.spare_decay(model.optimizer, model.trainable_variables)
+        return found
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -242,7 +252,7 @@ def _fit_plain(
     teacher=None,
 ):
     """Trains a model as it is, rate falling along a cosine; resumes by itself."""
-    latest = job.store.latest(stage, job.scope)
+    latest = job.latest(stage)
     if latest is None:
         with job.scope():
             _compile(job, model, rate, optimizer)
@@ -295,7 +305,7 @@ def _fit_sparse(job: Run, dense) -> checkpoints.Checkpoint:
         own, first, stage = method.with_strength(strength), dense, f"trial-{number + 1}"
         held = {}
         if parent is not None and job.store.latest_path(stage) is None:
-            before = job.store.latest(f"trial-{parent + 1}", job.scope)
+            before = job.latest(f"trial-{parent + 1}")
             held = {key: before.state[key] for key in ("groups", "removals")}
             with job.scope(), _naming_the_last_checkpoint(job, f"trial-{parent + 1}"):
                 first, _ = shrinking.finish(before.model, own)
@@ -305,7 +315,7 @@ def _fit_sparse(job: Run, dense) -> checkpoints.Checkpoint:
 
     made = bisection.search(trial, config.strength, config.trials)
     best = bisection.best(made)
-    first = job.store.latest(f"trial-{best + 1}", job.scope)
+    first = job.latest(f"trial-{best + 1}")
     found = _shrink(job, "sparse", method, dense, first=first)
     found.state["trials"] = [dataclasses.asdict(t) for t in made]
     found.state["strength"] = made[best].strength
@@ -313,10 +323,15 @@ def _fit_sparse(job: Run, dense) -> checkpoints.Checkpoint:
 
 
 def _tell_missed(job: Run, dense, stripped) -> None:
-    """Says so where the penalty's epochs ended before the target was met."""
+    """Says so where nothing went, or not as much as the target asks."""
     target = flags.parse_target(job.config.target)
-    bounds = shrinking.absolute_target(target, measure(dense))
-    cost = measure(stripped)
+    whole, cost = measure(dense), measure(stripped)
+    bounds = shrinking.absolute_target(target, whole)
+    if job.config.method != "none" and cost.nonzero == whole.nonzero:
+        job.progress.say(
+            "Nothing has died. Raise --strength, or give the penalty more --epochs: what "
+            "counts is steps, and small data makes few of them an epoch."
+        )
     asked = job.config.method != "none" and not job.config.trials
     if asked and bounds and shrinking.share(cost, bounds) > 1:
         left = ", ".join(f"{name}={getattr(cost, name):,}" for name in bounds)
@@ -350,7 +365,7 @@ def _shrink(
         until_settled: Whether to stop as the penalty ends.
     """
     config = job.config
-    latest = job.store.latest(stage, job.scope) or first
+    latest = job.latest(stage) or first
     if latest is None:
         latest = checkpoints.Checkpoint(_prepared(job, method, model), state=held or {})
     state = shrinking.State(latest.model, latest.history, **_from_json(latest.state))
@@ -454,6 +469,7 @@ def _compile(job: Run, model, rate: float, optimizer=None) -> None:
         optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
     elif optimizer == "sgd":
         optimizer = keras.optimizers.SGD(rate, momentum=0.9, weight_decay=decay)
+    optimizers.spare_decay(optimizer, model.trainable_variables)
     model.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -76,10 +76,10 @@ class Variational:
             raise ValueError(
                 f"`strength` must be a number >= 0. Received: strength={strength}."
             )
-        if not abs(threshold) <= numerics.LIMIT:
+        if not -numerics.LIMIT < threshold <= numerics.LIMIT:
             raise ValueError(
-                f"`threshold` must be within [-{numerics.LIMIT:g}, {numerics.LIMIT:g}], "
-                f"as log alpha is. Received: threshold={threshold}."
+                f"`threshold` must be in (-{numerics.LIMIT:g}, {numerics.LIMIT:g}], as log "
+                f"alpha is from which a weight goes. Received: threshold={threshold}."
             )
         if largest_deviation is not None and not largest_deviation > 0:
             raise ValueError(
@@ -106,6 +106,7 @@ class Variational:
         )
         # A regularizer, not add_loss: one penalty however often the layer is called.
         self.log_variance.regularizer = self._weights_penalty
+        self.log_variance.undecayed = True  # by an optimizer's weight decay
         self.bias_log_variance = None
         if self.prior == "normal" and self.bias is not None:
             self.bias_log_variance = self.add_weight(
@@ -116,6 +117,7 @@ class Variational:
                 autocast=False,
             )
             self.bias_log_variance.regularizer = self._bias_penalty
+            self.bias_log_variance.undecayed = True
         self.strength = self.add_weight(
             shape=(),
             name="strength",

@@ -129,6 +129,8 @@ class VariationalScale(PerUnit):
             self.shared_log_variance = add("shared_log_variance", whole, -9.0)
         # A regularizer, not add_loss: one penalty however often the layer is called.
         self.mean.regularizer = self._penalty
+        for variable in self.trainable_variables:
+            variable.undecayed = True  # by an optimizer's weight decay
         for name, value in (
             ("strength", self.initial_strength),
             ("threshold", self.initial_threshold),

@@ -197,7 +197,10 @@ def multipliers(text: str, example: str, below: float = np.inf) -> dict[str, flo
     """
     found = numbers(text, "multipliers", example)
     if not all(0 < factor < below for factor in found.values()):
-        raise ValueError(f"`multipliers` must be positive numbers. Received: {text!r}.")
+        bound = "" if below == np.inf else f" below {below:g}"
+        raise ValueError(
+            f"`multipliers` must be positive numbers{bound}. Received: {text!r}."
+        )
     return found
 
 
@@ -224,9 +227,12 @@ def check_patterns(argument: str, found, names: Sequence[str]) -> None:
     """
     for pattern in found:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-            raise ValueError(
-                f"`{argument}` must name some of {list(names)}. Received: {pattern!r}."
+            wanted = (
+                f"must name some of {list(names)}"
+                if names
+                else "must name nothing: this model has no layer for it"
             )
+            raise ValueError(f"`{argument}` {wanted}. Received: {pattern!r}.")
 
 
 def own_number(name: str, numbers: dict[str, float], rest=None):

@@ -56,6 +56,11 @@ class Bayesian(base.Method):
                 f"penalty ({epochs}). Received: {config['pretrain_epochs']} and "
                 f"{config['warm_up_epochs']}."
             )
+        if config["pretrain_epochs"] >= epochs:
+            raise ValueError(
+                "`pretrain_epochs` must leave epochs with the divergence, of the penalty's "
+                f"{epochs}. Received: pretrain_epochs={config['pretrain_epochs']}."
+            )
 
     def check_target(self, target, trials: int) -> None:
         """Refuses both: the divergence stays on, and takes more after any target."""
@@ -114,6 +119,11 @@ class Bayesian(base.Method):
             return config | {"seed": seed} | arguments(layer)
 
         if all(swap(layer) is type(layer) for layer in model.layers):
+            if any(x.trainable and _twin(x) is not type(x) for x in model.layers):
+                raise ValueError(
+                    "`ignore` must leave a layer with a Bayesian twin. Received: "
+                    f"ignore={self._config['ignore']!r}, which covers all of {model.name!r}."
+                )
             raise ValueError(
                 "`model` must have a layer with a Bayesian twin "
                 f"({', '.join(sorted(c.__name__ for c in layers.TWINS))}). Received: "

@@ -79,9 +79,10 @@ class BayesNASCompression(base.Method):
             raise ValueError(
                 f"`curvature` must be one of {records.CURVATURES}. Received: {curvature!r}."
             )
-        if not loop_epochs >= 1:
+        if not loop_epochs >= 1 or loop_epochs % 1:
             raise ValueError(
-                f"`loop_epochs` must be at least 1. Received: {loop_epochs!r}."
+                "`loop_epochs` must be a whole number from 1 on. Received: "
+                f"loop_epochs={loop_epochs!r}."
             )
         for name, value in (
             ("threshold", threshold),

@@ -66,6 +66,10 @@ def parse(text: str, name: str) -> dict[str, tuple[str, ...]]:
                     f"`{name}` must join shapes among {SHAPES} by '+', such as "
                     f"shape+filter or conv1=shape,conv2=filter. Received: {part!r}."
                 )
+        if len(set(shapes)) < len(shapes):
+            raise ValueError(
+                f"`{name}` must join different shapes. Received: {part!r}."
+            )
         pattern = pattern.strip() or "*"
         if pattern in found:
             raise ValueError(
@@ -123,16 +127,24 @@ def levels(
         if any(fnmatch.fnmatchcase(n, p) for p in ignore for n in (path, layer)):
             continue
         fits = [own for p, own in chosen.items() if fnmatch.fnmatchcase(layer, p)]
-        number = 0
+        number, seen = 0, []
         for shape in fits[-1] if fits else ():
             for labels in _labels(tuple(kernel.shape), shape):
                 if path not in written and _spans_an_output(labels, kernel.shape):
                     continue
+                if any(np.array_equal(labels, other) for other in seen):
+                    continue  # shapes may fall together: a group is penalised once
+                seen.append(labels)
                 if number == len(layered):
                     layered.append([])
                 layered[number].append((path, labels))
                 number += 1
     if not layered:
+        if ignore:
+            raise ValueError(
+                "`ignore` must leave a kernel to cut groups from. Received: "
+                f"ignore={','.join(ignore)!r}, which leaves none."
+            )
         raise ValueError(
             "`conv_shapes` and `dense_shapes` must give a kernel of the model groups. "
             f"Received: {convolutions} and {dense}, which give none."

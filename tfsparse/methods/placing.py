@@ -76,12 +76,20 @@ def at_sites(model, groups, make) -> dict[tuple[str, int], list]:
         for site in group.sites:
             placed.setdefault((site.layer, site.call), []).append((factor, site))
     if not placed:
-        reasons = "; ".join(f"{g.name}: {g.frozen}" for g in groups) or "it has none"
+        reasons = "; ".join(f"{g.name}: {_why_none(g)}" for g in groups)
+        reasons = reasons or "it has none"
         raise ValueError(
             "`model` must have a group of units that can be removed. Received: "
             f"{model.name!r} without one ({reasons})."
         )
     return placed
+
+
+def _why_none(group) -> str:
+    """Why a group can have no factor."""
+    if group.frozen:
+        return group.frozen
+    return "one unit" if group.size < 2 else "no place in front of a layer for factors"
 
 
 def layer_name(group, suffix: str) -> str:

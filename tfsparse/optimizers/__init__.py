@@ -2,7 +2,7 @@
 
 from tfsparse.optimizers.overlapping import GONE, OverlappingProxSGD
 from tfsparse.optimizers.proxsgd import ProxDecay, ProxSGD
-from tfsparse.optimizers.resize import recompile, resize
+from tfsparse.optimizers.resize import recompile, resize, spare_decay
 
 __all__ = [
     "GONE",
@@ -11,4 +11,5 @@ __all__ = [
     "ProxSGD",
     "recompile",
     "resize",
+    "spare_decay",
 ]

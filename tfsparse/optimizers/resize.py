@@ -45,8 +45,9 @@ def resize(optimizer, variables: list, pairs: dict[str, str], cut: Cut):
         for name in ("step_counter", "dynamic_scale"):
             getattr(new, name).assign(getattr(optimizer, name))
         return new
-    new.build(variables)
     old_index = {v.path: i for i, v in enumerate(optimizer._trainable_variables)}
+    spare_decay(new, variables, optimizer, optimizer._trainable_variables, pairs)
+    new.build(variables)
     in_slots = set()
     for name, slots in _slot_lists(optimizer).items():
         targets = getattr(new, name)
@@ -71,6 +72,33 @@ def resize(optimizer, variables: list, pairs: dict[str, str], cut: Cut):
         if source.shape == target.shape:  # a number a group comes with the config
             target.assign(source)
     return new
+
+
+def spare_decay(optimizer, variables, like=None, trained=(), pairs=None) -> None:
+    """Makes weight decay leave alone what it has no business with.
+
+    That is a posterior's own variables (a log variance drawn to 0 is noise, not a smaller
+    weight), which say so by an attribute `undecayed`, and what `like` leaves alone.
+
+    Args:
+        optimizer: A Keras optimizer; no configuration tells what it leaves alone, so one
+            that was made from another's, or read from a file, has to be told again.
+        variables: What it will train.
+        like: An optimizer of another model, to do as it does.
+        trained: What `like` trains.
+        pairs: Path of a variable -> path of the one in `trained` that it comes from; None
+            for equal paths.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    like = getattr(like, "inner_optimizer", like)
+    decayed = {v.path: like._use_weight_decay(v) for v in trained}
+    optimizer._exclude_from_weight_decay = {
+        optimizer._var_key(v)
+        for v in variables
+        if getattr(v, "undecayed", False)
+        or not decayed.get(v.path if pairs is None else pairs.get(v.path), True)
+    }
+    optimizer._exclude_from_weight_decay_cache = {}
 
 
 def _slot_lists(optimizer) -> dict[str, list]:

@@ -78,6 +78,8 @@ def build(
         raise ValueError(
             f"`width` must be 1 for a model of your own. Received: width={width}."
         )
+    if hidden is not None:
+        raise ValueError(f"`hidden` is for the model 'mlp'. Received: model={name!r}.")
     return _checked(model, name, input_shape, classes)
 
 
