@@ -457,7 +457,8 @@ def test_a_resumed_run_knows_what_weight_decay_leaves_alone(tmp_path, monkeypatc
 
 
 def test_a_run_in_which_nothing_dies_says_so(tmp_path, capsys):
-    short = ["--strength=0", "--epochs=1", "--fine_tune_epochs=0", "--formats=keras"]
+    short = ["--method=bayesian_compression", "--pretrain_epochs=0", "--warm_up_epochs=1",
+             "--epochs=1", "--fine_tune_epochs=0", "--formats=keras"]  # fmt: skip
     assert main(str(tmp_path / "run"), *short) == 0
     assert "Nothing has died. Raise --strength" in capsys.readouterr().out
 

@@ -327,7 +327,8 @@ def _tell_missed(job: Run, dense, stripped) -> None:
     target = flags.parse_target(job.config.target)
     whole, cost = measure(dense), measure(stripped)
     bounds = shrinking.absolute_target(target, whole)
-    if job.config.method != "none" and cost.nonzero == whole.nonzero:
+    all_live = all((v != 0).all() for v in stripped.get_weights() if v.ndim > 1)
+    if job.config.method != "none" and cost.params == whole.params and all_live:
         job.progress.say(
             "Nothing has died. Raise --strength, or give the penalty more --epochs: what "
             "counts is steps, and small data makes few of them an epoch."
