@@ -67,7 +67,8 @@ def fit_shrinking(
         A `Result`.
 
     Raises:
-        ValueError: The model is not compiled or has nothing to remove.
+        ValueError: The model is not compiled or has nothing to remove, or an argument is
+            outside its range.
         TrainingError: Everything died, the penalty is too strong; or no trial met the
             target.
 
