@@ -7,7 +7,8 @@ Each row runs its flagfile once a seed, in runs/lenet_table/ROW-SEED (a run that
 on; one that is finished is read), and beside it a control: the found architecture, fresh
 weights (zeros stay zeros), trained as many epochs without a method (those of dense training,
 too, where the row starts from it). Parameters are counted as the papers do, all weights and
-biases that are left; indices of picked inputs stand in a column of their own. Errors are those
+biases that are left; indices of picked inputs stand in a column of their own. With --no_controls
+only those controls are told that are there. Errors are those
 of the int8 file on all 10,000 test images; the seed to release is the one with the best
 validation accuracy. Writes benchmarks/results/lenet_table.json, row by row, and
 lenet_table.png: error against parameters, published points and ours.
@@ -199,6 +200,19 @@ def row_of(run: pathlib.Path, report: dict) -> dict:
     }
 
 
+def _follows(start: pathlib.Path, run: pathlib.Path) -> bool:
+    """Whether a control's first weights are of this run, and not of one before it."""
+    made = (run / "model.keras").stat().st_mtime
+    return start.exists() and start.stat().st_mtime >= made
+
+
+def has_control(name: str, seed: int) -> bool:
+    """Whether the control of a run is finished."""
+    run = RUNS / f"{name}-{seed}"
+    finished = (RUNS / f"{name}-{seed}-control" / "report.html").exists()
+    return finished and _follows(RUNS / f"{name}-{seed}-control.keras", run)
+
+
 def control(name: str, seed: int) -> dict:
     """The found architecture from scratch, its zeros held: error of its int8 file."""
     import keras
@@ -208,8 +222,7 @@ def control(name: str, seed: int) -> dict:
     run = RUNS / f"{name}-{seed}"
     config = files.read_json(run / "report.json")["config"]
     optimizer = config.get("fine_tune_optimizer", "same")
-    made = (run / "model.keras").stat().st_mtime
-    if not start.exists() or start.stat().st_mtime < made:
+    if not _follows(start, run):
         shutil.rmtree(folder, ignore_errors=True)  # the control of another run
         keras.utils.set_random_seed(seed)
         found = keras.saving.load_model(run / "model.keras", compile=False)
@@ -385,7 +398,8 @@ def main() -> int:
                 f"--seed={seed}",
             )
             own = {"seed": seed, **row_of(RUNS / f"{name}-{seed}", report)}
-            found = {} if options.no_controls else {"control": control(name, seed)}
+            if not options.no_controls or has_control(name, seed):
+                own["control"] = control(name, seed)
             # Read again each time: other rows may be made beside this one.
             document = files.read_json(path) if path.exists() else {"rows": {}}
             document["published"] = [
@@ -398,10 +412,6 @@ def main() -> int:
             if held.get("flags") != made_with:  # seeds of other flags are another row
                 held = {"flags": made_with, "runs": []}
             document["rows"][name] = held
-            before = [r for r in held["runs"] if r["seed"] == seed]
-            if options.no_controls and before and before[0]["error"] == own["error"]:
-                found = {"control": before[0].get("control")}
-            own |= found
             runs = [r for r in held["runs"] if r["seed"] != seed] + [own]
             held["runs"] = sorted(runs, key=lambda r: r["seed"])
             held["summary"] = summary(name, held["runs"])

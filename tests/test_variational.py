@@ -586,8 +586,8 @@ def test_a_schedule_longer_than_the_training_is_refused():
     x, y = planted(100)
     model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="fit into the epochs.*Received: 5 and 15"):
-        tfsparse.fit_shrinking(model, SparseVD(), x, y, epochs=19)
+    with pytest.raises(ValueError, match="fit into the epochs.*Received: 1 and 4"):
+        tfsparse.fit_shrinking(model, SparseVD(), x, y, epochs=4)
 
 
 def test_zeros_stay_zeros_as_a_model_is_tuned():

@@ -59,8 +59,8 @@ class RunConfig:
     loop_epochs: int = 3
     curvature: str = "recursive"
     largest_factor: float = 10.0
-    pretrain_epochs: int = 5
-    warm_up_epochs: int = 15
+    pretrain_epochs: int = 1
+    warm_up_epochs: int = 4
     ignore: str = ""
     multipliers: str = ""
     dense_epochs: int = 0

@@ -36,7 +36,8 @@ class BayesianCompression(bayesian.Bayesian):
             in the paper, on the inputs of each Dense and the outputs of each
             convolution (`layers`).
         pretrain_epochs: N1, epochs at weight 0.
-        warm_up_epochs: N2, epochs over which the weight rises.
+        warm_up_epochs: N2, epochs over which the weight rises. The defaults suit some
+            twenty epochs in all; Molchanov et al. take 5 and 15 of 200.
         layer_thresholds: Patterns of factors, by the names of their groups or layers, with
             thresholds on their score: `fc1*=-3,conv*=-2`. Others are chosen as training
             ends, in the widest gap of the sorted scores.
@@ -63,8 +64,8 @@ class BayesianCompression(bayesian.Bayesian):
         strength: float = 1.0,
         prior: str = "normal_jeffreys",
         scales: str = "groups",
-        pretrain_epochs: int = 5,
-        warm_up_epochs: int = 15,
+        pretrain_epochs: int = 1,
+        warm_up_epochs: int = 4,
         layer_thresholds: str = "",
         deviations: str = "",
         tail: float = 1e-5,

@@ -21,7 +21,8 @@ class SparseVD(bayesian.Bayesian):
         strength: gamma, the weight of the divergence; larger is sparser, 1 is the
             variational bound.
         pretrain_epochs: N1, epochs at weight 0.
-        warm_up_epochs: N2, epochs over which the weight rises.
+        warm_up_epochs: N2, epochs over which the weight rises. The defaults suit some
+            twenty epochs in all; Molchanov et al. take 5 and 15 of 200.
         threshold: On log alpha.
         layer_thresholds: Patterns of layer names with thresholds of their own:
             `dense*=2.5,conv1=4`.
@@ -45,8 +46,8 @@ class SparseVD(bayesian.Bayesian):
     def __init__(
         self,
         strength: float = 1.0,
-        pretrain_epochs: int = 5,
-        warm_up_epochs: int = 15,
+        pretrain_epochs: int = 1,
+        warm_up_epochs: int = 4,
         threshold: float = 3.0,
         layer_thresholds: str = "",
         ignore: str = "",
