@@ -132,8 +132,11 @@ def train(workdir: pathlib.Path, *arguments: str) -> dict:
     if (workdir / "report.html").exists():
         report = files.read_json(workdir / "report.json")
         config, _ = flags.parse(["train", *arguments])
+        given = {argument[2:].partition("=")[0] for argument in arguments}
         for key, value in flags.as_json(config).items():
-            if key not in OWN and report["config"].get(key, value) != value:
+            if key in OWN or not given & {key, "flagfile"}:  # a flagfile holds all
+                continue
+            if report["config"].get(key, value) != value:
                 raise RuntimeError(
                     f"{workdir.name} was made with --{key}={report['config'][key]}, and "
                     f"now it is {value}: remove the folder, or set it back."
