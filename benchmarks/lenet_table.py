@@ -9,8 +9,9 @@ weights (zeros stay zeros), trained as many epochs without a method (those of de
 too, where the row starts from it). Parameters are counted as the papers do, all weights and
 biases that are left; indices of picked inputs stand in a column of their own. With --no_controls
 only those controls are told that are there. Errors are those of the int8 file on all 10,000
-test images; the seed to release is the one with the best validation accuracy. Writes benchmarks/results/lenet_table.json, row by row, and
-lenet_table.png: error against parameters, published points and ours.
+test images; the seed to release is the one with the best validation accuracy. Writes
+benchmarks/results/lenet_table.json, row by row, and lenet_table.png: error against
+parameters, published points and ours.
 """
 
 from __future__ import annotations
