@@ -414,7 +414,8 @@ def main() -> int:
             held = document["rows"].get(name, {})
             if held.get("flags") != made_with:  # seeds of other flags are another row
                 held = {"flags": made_with, "runs": []}
-            document["rows"][name] = held
+            rows = document["rows"] | {name: held}
+            document["rows"] = {row: rows[row] for row in ROWS if row in rows}
             runs = [r for r in held["runs"] if r["seed"] != seed] + [own]
             held["runs"] = sorted(runs, key=lambda r: r["seed"])
             held["summary"] = summary(name, held["runs"])
