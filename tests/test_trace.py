@@ -30,6 +30,11 @@ GUARDED = {
     "_trainable_variables",
     "_compile_config",
     "_backend_update_step",
+    # Weight decay's exclusions, which no configuration tells: tests/test_resize.py.
+    "_use_weight_decay",
+    "_exclude_from_weight_decay",
+    "_exclude_from_weight_decay_cache",
+    "_var_key",
 }
 """Each has a test below, or in the tests of the optimizer that uses it."""
 
