@@ -82,24 +82,9 @@ def fit_shrinking(
         raise ValueError(
             "`model` must be compiled. Received: a model without compile()."
         )
-    if not isinstance(method, methods.Method):
-        raise ValueError(
-            "`method` must be an object, such as ShrinkNets(strength=4e-3). Received: "
-            f"{method!r}."
-        )
     if shrink_epochs is None:
         shrink_epochs = epochs // 2 if isinstance(epochs, numbers.Integral) else 0
-    for name, value, least in (
-        ("epochs", epochs, 1),
-        ("shrink_epochs", shrink_epochs, 0),
-    ):
-        if not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(
-                f"`{name}` must be a whole number from {least} on. Received: "
-                f"{name}={value!r}."
-            )
-    if y is not None and not len(keras.tree.flatten(x)[0]):
-        raise ValueError("`x` must hold samples. Received: none.")
+    _check(method, x, y, epochs, shrink_epochs)
     method.check_target(target, trials)
     bounds = shrinking.absolute_target(target, measure(model))
     if trials and (bounds is None or not 1 <= shrink_epochs < epochs):
@@ -118,6 +103,26 @@ def fit_shrinking(
     small, _ = shrinking.finish(state.model, method)
     optimizers.recompile(small, model, job.fresh_optimizer(small))
     return Result(small, state.history, state.removals)
+
+
+def _check(method, x, y, epochs, shrink_epochs) -> None:
+    """Looks at what needs no model. Raises ValueErrors."""
+    if not isinstance(method, methods.Method):
+        raise ValueError(
+            "`method` must be an object, such as ShrinkNets(strength=4e-3). Received: "
+            f"{method!r}."
+        )
+    for name, value, least in (
+        ("epochs", epochs, 1),
+        ("shrink_epochs", shrink_epochs, 0),
+    ):
+        if not isinstance(value, numbers.Integral) or value < least:
+            raise ValueError(
+                f"`{name}` must be a whole number from {least} on. Received: "
+                f"{name}={value!r}."
+            )
+    if y is not None and not len(keras.tree.flatten(x)[0]):
+        raise ValueError("`x` must hold samples. Received: none.")
 
 
 class _Fit:
