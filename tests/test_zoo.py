@@ -118,3 +118,11 @@ def test_wrong_shapes():
 
 def fixed(input_shape, classes):
     return own_model((4, 4, 1), classes)
+
+
+def test_hidden_layers_are_for_the_mlp_alone(tmp_path):
+    path = str(tmp_path / "own.keras")
+    zoo.build("mlp", (4, 4, 1), 3, hidden=(5,)).save(path)
+    for name in (path, "lenet5"):
+        with pytest.raises(ValueError, match="`hidden` is for the model 'mlp'"):
+            zoo.build(name, (28, 28, 1), 3, hidden=(5,))

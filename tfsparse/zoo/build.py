@@ -67,29 +67,25 @@ def build(
         model = load(name)
     elif ":" in name:
         model = _from_function(name, input_shape, classes)
-    elif name in MODELS:
-        return _from_zoo(name, input_shape, classes, width, hidden)
-    else:
+    elif name not in MODELS:
         raise ValueError(
             f"`model` must be one of {sorted(MODELS)}, a .keras file or "
             f"package.module:function. Received: model={name!r}."
         )
+    if hidden is not None and name != "mlp":
+        raise ValueError(f"`hidden` is for the model 'mlp'. Received: model={name!r}.")
+    if name in MODELS:
+        return _from_zoo(name, input_shape, classes, width, hidden)
     if width != 1.0:
         raise ValueError(
             f"`width` must be 1 for a model of your own. Received: width={width}."
         )
-    if hidden is not None:
-        raise ValueError(f"`hidden` is for the model 'mlp'. Received: model={name!r}.")
     return _checked(model, name, input_shape, classes)
 
 
 def _from_zoo(name, input_shape, classes, width, hidden):
     builder = MODELS[name]
     if hidden is not None:
-        if name != "mlp":
-            raise ValueError(
-                f"`hidden` is for the model 'mlp'. Received: model={name!r}."
-            )
         builder = functools.partial(builder, hidden=hidden)
     if name not in ("mlp", "lenet_300_100") and len(input_shape) != 3:
         raise ValueError(
