@@ -13,7 +13,8 @@ from keras import layers, ops
 import tfsparse
 from tfsparse import numerics, optimizers, records, shrinking
 from tfsparse.deploy.lower import lower
-from tfsparse.layers import SCALE_PRIORS, VariationalScale
+from tfsparse.layers import VariationalScale
+from tfsparse.records import SCALE_PRIORS
 from tfsparse.methods import BayesianCompression, SparseVD, bayesian
 
 

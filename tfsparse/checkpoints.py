@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import keras
 
-from tfsparse import files
+from tfsparse import files, records
 
 KEPT = 2
 """Checkpoints a stage keeps: one whole one is always there."""
 
 
-@dataclasses.dataclass
-class Checkpoint:
-    """A model in training with what is needed to go on.
+class Nowhere:
+    """The store of a run that keeps nothing: what a call of Python needs."""
 
-    Attributes:
-        model: Compiled where training goes on.
-        history: One dict an epoch, done so far.
-        state: More, as JSON.
-    """
+    keeps = False
 
-    model: Any
-    history: list[dict] = dataclasses.field(default_factory=list)
-    state: dict = dataclasses.field(default_factory=dict)
+    def latest(self, stage: str, scope: Callable) -> records.Result | None:
+        """Nothing."""
+        return None
+
+    def latest_path(self, stage: str) -> str | None:
+        """Nothing."""
+        return None
+
+    def save(self, stage: str, epoch: int, result: records.Result) -> None:
+        """Keeps nothing."""
+
+    def log(self, stage: str, epoch: int, values: Mapping) -> None:
+        """Writes nothing."""
 
 
 class Store:
@@ -39,11 +43,14 @@ class Store:
 
     Args:
         workdir: The folder; made when the first thing is written.
+        tensorboard: Whether numbers of epochs are written for TensorBoard, too.
     """
 
-    def __init__(self, workdir: str):
-        self.workdir = workdir
-        self._writer = None
+    keeps = True
+
+    def __init__(self, workdir: str, tensorboard: bool = False):
+        self.workdir, self._tensorboard = workdir, tensorboard
+        self._writer: Any = None
 
     def path(self, *names: str) -> str:
         """A path inside the folder."""
@@ -70,14 +77,15 @@ class Store:
             yield
 
     def check(
-        self, config: dict, defaults: dict, may_differ: tuple[str, ...], *, resume: bool
-    ):
+        self, config: dict, may_differ: Collection[str], *, resume: bool
+    ) -> dict | None:
         """Checks that the folder is free, or holds the run to resume. Writes nothing.
 
+        Settings that an older version did not know count as not different.
+
         Args:
-            config: The run's flags.
-            defaults: Values of flags that an older version did not know.
-            may_differ: Flags that a resumed run may change.
+            config: The run's settings.
+            may_differ: Settings that a resumed run may change.
             resume: Whether to take up what is there.
 
         Returns:
@@ -85,7 +93,7 @@ class Store:
 
         Raises:
             ValueError: The folder holds a run and `resume` is False, or a run of other
-                flags, or a damaged one.
+                settings, or a damaged one.
         """
         path = self.path("checkpoints", "config.json")
         if not os.path.exists(path) or not self._begun():
@@ -96,16 +104,16 @@ class Store:
                 "which holds one. Go on with --resume, or choose another folder."
             )
         try:
-            stored = {**defaults, **files.read_json(path)}
+            stored = files.read_json(path)
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"`--workdir` must hold a whole run to resume. "
                 f"Received: {path!r} ({error})."
             ) from error
         different = [
-            f"--{key}={config.get(key)} (was {stored.get(key)})"
-            for key in sorted({*config, *stored})
-            if config.get(key) != stored.get(key) and key not in may_differ
+            f"--{key}={config[key]} (was {stored[key]})"
+            for key in sorted(config.keys() & stored.keys())
+            if config[key] != stored[key] and key not in may_differ
         ]
         if different:
             raise ValueError(
@@ -126,7 +134,7 @@ class Store:
         folder = self.path("checkpoints")
         return os.path.isdir(folder) and any(map(self._epochs, os.listdir(folder)))
 
-    def save(self, stage: str, epoch: int, checkpoint: Checkpoint) -> None:
+    def save(self, stage: str, epoch: int, result: records.Result) -> None:
         """Writes a checkpoint, whole, then drops the oldest of its stage."""
         folder = self.path("checkpoints", stage)
         os.makedirs(folder, exist_ok=True)
@@ -134,15 +142,15 @@ class Store:
             os.path.join(folder, f"epoch-{epoch:04d}")
         ) as temporary:
             os.makedirs(temporary)
-            checkpoint.model.save(os.path.join(temporary, "model.keras"))
+            result.model.save(os.path.join(temporary, "model.keras"))
             files.write_json(
                 os.path.join(temporary, "state.json"),
-                {"history": checkpoint.history, "state": checkpoint.state},
+                {"history": result.history, "state": result.facts},
             )
         for old in self._epochs(stage)[:-KEPT]:
             files.remove(os.path.join(folder, old))
 
-    def latest(self, stage: str, scope: Callable) -> Checkpoint | None:
+    def latest(self, stage: str, scope: Callable) -> records.Result | None:
         """The newest checkpoint of a stage, or None.
 
         Args:
@@ -167,7 +175,7 @@ class Store:
                 f"`--resume` must find whole checkpoints. Received: {path!r}, which says: "
                 f"{reason}. Remove that folder to go back one."
             ) from error
-        return Checkpoint(model, stored["history"], stored["state"])
+        return records.Result(model, stored["history"], stored["state"])
 
     def latest_path(self, stage: str) -> str | None:
         """Folder of the newest checkpoint of a stage, or None."""
@@ -180,9 +188,9 @@ class Store:
             return []
         return sorted(name for name in os.listdir(folder) if name.startswith("epoch-"))
 
-    def log(self, stage: str, epoch: int, values: dict, wanted: bool) -> None:
-        """Writes an epoch's numbers for TensorBoard."""
-        if not wanted:
+    def log(self, stage: str, epoch: int, values: Mapping) -> None:
+        """Writes an epoch's numbers for TensorBoard, if they are wanted."""
+        if not self._tensorboard:
             return
         if self._writer is None:
             from tensorboard.summary import Writer

@@ -10,12 +10,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfsparse import bisection, curvature, methods, optimizers, records, shrinking
-from tfsparse.graph import find_groups, measure
+from tfsparse import budgets, checkpoints, curvature, methods, optimizers, records
+from tfsparse import progress as progress_lib
+from tfsparse.engine import shrinking
+from tfsparse.engine.context import CURVATURE_SAMPLES, Context
+from tfsparse.engine.runner import go
+from tfsparse.engine.stages.sparse import Sparse, SparseSettings
+from tfsparse.engine.training import Training
 from tfsparse.graph.rebuild import flat
-
-CURVATURE_SAMPLES = 2048
-"""Training samples that the curvature of a loss is worked out on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,7 @@ def fit_shrinking(
     target: Mapping[str, float] | None = None,
     trials: int = 0,
     remove: bool = True,
+    limits: budgets.Limits | None = None,
     **fit_arguments,
 ) -> Result:
     """Trains a model while its dead units are removed; the drop-in for `model.fit`.
@@ -55,12 +58,14 @@ def fit_shrinking(
         epochs: Passes over the data.
         shrink_epochs: How many of them the penalty lasts at most; half by default.
         target: Ends the penalty as soon as it is met, such as `{"params": 0.1}`;
-            values up to 1 are the fraction that remains, larger ones absolute.
+            values up to 1 are the fraction that remains, larger ones absolute. Measures
+            are `budgets.MEASURES`.
         trials: If positive, the penalty is not ended by the target: its strength is
             bisected until `shrink_epochs` of it just meet the target, in at most that
             many trials; then training goes on from the best one. Callbacks see that last
             part alone.
         remove: Whether dead units leave during training or only at its end.
+        limits: How many units groups keep, such as `budgets.Limits(round_to=4)`.
         **fit_arguments: Passed on to `fit`.
 
     Returns:
@@ -85,28 +90,27 @@ def fit_shrinking(
     if shrink_epochs is None:
         shrink_epochs = epochs // 2 if isinstance(epochs, numbers.Integral) else 0
     _check(method, x, y, epochs, shrink_epochs)
-    method.check_target(target, trials)
-    bounds = shrinking.absolute_target(target, measure(model))
-    if trials and (bounds is None or not 1 <= shrink_epochs < epochs):
-        raise ValueError(
-            "`trials` must come with a target, and with epochs before and after the end "
-            f"of the penalty. Received: trials={trials}, target={target}, "
-            f"shrink_epochs={shrink_epochs}, epochs={epochs}."
-        )
-    job = _Fit(model, x, y, bounds, epochs, shrink_epochs, remove, fit_arguments)
-    plain = flat(model)
-    if trials:
-        state = job.bisected(method, plain, trials)
-    else:
-        state = job.started(method, plain)
-    state = job.run(state, method, bounds)
-    small, _ = shrinking.finish(state.model, method)
-    optimizers.recompile(small, model, job.fresh_optimizer(small))
-    return Result(small, state.history, state.removals)
+    budgets.check(target)
+    settings = SparseSettings(
+        epochs=epochs,
+        shrink_epochs=shrink_epochs,
+        target=target or "",
+        trials=trials,
+        remove=remove,
+    )
+    limits = limits or budgets.Limits()
+    context = FitContext(method, model, x, y, epochs, limits, fit_arguments)
+    stage = Sparse(settings, method)
+    stage.check({})
+    found = go([stage], context, {"model": records.Result(flat(model))})["sparse"]
+    small, _ = shrinking.finish(found.model, method, limits)
+    optimizers.recompile(small, model, context.fresh_optimizer(small))
+    state = shrinking.State.from_json(found.facts)
+    return Result(small, found.history, state.removals)
 
 
 def _check(method, x, y, epochs, shrink_epochs) -> None:
-    """Looks at what needs no model. Raises ValueErrors."""
+    """Checks what needs no model. Raises ValueErrors."""
     if not isinstance(method, methods.Method):
         raise ValueError(
             "`method` must be an object, such as ShrinkNets(strength=4e-3). Received: "
@@ -125,107 +129,90 @@ def _check(method, x, y, epochs, shrink_epochs) -> None:
         raise ValueError("`x` must hold samples. Received: none.")
 
 
-class _Fit:
-    """What all trainings of one call of `fit_shrinking` share."""
+class FitContext(Context):
+    """One call of `fit_shrinking`: the user's data, optimizer, loss and callbacks.
 
-    def __init__(self, model, x, y, bounds, epochs, shrink_epochs, remove, arguments):
+    Args:
+        method: What decides.
+        model: The user's compiled model.
+        x, y: As for `fit`.
+        epochs: In all.
+        limits: Of the units that groups keep.
+        arguments: What else `fit` is given.
+    """
+
+    seed = 0
+    steps = 1
+    training = Training()
+
+    def __init__(self, method, model, x, y, epochs, limits, arguments):
+        arguments = dict(arguments)
         callbacks = keras.tree.flatten(arguments.pop("callbacks", None) or [])
-        self.model, self.x, self.y, self.bounds = model, x, y, bounds
-        self.epochs, self.shrink_epochs, self.remove = epochs, shrink_epochs, remove
-        self.arguments = {"verbose": 0, **arguments}
-        self.callbacks = [_Continued(callback) for callback in callbacks]
+        self.method, self.limits = method, limits
+        self.store, self.progress = checkpoints.Nowhere(), progress_lib.Silent()
+        self._model, self._x, self._y, self._epochs = model, x, y, epochs
+        self._arguments = {"verbose": 0, **arguments}
+        self._callbacks = [_Continued(callback) for callback in callbacks]
+        self.samples = _samples(x, self._arguments)
 
     def fresh_optimizer(self, model):
         """The user's optimizer for another model, without its state."""
-        optimizer = self.model.optimizer
+        optimizer = self._model.optimizer
         fresh = optimizer.__class__.from_config(optimizer.get_config())
         optimizers.spare_decay(
-            fresh, model.trainable_variables, optimizer, self.model.trainable_variables
+            fresh, model.trainable_variables, optimizer, self._model.trainable_variables
         )
         return fresh
 
-    def started(self, method, plain, parent=None) -> shrinking.State:
-        """Where a run of a method begins: at the plain model, or where a state ended."""
-        if parent is not None:
-            plain, _ = shrinking.finish(parent.model, method)
-        groups = find_groups(plain, method.kinds)
-        sparse = method.prepare(plain, groups)
-        optimizer = method.optimizer(sparse, groups) or self.fresh_optimizer(sparse)
-        optimizers.recompile(sparse, self.model, optimizer)
-        if parent is not None:
-            return shrinking.State(
-                sparse, removals=list(parent.removals), groups=parent.groups
-            )
-        return shrinking.State(sparse)
+    def compile(self, model, rate, optimizer=None):
+        """As the user's model is compiled; its learning rate, too, is the user's."""
+        optimizer = optimizer or self.fresh_optimizer(model)
+        optimizers.recompile(model, self._model, optimizer)
 
-    def run(self, state, method, target, until_settled=False) -> shrinking.State:
-        """Goes on to the last epoch, or to the end of the penalty."""
-
-        def fit_epoch(running, epoch):
-            callbacks = [] if until_settled else self.callbacks
-            for callback in callbacks:
-                callback.last = epoch == self.epochs - 1
-            own = method.callbacks(running, find_groups(running, method.kinds))
-            logs = running.fit(
-                self.x,
-                self.y,
-                initial_epoch=epoch,
-                epochs=epoch + 1,
-                callbacks=[*callbacks, *own],
-                **self.arguments,
-            )
-            return {key: values[-1] for key, values in logs.history.items()}
-
-        return shrinking.run(
-            state,
-            method,
-            fit_epoch,
-            epochs=self.epochs,
-            shrink_epochs=self.shrink_epochs,
-            target=target,
-            samples=_samples(self.x, self.arguments),
-            remove=self.remove,
-            until_settled=until_settled,
-            tools=records.Tools(self.curvature, self.check_curvature),
+    def fit_epoch(self, model, name, epoch, rate, bar):
+        """One epoch of `fit`; trials are not shown to the user's callbacks."""
+        callbacks = [] if bar.name.startswith("trial") else self._callbacks
+        for callback in callbacks:
+            callback.last = epoch == self._epochs - 1
+        logs = model.fit(
+            self._x,
+            self._y,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            callbacks=list(callbacks),
+            **self._arguments,
         )
+        return {key: values[-1] for key, values in logs.history.items()}
+
+    @property
+    def tools(self):
+        return records.Tools(self.curvature, self.check_curvature)
 
     def check_curvature(self, model, form: str) -> None:
         """Raises a ValueError where the loss or a layer has no known curvature."""
-        if not _is_sparse_cross_entropy(self.model.loss):
+        if not _is_sparse_cross_entropy(self._model.loss):
             raise ValueError(
                 "`model` must be compiled with sparse categorical cross-entropy, whose "
-                f"curvature is known. Received: loss={self.model.loss!r}."
+                f"curvature is known. Received: loss={self._model.loss!r}."
             )
         curvature.check(model, form)
 
     def curvature(self, model, form: str) -> curvature.Curvature:
         """The diagonal Hessian on some training samples: of arrays, evenly spaced ones."""
-        if self.y is not None:
+        if self._y is not None:
             # Not the first ones: files are often sorted by class.
-            count = _samples(self.x, self.arguments)
-            few = np.unique(np.linspace(0, count - 1, CURVATURE_SAMPLES).astype(int))
-            x = keras.tree.map_structure(lambda a: np.asarray(a)[few], self.x)
-            data = curvature.batches(x, np.asarray(self.y)[few])
+            few = np.linspace(0, self.samples - 1, CURVATURE_SAMPLES).astype(int)
+            few = np.unique(few)
+            x = keras.tree.map_structure(lambda a: np.asarray(a)[few], self._x)
+            batches = curvature.batches(x, np.asarray(self._y)[few])
         else:  # batches already
-            stream = self.x if hasattr(self.x, "take") else map(self.x.__getitem__,
-                range(len(self.x)))  # fmt: skip
-            data = _first(stream, CURVATURE_SAMPLES)
-        return curvature.diagonal(model, data, form)
+            stream = self._x if hasattr(self._x, "take") else _items(self._x)
+            batches = _first(stream, CURVATURE_SAMPLES)
+        return curvature.diagonal(model, batches, form)
 
-    def bisected(self, method, plain, trials: int) -> shrinking.State:
-        """The end of the penalty, with the strength that just meets the target."""
-        states: dict[int, shrinking.State] = {}
 
-        def trial(number, strength, parent):
-            own = method.with_strength(strength)
-            first = self.started(own, plain, states.get(parent))
-            state = self.run(first, own, None, until_settled=True)
-            states[number] = state
-            cost = shrinking.share(measure(state.model), self.bounds)
-            return cost, method.warm and shrinking.steady(state.history)
-
-        made = bisection.search(trial, method.get_config()["strength"], trials)
-        return states[bisection.best(made)]
+def _items(sequence):
+    return map(sequence.__getitem__, range(len(sequence)))
 
 
 def _first(stream, samples: int):

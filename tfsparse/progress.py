@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import keras
 from rich import box, console, table
 from rich import progress as bars
@@ -53,6 +55,34 @@ class Progress:
             )
         self._bars.stop()
         self._console.print(shown)
+
+
+class Silent:
+    """Progress that nobody sees: of a call of Python, which has callbacks of its own."""
+
+    def say(self, text: str) -> None:
+        """Says nothing."""
+
+    def stage(self, name: str, epochs: int, steps: int) -> SilentBar:
+        """A bar that nobody sees."""
+        return SilentBar(name)
+
+
+class SilentBar(contextlib.AbstractContextManager):
+    """The bar of `Silent`.
+
+    Args:
+        name: Of the stage.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __exit__(self, *error) -> None:
+        """Does nothing."""
+
+    def note(self, text: str) -> None:
+        """Shows nothing."""
 
 
 class Bar:

@@ -1,10 +1,33 @@
-"""Name or path -> Dataset -> batches."""
+"""Name or path -> Dataset -> batches. Names load what they need when they are used."""
 
-from tfsparse.data.batches import AUGMENTATIONS, Batches, parse_augmentation
-from tfsparse.data.dataset import Dataset, load
-from tfsparse.data.images import Images
-from tfsparse.data.sources import samples
+from __future__ import annotations
+
+import importlib
+
+_HOMES = {
+    "AUGMENTATIONS": "settings",
+    "Batches": "batches",
+    "Data": "settings",
+    "Dataset": "dataset",
+    "Images": "images",
+    "load": "dataset",
+    "parse_augmentation": "settings",
+    "samples": "sources",
+}
 
 __all__ = [
-    "AUGMENTATIONS", "Batches", "Dataset", "Images", "load", "parse_augmentation", "samples",
-]  # fmt: skip
+    "AUGMENTATIONS",
+    "Batches",
+    "Data",
+    "Dataset",
+    "Images",
+    "load",
+    "parse_augmentation",
+    "samples",
+]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -9,39 +9,6 @@ import tensorflow as tf
 
 from tfsparse.data.images import CALLS, Images, random_boxes, untuned
 
-AUGMENTATIONS = ("shift", "rotate", "flip", "crop", "cutout", "resized_crop")
-
-
-def parse_augmentation(text: str) -> dict[str, float]:
-    """Reads `shift=2,rotate=10,flip,crop=2,cutout=6`.
-
-    shift and crop in pixels (both fill with 0; crop is the habit's other name), rotate in degrees,
-    cutout the side of the blanked square, flip left-right with probability 1/2, resized_crop
-    the least share of the area of a random part that is scaled to the whole.
-
-    Raises:
-        ValueError: An unknown name or a value that is not a positive number; a share above 1.
-    """
-    wanted = {}
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        name, _, value = part.partition("=")
-        try:
-            amount = float(value or 1)
-        except ValueError:
-            amount = 0.0
-        if name not in AUGMENTATIONS or not amount > 0:
-            raise ValueError(
-                f"`augment` must be a list of {'=N, '.join(AUGMENTATIONS)}=N, N positive. "
-                f"Received: {part!r}."
-            )
-        if name == "resized_crop" and amount > 1:
-            raise ValueError(
-                f"`augment` resized_crop must be a share of the area, up to 1. "
-                f"Received: {part!r}."
-            )
-        wanted[name] = amount
-    return wanted
-
 
 class Batches:
     """The batches of a data set, epoch after epoch; the data are held once.

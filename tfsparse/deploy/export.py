@@ -10,8 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfsparse import files, records
-
-FORMATS = ("keras", "saved_model", "tflite_float", "tflite_int8")
+from tfsparse.records import FORMATS
 
 FILES = {
     "keras": "model.keras",

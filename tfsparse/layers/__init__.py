@@ -10,10 +10,9 @@ from tfsparse.layers.variational import (
     VariationalDense,
     VariationalDepthwiseConv2D,
 )
-from tfsparse.layers.variational_scale import SCALE_PRIORS, VariationalScale, certain
+from tfsparse.layers.variational_scale import VariationalScale, certain
 
 __all__ = [
-    "SCALE_PRIORS",
     "TWINS",
     "Filter",
     "Scale",

@@ -6,10 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfsparse import numerics
+from tfsparse import numerics, records
 from tfsparse.layers.per_unit import PerUnit
-
-FORMS = ("relu", "signed")
 
 
 @keras.saving.register_keras_serializable("tfsparse")
@@ -57,8 +55,10 @@ class Filter(PerUnit):
         **kwargs,
     ):
         super().__init__(units, **kwargs)
-        if form not in FORMS:
-            raise ValueError(f"`form` must be one of {FORMS}. Received: form={form!r}.")
+        if form not in records.SWITCH_FORMS:
+            raise ValueError(
+                f"`form` must be one of {records.SWITCH_FORMS}. Received: form={form!r}."
+            )
         if not strength >= 0:
             raise ValueError(f"`strength` must be >= 0. Received: strength={strength}.")
         if not 0 <= gamma <= 1:

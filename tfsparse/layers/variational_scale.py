@@ -8,11 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfsparse import numerics
+from tfsparse import numerics, records
 from tfsparse.layers import noise
 from tfsparse.layers.per_unit import PerUnit
-
-SCALE_PRIORS = ("normal_jeffreys", "horseshoe")
 
 SMALLEST_TAIL = 1e-15
 """Of the horseshoe: below 1e-18 its divergence is nan in float32."""
@@ -68,9 +66,9 @@ class VariationalScale(PerUnit):
         **kwargs,
     ):
         super().__init__(units, **kwargs)
-        if prior not in SCALE_PRIORS:
+        if prior not in records.SCALE_PRIORS:
             raise ValueError(
-                f"`prior` must be one of {SCALE_PRIORS}. Received: {prior!r}."
+                f"`prior` must be one of {records.SCALE_PRIORS}. Received: {prior!r}."
             )
         if not 0 <= strength < math.inf:
             raise ValueError(

@@ -1,19 +1,28 @@
-"""Methods: each decides which units go."""
+"""Methods: each decides which units go. One file a method; a new file is found by itself."""
 
-from tfsparse.methods.base import METHODS, Method, build
-from tfsparse.methods.bayesian_compression import BayesianCompression
-from tfsparse.methods.bayesnas_compression import BayesNASCompression
-from tfsparse.methods.gsparsity import GSparsity
-from tfsparse.methods.shrinknets import ShrinkNets
-from tfsparse.methods.sparse_vd import SparseVD
+import importlib
+import pkgutil
+
+from tfsparse.methods.base import METHODS, NO_METHOD, Method, find, title_of
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+BayesNASCompression = METHODS["bayesnas_compression"]
+BayesianCompression = METHODS["bayesian_compression"]
+GSparsity = METHODS["gsparsity"]
+ShrinkNets = METHODS["shrinknets"]
+SparseVD = METHODS["sparse_vd"]
 
 __all__ = [
     "METHODS",
+    "NO_METHOD",
     "BayesNASCompression",
     "BayesianCompression",
     "GSparsity",
     "Method",
     "ShrinkNets",
     "SparseVD",
-    "build",
+    "find",
+    "title_of",
 ]

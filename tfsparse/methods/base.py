@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 import abc
-import fnmatch
-from collections.abc import Mapping, Sequence
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
-from tfsparse import records
+from tfsparse import options, records
 
 METHODS: dict[str, type[Method]] = {}
 """Methods by the name that `--method` takes."""
 
+NO_METHOD = "none"
+"""What `--method` takes for training without one."""
 
-class Method(abc.ABC):
-    """A way to decide which units of a model go.
 
-    A method receives groups and never traces a model. Subclasses set `name` (what
-    `--method` takes) and `strength` (which argument makes the result sparser).
+class Method(abc.ABC, options.Options):
+    """A way to decide which units of a model go. A method is its settings.
+
+    A method receives groups and never traces a model. A subclass is made a record by
+    `options.record`, declares its settings as fields, and sets `name`, what `--method`
+    takes. Modules that declare methods import Keras where they use it, not at their top.
+
+    Example:
+        >>> @options.record
+        ... class Halve(Method):
+        ...     '''Keeps the first half of every group.'''
+        ...     name = "halve"
+        ...     def prepare(self, model, groups):
+        ...         return model
+        ...     def keep(self, model, groups, tools=None):
+        ...         return {g.name: np.arange(g.size) <= g.size // 2
+        ...                 for g in groups if not g.frozen}
     """
 
-    name: str
-    strength: str
-    kinds: tuple[str, ...] = ("unit",)
-    learning_rate: float | None = None
-    """Of its own optimizer while the penalty is on; None where it has none."""
+    name: ClassVar[str]
+    stages: ClassVar[tuple] = (
+        "dense",
+        "sparse",
+        "strip",
+        "finetune",
+        "export",
+        "verify",
+    )
+    """The stages of a run, by name or class, in order."""
+    sparser: ClassVar[str] = "strength"
+    """The setting that makes it sparser: what trials turn."""
     regrows = False
     """Whether dead units come back without the penalty, if they have not left by then."""
     warm = False
@@ -36,15 +61,32 @@ class Method(abc.ABC):
     """Whether the penalty stays on as the rates fall at the end."""
     products = 1
     """How many products of a layer's size a training step makes where inference makes one."""
-    holds_zeros = False
-    """Whether weights that are zero once the model is stripped stay so as it is tuned."""
-    thresholds: tuple[float, ...] = ()
-    """Where a report tells what `settle` costs; none where it costs nothing."""
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if "name" in cls.__dict__:  # not a base class of several
             METHODS[cls.name] = cls
+            cls.part = f"The method {cls.name}"
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Which kinds of groups it decides about."""
+        return ("unit",)
+
+    @property
+    def learning_rate(self) -> float | None:
+        """Of its own optimizer while the penalty is on; None where it has none."""
+        return None
+
+    @property
+    def holds_zeros(self) -> bool:
+        """Whether weights that are zero once the model is stripped stay so as it is tuned."""
+        return False
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Where a report tells what `settle` costs; none where it costs nothing."""
+        return ()
 
     @abc.abstractmethod
     def prepare(self, model, groups):
@@ -54,33 +96,29 @@ class Method(abc.ABC):
         """The optimizer that a prepared model needs; None where any will do."""
         return None
 
-    def callbacks(self, model, groups) -> list:
-        """Keras callbacks that training needs; none by default."""
-        return []
-
     def with_strength(self, value: float) -> Method:
         """The same method with another penalty."""
-        return type(self)(**{**self.get_config(), "strength": value})
+        return dataclasses.replace(self, **{self.sparser: value})
 
     def set_strength(self, model, value: float) -> None:
         """Sets the penalty of a prepared model while it trains; 0 ends it."""
 
     def check_epochs(self, epochs: int) -> None:
-        """Looks whether a schedule fits into the epochs of the penalty.
+        """Checks that a schedule fits into the epochs of the penalty.
 
         Raises:
             ValueError: It does not.
         """
 
     def check_target(self, target, trials: int) -> None:
-        """Looks whether a target, or trials at one, can decide where the penalty ends.
+        """Checks that a target, or trials at one, can decide where the penalty ends.
 
         Raises:
             ValueError: It cannot.
         """
 
-    def check_tools(self, model, tools) -> None:
-        """Looks, before a prepared model is trained, whether the tools know it.
+    def check_tools(self, model, tools: records.Tools) -> None:
+        """Checks, before a prepared model is trained, that the tools know it.
 
         Raises:
             ValueError: They do not.
@@ -95,7 +133,7 @@ class Method(abc.ABC):
             samples: Training samples an epoch.
         """
 
-    def end_epoch(self, model, epoch: int, tools) -> dict | None:
+    def end_epoch(self, model, epoch: int, tools: records.Tools) -> dict | None:
         """Called after each epoch that the penalty is on, before the dead are counted.
 
         Args:
@@ -131,114 +169,91 @@ class Method(abc.ABC):
     def keep(self, model, groups, tools=None) -> Mapping[str, np.ndarray]:
         """The decision: group name -> bool array, True = stays."""
 
-    def trace(self, model, groups) -> dict:
-        """Numbers worth a plot, one JSON value a name; none by default."""
+    def trace(self, model, groups) -> dict[str, Any]:
+        """What is worth keeping of a trained, prepared model, as JSON; none by default."""
         return {}
 
-    @abc.abstractmethod
-    def get_config(self) -> dict:
-        """Constructor arguments, as JSON."""
+    def sections(self, facts: Mapping[str, Any]) -> list[records.sections.Section]:
+        """What the method adds to the report; nothing by default.
+
+        Args:
+            facts: `loops`, what `end_epoch` returned; `trace`; and `layers`, the layers
+                that are left, `{"layer", "params", "weights", ...}` each.
+        """
+        return []
 
 
-def build(name: str, **arguments) -> Method:
-    """Builds a method by name.
+def find(name: str) -> type[Method] | None:
+    """The class of a method by name, or by `package.module:Class`; None for `none`.
 
     Raises:
-        ValueError: No method of that name exists.
+        ValueError: No method of that name exists, or the class is no method.
+
+    Example:
+        >>> import tfsparse.methods
+        >>> find("gsparsity").__name__
+        'GSparsity'
     """
+    if name == NO_METHOD:
+        return None
+    if ":" in name:
+        return _imported(name)
     if name not in METHODS:
         raise ValueError(
-            f"`method` must be one of {sorted(METHODS)}. Received: method={name!r}."
+            f"`method` must be one of {[*sorted(METHODS), NO_METHOD]}, or "
+            f"package.module:Class. Received: method={name!r}."
         )
-    return METHODS[name](**arguments)
+    return METHODS[name]
 
 
-def numbers(text: str, name: str, example: str, check=None) -> dict[str, float]:
-    """Reads what a user writes as `stage2*=2,stage3*=2`.
-
-    Args:
-        text: The list.
-        name: Of the argument that it was given for.
-        example: What such a list looks like.
-        check: Called with each number; raises a ValueError about one that will not do.
-
-    Returns:
-        What stands before each `=` -> the number behind it.
-
-    Raises:
-        ValueError: A part is not `name=number`, a name stands there twice, or `check`
-            refuses its number.
-    """
-    found = {}
-    for part in filter(None, text.split(",")):
-        key, _, value = part.partition("=")
-        key = key.strip()
-        if key in found:
-            raise ValueError(f"`{name}` must name {key} once. Received: {text!r}.")
-        try:
-            found[key] = float(value)
-        except ValueError as error:
-            raise ValueError(
-                f"`{name}` must be a list such as {example}. Received: {part!r}."
-            ) from error
-        try:
-            if check:
-                check(found[key])
-        except ValueError as error:
-            raise ValueError(f"`{name}`, in {part!r}: {error}") from error
-    return found
-
-
-def multipliers(text: str, example: str, below: float = np.inf) -> dict[str, float]:
-    """`numbers` of an argument `multipliers`, all of them positive and `below` a bound.
-
-    Raises:
-        ValueError: A part is not `name=number`, or a number outside its range.
-    """
-    found = numbers(text, "multipliers", example)
-    if not all(0 < factor < below for factor in found.values()):
-        bound = "" if below == np.inf else f" below {below:g}"
+def _imported(name: str) -> type[Method]:
+    module, _, cls = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), cls)
+    except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"`multipliers` must be positive numbers{bound}. Received: {text!r}."
+            f"`method` must name a class that can be imported. Received: {name!r} "
+            f"({error})."
+        ) from error
+    if not isinstance(found, type) or not issubclass(found, Method):
+        raise ValueError(
+            f"`method` must name a subclass of tfsparse.methods.Method. Received: {name!r}."
+        )
+    if inspect.isabstract(found):
+        missing = sorted(found.__abstractmethods__)
+        raise ValueError(
+            f"`method` must name a class that defines {missing}. Received: {name!r}."
+        )
+    if "__dataclass_params__" not in found.__dict__:
+        raise ValueError(
+            "`method` must name a class whose settings are fields: put "
+            f"@tfsparse.options.record above it. Received: {name!r}."
         )
     return found
 
 
-def check_step(eps: float) -> None:
-    """Looks whether a step size will do, by the name that users know it by.
-
-    Raises:
-        ValueError: It is not in (0, 1].
-    """
-    if not 0 < eps <= 1:
-        raise ValueError(f"`eps` must be in (0, 1]. Received: eps={eps!r}.")
-
-
-def patterns(text: str) -> list[str]:
-    """Patterns that stand in a text, separated by commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+def title_of(method: Method | type[Method] | None) -> str:
+    """What `--method` takes for a method: its name, or where its class is."""
+    if method is None:
+        return NO_METHOD
+    cls = method if isinstance(method, type) else type(method)
+    if METHODS.get(getattr(cls, "name", "")) is cls and cls.__module__.startswith(
+        __package__
+    ):
+        return cls.name
+    return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def check_patterns(argument: str, found, names: Sequence[str]) -> None:
-    """Looks whether every pattern fits a name.
+def array_of(tensor) -> np.ndarray:
+    """A Keras tensor or variable as a NumPy array."""
+    import keras
 
-    Raises:
-        ValueError: One does not.
-    """
-    for pattern in found:
-        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-            wanted = (
-                f"must name some of {list(names)}"
-                if names
-                else "must name nothing: this model has no layer for it"
-            )
-            raise ValueError(f"`{argument}` {wanted}. Received: {pattern!r}.")
+    return keras.ops.convert_to_numpy(tensor)
 
 
-def own_number(name: str, numbers: dict[str, float], rest=None):
-    """The number of the last pattern that fits a name; `rest` where none does."""
-    fits = [x for pattern, x in numbers.items() if fnmatch.fnmatchcase(name, pattern)]
-    return fits[-1] if fits else rest
+def values_of(model) -> dict[str, np.ndarray]:
+    """Path -> value of every variable of a model."""
+    return {variable.path: array_of(variable) for variable in model.variables}
 
 
 def alive_units(groups, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

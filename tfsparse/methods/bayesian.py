@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+from typing import Any
 
-import keras
 import numpy as np
 
-from tfsparse import layers, numerics
+from tfsparse import options, records
 from tfsparse.methods import base
 
 SUFFIX = "_noise"
@@ -17,49 +17,63 @@ SUFFIX = "_noise"
 _LOG = logging.getLogger("tfsparse")
 
 
+@options.record
 class Bayesian(base.Method):
     """A method that minimises L + strength * w(epoch) * KL / samples. A base class.
 
     KL is the divergence of the posterior from its prior; w is 0 for `pretrain_epochs`
     (N1), then rises to 1 over `warm_up_epochs` (N2). The divergences of the layers and
-    factors that `multipliers` names count that many times. Subclasses keep these in
-    `_config`, with `strength`, `ignore` and `seed`.
+    factors that `multipliers` names count that many times.
     """
 
-    strength = "gamma"
-    kinds = ("unit", "feature")
     stays = True
     products = 2
-    _config: dict
-    _multipliers: dict[str, float]
 
-    def get_config(self) -> dict:
-        return dict(self._config)
+    strength: float = options.field(
+        1.0,
+        "Weight of the divergence (gamma); larger is sparser, 1 is the variational bound.",
+        low=0,
+    )
+    pretrain_epochs: int = options.field(
+        1, "Epochs without the divergence (N1); Molchanov et al. take 5 of 200.", low=0
+    )
+    warm_up_epochs: int = options.field(
+        4,
+        "Epochs over which the divergence's weight rises (N2). The defaults suit some "
+        "twenty epochs in all; Molchanov et al. take 15 of 200.",
+        low=0,
+    )
+    ignore: str = options.patterns(
+        "", "Patterns of layers whose weights stay as they are.", example="stem*,head*"
+    )
+    multipliers: str = options.pairs(
+        "",
+        "Factors on the divergence of layers and random factors, by patterns of their "
+        "names. Not in the papers, whose bound knows none.",
+        example="conv1=2,fc*=0.5",
+        above=0,
+    )
+    seed: int = options.field(0, "Seed of everything random.", low=0, below=2**32)
 
-    def _check_weights(self) -> None:
-        """Reads what weighs the divergence, over epochs and over layers."""
-        self._multipliers = base.multipliers(
-            self._config["multipliers"], "conv1=2,fc*=0.5"
-        )
-        for key in ("pretrain_epochs", "warm_up_epochs"):
-            if not self._config[key] >= 0:
-                raise ValueError(
-                    f"`{key}` must be >= 0. Received: {self._config[key]!r}."
-                )
+    @property
+    def kinds(self):
+        """Units and features."""
+        return ("unit", "feature")
+
+    def _multipliers(self) -> dict[str, float]:
+        return options.numbers(self.multipliers, "multipliers", "conv1=2,fc*=0.5")
 
     def check_epochs(self, epochs: int) -> None:
-        config = self._config
-        wanted = config["pretrain_epochs"] + config["warm_up_epochs"]
-        if wanted > epochs:
+        if self.pretrain_epochs + self.warm_up_epochs > epochs:
             raise ValueError(
                 "`pretrain_epochs` and `warm_up_epochs` must fit into the epochs of the "
-                f"penalty ({epochs}). Received: {config['pretrain_epochs']} and "
-                f"{config['warm_up_epochs']}."
+                f"penalty ({epochs}). Received: {self.pretrain_epochs} and "
+                f"{self.warm_up_epochs}."
             )
-        if config["pretrain_epochs"] >= epochs:
+        if self.pretrain_epochs >= epochs:
             raise ValueError(
                 "`pretrain_epochs` must leave epochs with the divergence, of the penalty's "
-                f"{epochs}. Received: pretrain_epochs={config['pretrain_epochs']}."
+                f"{epochs}. Received: pretrain_epochs={self.pretrain_epochs}."
             )
 
     def check_target(self, target, trials: int) -> None:
@@ -72,21 +86,21 @@ class Bayesian(base.Method):
             )
 
     def begin_epoch(self, model, epoch: int, samples: int) -> None:
-        config = self._config
+        from tfsparse import numerics
+
         if not samples:
             raise ValueError(
                 "`x` must tell how many samples it holds, to weigh the divergence. Received: "
                 "none, or a stream of unknown length; give steps_per_epoch, or use "
                 "x.apply(tf.data.experimental.assert_cardinality(batches))."
             )
-        weight = numerics.warm_up(
-            epoch, config["pretrain_epochs"], config["warm_up_epochs"]
-        )
-        self.set_strength(model, config["strength"] * weight / samples)
+        weight = numerics.warm_up(epoch, self.pretrain_epochs, self.warm_up_epochs)
+        self.set_strength(model, self.strength * weight / samples)
 
     def set_strength(self, model, value: float) -> None:
+        found = self._multipliers()
         for layer in [*twins(model), *scales(model)]:
-            own = base.own_number(name_of(layer), self._multipliers, 1.0)
+            own = options.own_number(name_of(layer), found, 1.0)
             layer.strength.assign(value * own)
 
     def _swap(self, model, arguments):
@@ -102,8 +116,10 @@ class Bayesian(base.Method):
         Raises:
             ValueError: No layer has a twin.
         """
-        ignored = base.patterns(self._config["ignore"])
-        base.check_patterns(
+        from tfsparse import layers
+
+        ignored = options.listed(self.ignore)
+        options.check_patterns(
             "ignore", ignored, [x.name for x in model.layers if type(x) in layers.TWINS]
         )
         numbers = {layer.name: number for number, layer in enumerate(model.layers)}
@@ -115,14 +131,14 @@ class Bayesian(base.Method):
         def configure(layer, config):
             if swap(layer) is type(layer):
                 return config
-            seed = self._config["seed"] + numbers[layer.name]  # noise of its own
+            seed = self.seed + numbers[layer.name]  # noise of its own
             return config | {"seed": seed} | arguments(layer)
 
         if all(swap(layer) is type(layer) for layer in model.layers):
             if any(x.trainable and _twin(x) is not type(x) for x in model.layers):
                 raise ValueError(
                     "`ignore` must leave a layer with a Bayesian twin. Received: "
-                    f"ignore={self._config['ignore']!r}, which covers all of {model.name!r}."
+                    f"ignore={self.ignore!r}, which covers all of {model.name!r}."
                 )
             raise ValueError(
                 "`model` must have a layer with a Bayesian twin "
@@ -144,6 +160,8 @@ class Bayesian(base.Method):
 
 def _twin(layer) -> type:
     """The class of a layer's Bayesian twin; its own where there is none."""
+    from tfsparse import layers
+
     if getattr(layer, "lora_enabled", False):  # other variables make its kernel
         return type(layer)
     return layers.TWINS.get(type(layer), type(layer))
@@ -156,6 +174,8 @@ def name_of(layer) -> str:
 
 def plain(model) -> list[str]:
     """Names of the layers with kernels that have no Gaussian weights."""
+    from tfsparse import layers
+
     return [
         layer.name
         for layer in model.layers
@@ -166,15 +186,47 @@ def plain(model) -> list[str]:
 
 def twins(model) -> list:
     """The layers of a model with Gaussian weights."""
+    from tfsparse import layers
+
     return [x for x in model.layers if isinstance(x, tuple(layers.TWINS.values()))]
 
 
 def scales(model) -> list:
     """The random factors of a model."""
+    from tfsparse import layers
+
     return [x for x in model.layers if isinstance(x, layers.VariationalScale)]
 
 
 def histogram(values, bins: int = 60) -> dict[str, list]:
     """How a tensor's numbers lie, as JSON has it: `edges`, and `counts` between them."""
-    counts, edges = np.histogram(np.ravel(keras.ops.convert_to_numpy(values)), bins)
+    counts, edges = np.histogram(np.ravel(base.array_of(values)), bins)
     return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def sections(trace: dict[str, Any]) -> list[records.sections.Section]:
+    """What the report tells of scores, thresholds and layers that stayed plain."""
+    found: list[records.sections.Section] = []
+    if trace.get("scores"):
+        panels = {
+            name: {**own, "threshold": trace["thresholds"][name]}
+            for name, own in trace["scores"].items()
+        }
+        found.append(
+            records.sections.Histograms(
+                "Signal and noise: scores at the end of training",
+                "scores",
+                panels,
+                "score (log of the noise over the signal); blue stays",
+            )
+        )
+    if trace.get("plain"):
+        found.append(
+            records.sections.Text(
+                "Layers without noise",
+                "Kept as they are, without Gaussian weights: "
+                + ", ".join(trace["plain"])
+                + ".",
+            )
+        )
+    return found

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import keras
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from tfsparse import layers, numerics, records
+from tfsparse import options, records
 from tfsparse.methods import base, bayesian, placing
 from tfsparse.methods.bayesian import SUFFIX
+
+if TYPE_CHECKING:
+    from tfsparse import layers
 
 SCALES = ("groups", "layers")
 
@@ -19,6 +23,7 @@ SIGNAL = {"normal_jeffreys": -4.0, "horseshoe": 1.0}
 most; its factor is within e of where it began."""
 
 
+@options.record
 class BayesianCompression(bayesian.Bayesian):
     """Learns a random factor for each unit; units whose factor is noise go.
 
@@ -27,26 +32,6 @@ class BayesianCompression(bayesian.Bayesian):
     score of a factor reaches its layer's threshold, the unit goes; a weight stays if
     what it reads and what it writes both stay. The width of the posterior tells how
     many bits each layer's weights need.
-
-    Args:
-        strength: gamma, the weight of the divergence; larger is sparser, 1 is the
-            variational bound.
-        prior: Of the factors, `normal_jeffreys` or `horseshoe`.
-        scales: Where they stand: on every group of units and features (`groups`), or, as
-            in the paper, on the inputs of each Dense and the outputs of each
-            convolution (`layers`).
-        pretrain_epochs: N1, epochs at weight 0.
-        warm_up_epochs: N2, epochs over which the weight rises. The defaults suit some
-            twenty epochs in all; Molchanov et al. take 5 and 15 of 200.
-        layer_thresholds: Patterns of factors, by the names of their groups or layers, with
-            thresholds on their score: `fc1*=-3,conv*=-2`. Others are chosen as training
-            ends, in the widest gap of the sorted scores.
-        deviations: Patterns of layers with a bound on sigma of their weights: `fc1=0.2`.
-        tail: tau_0 of the horseshoe.
-        ignore: Patterns, separated by commas, of layers whose weights stay plain.
-        multipliers: Factors on the divergence of layers and of factors, by the names of
-            layers and groups: `conv1=2,fc*=0.5`. Not in the paper, whose bound knows none.
-        seed: Of the noise.
 
     Raises:
         ValueError: An argument outside its range.
@@ -59,67 +44,60 @@ class BayesianCompression(bayesian.Bayesian):
 
     name = "bayesian_compression"
 
-    def __init__(
-        self,
-        strength: float = 1.0,
-        prior: str = "normal_jeffreys",
-        scales: str = "groups",
-        pretrain_epochs: int = 1,
-        warm_up_epochs: int = 4,
-        layer_thresholds: str = "",
-        deviations: str = "",
-        tail: float = 1e-5,
-        ignore: str = "",
-        multipliers: str = "",
-        seed: int = 0,
-    ):
-        if scales not in SCALES:
-            raise ValueError(
-                f"`scales` must be one of {SCALES}. Received: scales={scales!r}."
-            )
-        self._config = {
-            "strength": strength,
-            "prior": prior,
-            "scales": scales,
-            "pretrain_epochs": pretrain_epochs,
-            "warm_up_epochs": warm_up_epochs,
-            "layer_thresholds": layer_thresholds,
-            "deviations": deviations,
-            "tail": tail,
-            "ignore": ignore,
-            "multipliers": multipliers,
-            "seed": seed,
-        }
-        self._check_weights()
-        self._thresholds = {}
-        self._scale(1, "check", 0)  # it knows what the other arguments may be
-        self._thresholds = base.numbers(
-            layer_thresholds,
-            "layer_thresholds",
-            "fc1*=-3,conv*=-2",
-            lambda value: self._scale(1, "check", 0, value),
-        )
-        self._deviations = base.numbers(
-            deviations,
-            "deviations",
-            "fc1=0.2",
-            lambda bound: layers.VariationalDense(
-                1, prior="normal", largest_deviation=bound
-            ),
+    prior: str = options.field(
+        "normal_jeffreys",
+        "Prior of the factors on units.",
+        choices=records.SCALE_PRIORS,
+    )
+    scales: str = options.field(
+        "groups",
+        "Where factors stand: on every group of units and features, or, as in the paper, "
+        "on the inputs of each Dense and the outputs of each convolution (layers).",
+        choices=SCALES,
+    )
+    layer_thresholds: str = options.pairs(
+        "",
+        "Thresholds on the score of factors, by patterns of the names of their groups or "
+        "layers; others are chosen as training ends, in the widest gap of the scores.",
+        example="fc1*=-3,conv*=-2",
+    )
+    deviations: str = options.pairs(
+        "",
+        "Bounds on the deviation of layers' weights, by patterns of their names.",
+        example="fc1=0.2",
+        above=0,
+    )
+    tail: float = options.field(
+        1e-5,
+        "Scale of the horseshoe's shared factor (tau_0); float32 ends below its range, and "
+        "noise looks like signal above.",
+        low=1e-15,
+        high=0.1,
+    )
+
+    def check(self) -> None:
+        """Checks thresholds where scores under the prior lie."""
+        for value in self._thresholds().values():
+            self._scale(1, "check", 0, value)
+
+    def _thresholds(self) -> dict[str, float]:
+        return options.numbers(
+            self.layer_thresholds, "layer_thresholds", "fc1*=-3,conv*=-2"
         )
 
     def _scale(self, units: int, name: str, offset: int, threshold=None):
-        config = self._config
+        from tfsparse import layers
+
         if threshold is None:
             own = name.removesuffix(SUFFIX)
-            threshold = base.own_number(own, self._thresholds)
+            threshold = options.own_number(own, self._thresholds())
         return layers.VariationalScale(
             units,
-            prior=config["prior"],
-            strength=config["strength"],
+            prior=self.prior,
+            strength=self.strength,
             threshold=threshold,
-            tail=config["tail"],
-            seed=config["seed"] + _OTHER_NOISE + offset,
+            tail=self.tail,
+            seed=self.seed + _OTHER_NOISE + offset,
             name=name,
         )
 
@@ -130,32 +108,36 @@ class BayesianCompression(bayesian.Bayesian):
             ValueError: No layer has a twin, or no group can have a factor.
         """
 
+        bounds = options.numbers(self.deviations, "deviations", "fc1=0.2")
+
         def arguments(layer):
-            bound = base.own_number(layer.name, self._deviations)
+            bound = options.own_number(layer.name, bounds)
             return {"prior": "normal", "largest_deviation": bound}
 
         def make(group, number):
             return self._scale(group.size, placing.layer_name(group, SUFFIX), number)
 
         swap, configure = self._swap(model, arguments)
-        base.check_patterns(
+        options.check_patterns(
             "deviations",
-            self._deviations,
+            bounds,
             [layer.name for layer in model.layers if swap(layer) is not type(layer)],
         )
-        if self._config["scales"] == "groups":
+        if self.scales == "groups":
             placed = placing.at_sites(model, groups, make)
             sparse = placing.place(model, placed, configure, swap)
         else:
             sparse = self._on_layers(model, groups, configure, swap)
         found = [bayesian.name_of(scale) for scale in bayesian.scales(sparse)]
-        base.check_patterns("layer_thresholds", self._thresholds, found)
+        options.check_patterns("layer_thresholds", self._thresholds(), found)
         found += [layer.name for layer in bayesian.twins(sparse)]
-        base.check_patterns("multipliers", self._multipliers, sorted(set(found)))
+        options.check_patterns("multipliers", self._multipliers(), sorted(set(found)))
         return sparse
 
     def _on_layers(self, model, groups, configure, swap):
         """Factors on the inputs of each Dense and the outputs of each convolution."""
+        import keras
+
         free = {
             member.path
             for group in groups
@@ -192,22 +174,23 @@ class BayesianCompression(bayesian.Bayesian):
 
     def decide(self, model) -> None:
         """Sets the thresholds: those given, and for other factors the widest gap's."""
-        prior = self._config["prior"]
-        noise = layers.certain(prior, self._config["tail"])
+        from tfsparse import layers, numerics
+
+        noise, found = layers.certain(self.prior, self.tail), self._thresholds()
         for scale in bayesian.scales(model):
-            own = base.own_number(bayesian.name_of(scale), self._thresholds)
+            own = options.own_number(bayesian.name_of(scale), found)
             if own is None:
-                scores = keras.ops.convert_to_numpy(scale.score())
-                own = numerics.widest_gap(scores, SIGNAL[prior], noise)
+                scores = base.array_of(scale.score())
+                own = numerics.widest_gap(scores, SIGNAL[self.prior], noise)
             scale.threshold.assign(own)
 
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
         """Units whose factors, on both sides, still tell something."""
         active = {
-            scale.name: keras.ops.convert_to_numpy(scale.active())
+            scale.name: base.array_of(scale.active())
             for scale in bayesian.scales(model)
         }
-        if self._config["scales"] == "groups":
+        if self.scales == "groups":
             return base.factored_units(groups, active)
         keep = {}
         for group in groups:
@@ -241,19 +224,46 @@ class BayesianCompression(bayesian.Bayesian):
         return {
             "plain": bayesian.plain(model),
             "scores": {s.name: bayesian.histogram(s.score()) for s in found},
-            "thresholds": {
-                s.name: float(keras.ops.convert_to_numpy(s.threshold)) for s in found
-            },
+            "thresholds": {s.name: float(base.array_of(s.threshold)) for s in found},
             "bits": self._bits(model, groups),
         }
 
+    def sections(self, facts):
+        """Histograms of the scores, what stayed plain, and bits for each layer."""
+        trace = facts.get("trace", {})
+        found, bits = bayesian.sections(trace), trace.get("bits", {})
+        rows = tuple(
+            (row["layer"], n, bits[row["layer"]], n, (n * bits[row["layer"]] + 7) // 8)
+            for row in facts["layers"]
+            if row["layer"] in bits and (n := row["weights"]) is not None
+        )
+        if rows:
+            table = records.sections
+            columns = ("weights", "bits each", "int8, B", "at these bits, B")
+            found.append(
+                table.Table(
+                    "Bits that the weights would need",
+                    (
+                        table.Column("layer", table.TEXT),
+                        *(table.Column(name) for name in columns),
+                    ),
+                    rows,
+                    before="A weight needs no digit that drowns in its posterior's noise. "
+                    "int8 is what ships; the last column is what these bits would take, "
+                    "biases not counted.",
+                )
+            )
+        return found
+
     def _bits(self, model, groups) -> dict[str, int]:
         """Bits that the weights of each layer need, by the width of their posterior."""
+        from tfsparse import numerics
+
         moments = self._moments(model, groups)
         bits = {}
         for layer in bayesian.twins(model):
-            mean = keras.ops.convert_to_numpy(layer.kernel)
-            square = mean**2 + keras.ops.convert_to_numpy(layer.variance())
+            mean = base.array_of(layer.kernel)
+            square = mean**2 + base.array_of(layer.variance())
             stays = np.ones(mean.shape, bool)
             for first, second, active, axis in moments.get(layer.kernel.path, ()):
                 shape = [1] * mean.ndim
@@ -271,13 +281,10 @@ class BayesianCompression(bayesian.Bayesian):
     def _moments(self, model, groups) -> dict[str, list]:
         """Path of a kernel -> `(mean, variance, stays, axis)` of each factor on it."""
         held = {
-            scale.name: [
-                keras.ops.convert_to_numpy(x)
-                for x in (*scale.moments(), scale.active())
-            ]
+            scale.name: [base.array_of(x) for x in (*scale.moments(), scale.active())]
             for scale in bayesian.scales(model)
         }
-        if self._config["scales"] == "groups":
+        if self.scales == "groups":
             return _on_groups(model, groups, held)
         found: dict[str, list] = {}
         for layer in bayesian.twins(model):

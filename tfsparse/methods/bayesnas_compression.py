@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-import keras
 import numpy as np
 
-from tfsparse import numerics, records
+from tfsparse import options, records
 from tfsparse.methods import base, evidence_shapes, partitions
 from tfsparse.methods.gsparsity import optimizer_of
-from tfsparse.optimizers import GONE, OverlappingProxSGD
+from tfsparse.records import GONE
 
 _LOG = logging.getLogger("tfsparse")
 
 
+@options.record
 class BayesNASCompression(base.Method):
     """Prunes groups of weights whose prior variance the evidence takes to nothing.
 
@@ -31,22 +31,6 @@ class BayesNASCompression(base.Method):
     Zeros inside a kernel that ships make no file smaller: fine-tuning may use these
     weights again, unless `--hold_zeros` says otherwise.
 
-    Args:
-        strength: lambda; larger is sparser. The first loop has omega = 1.
-        conv_shapes: Shapes of the groups of convolutions, joined by `+`, of
-            `evidence_shapes.SHAPES`; or a list with patterns of layers,
-            `conv1=shape+filter,conv2=channel`.
-        dense_shapes: The same for Dense layers, where `row` is all of an input and
-            `column` all of an output.
-        loop_epochs: Epochs of a loop.
-        curvature: How H is estimated, see `tfsparse.curvature`.
-        eps: Step size in (0, 1].
-        rho: Weight of the new gradient in the average, in (0, 1].
-        threshold: Norm up to which a group is dead between the loops.
-        largest_factor: Bound on omega, or re-weighting could run away.
-        ignore: Patterns, separated by commas, of layers without a penalty.
-        multipliers: Patterns of layers with factors on their lambda: `fc*=3`.
-
     Raises:
         ValueError: An argument outside its range.
 
@@ -57,72 +41,81 @@ class BayesNASCompression(base.Method):
     """
 
     name = "bayesnas_compression"
-    strength = "lambda"
-    kinds = ("unit", "feature")
     regrows = True
 
-    def __init__(
-        self,
-        strength: float = 2e-3,
-        conv_shapes: str = "shape+filter",
-        dense_shapes: str = "row+column",
-        loop_epochs: int = 3,
-        curvature: str = "recursive",
-        eps: float = 0.5,
-        rho: float = 0.1,
-        threshold: float = 1e-6,
-        largest_factor: float = 10.0,
-        ignore: str = "",
-        multipliers: str = "",
-    ):
-        if curvature not in records.CURVATURES:
-            raise ValueError(
-                f"`curvature` must be one of {records.CURVATURES}. Received: {curvature!r}."
-            )
-        if not loop_epochs >= 1 or loop_epochs % 1:
-            raise ValueError(
-                "`loop_epochs` must be a whole number from 1 on. Received: "
-                f"loop_epochs={loop_epochs!r}."
-            )
-        for name, value in (
-            ("threshold", threshold),
-            ("largest_factor", largest_factor),
-        ):
-            if not 0 <= value < GONE / 2:
-                raise ValueError(
-                    f"`{name}` must be in [0, {GONE / 2:g}). Received: {name}={value!r}."
-                )
-        self._config = {
-            "strength": strength,
-            "conv_shapes": conv_shapes,
-            "dense_shapes": dense_shapes,
-            "loop_epochs": loop_epochs,
-            "curvature": curvature,
-            "eps": eps,
-            "rho": rho,
-            "threshold": threshold,
-            "largest_factor": largest_factor,
-            "ignore": ignore,
-            "multipliers": multipliers,
-        }
-        self._multipliers = base.multipliers(multipliers, "conv1=2,fc*=3", GONE)
-        self._shapes = {
-            name: evidence_shapes.parse(self._config[name], name)
-            for name in ("conv_shapes", "dense_shapes")
-        }
-        base.check_step(eps)
-        self.learning_rate = eps
-        self.thresholds = tuple(sorted({1e-6, 1e-3, threshold}))
-        self._optimizer([records.Partition({})])  # checks the others
+    strength: float = options.field(
+        2e-3,
+        "Weight of the penalty (lambda); larger is sparser. In the first loop every group's "
+        "own factor is 1.",
+        low=0,
+    )
+    conv_shapes: str = options.field(
+        "shape+filter",
+        "Shapes of the groups of convolutions, joined by +, or a list of patterns of "
+        "layers: conv1=shape+filter,conv2=channel.",
+        check=lambda text: evidence_shapes.parse(text, "conv_shapes"),
+    )
+    dense_shapes: str = options.field(
+        "row+column",
+        "The same for Dense layers, where row is all of an input and column all of an "
+        "output.",
+        check=lambda text: evidence_shapes.parse(text, "dense_shapes"),
+    )
+    loop_epochs: int = options.field(
+        3, "Epochs between two updates of the groups' own factors.", low=1
+    )
+    curvature: str = options.field(
+        "recursive",
+        "How the diagonal Hessian of the loss is estimated.",
+        choices=records.CURVATURES,
+    )
+    eps: float = options.field(
+        0.5, "Step size of the proximal optimizer.", above=0, high=1
+    )
+    rho: float = options.field(
+        0.1, "Weight of the new gradient in the running average.", above=0, high=1
+    )
+    threshold: float = options.field(
+        1e-6,
+        "Norm up to which a group is dead between the loops.",
+        low=0,
+        below=GONE / 2,
+    )
+    largest_factor: float = options.field(
+        10.0,
+        "Bound on omega, the factor on a group's penalty; without it re-weighting could "
+        "run away.",
+        low=0,
+        below=GONE / 2,
+    )
+    ignore: str = options.patterns(
+        "", "Patterns of layers without a penalty.", example="stem*,logits"
+    )
+    multipliers: str = options.pairs(
+        "",
+        "Factors on the penalty of layers, by patterns of their names.",
+        example="conv1=2,fc*=3",
+        above=0,
+        below=GONE,
+    )
 
-    def get_config(self) -> dict:
-        return dict(self._config)
+    @property
+    def kinds(self):
+        """Units and features."""
+        return ("unit", "feature")
 
-    def _optimizer(self, partitions):
-        config = self._config
-        return OverlappingProxSGD(
-            partitions, config["strength"], config["eps"], config["rho"]
-        )
+    @property
+    def learning_rate(self):
+        """The step size."""
+        return self.eps
+
+    @property
+    def thresholds(self):
+        """Norms at which the report tells what discretisation costs."""
+        return tuple(sorted({1e-6, 1e-3, self.threshold}))
+
+    def _multipliers(self) -> dict[str, float]:
+        return options.numbers(self.multipliers, "multipliers", "conv1=2,fc*=3")
 
     def prepare(self, model, groups):
         """A copy of the model; the optimizer does it all.
@@ -130,6 +123,8 @@ class BayesNASCompression(base.Method):
         Layers with weights but no kernel that shapes are cut from stay plain; a line says
         so.
         """
+        import keras
+
         if left := _plain(model):
             _LOG.warning(
                 "Without groups of weights, kept as they are: %s", ", ".join(left)
@@ -144,21 +139,27 @@ class BayesNASCompression(base.Method):
         Raises:
             ValueError: Nothing can be penalised.
         """
+        from tfsparse import optimizers
+
         written = evidence_shapes.carriers(model, groups)
-        ignore = base.patterns(self._config["ignore"])
-        shapes = self._shapes["conv_shapes"], self._shapes["dense_shapes"]
+        ignore = options.listed(self.ignore)
+        shapes = (
+            evidence_shapes.parse(self.conv_shapes, "conv_shapes"),
+            evidence_shapes.parse(self.dense_shapes, "dense_shapes"),
+        )
         found = evidence_shapes.levels(model, *shapes, written, ignore)
         names = {_layer(path) for p in found for path in p.labels}
-        base.check_patterns("multipliers", self._multipliers, sorted(names))
-        return self._optimizer(
-            [dataclasses.replace(p, multipliers=self._multiplied(p)) for p in found]
-        )
+        options.check_patterns("multipliers", self._multipliers(), sorted(names))
+        weighed = [
+            dataclasses.replace(p, multipliers=self._multiplied(p)) for p in found
+        ]
+        return optimizers.OverlappingProxSGD(weighed, self.strength, self.eps, self.rho)
 
     def _multiplied(self, partition) -> np.ndarray:
         """The factor on lambda of each group of a partition."""
-        found = np.ones(partition.groups)
+        found, factors = np.ones(partition.groups), self._multipliers()
         for path, labels in partition.labels.items():
-            factor = base.own_number(_layer(path), self._multipliers)
+            factor = options.own_number(_layer(path), factors)
             if factor is not None:
                 found[np.unique(labels[labels >= 0])] = factor
         return found
@@ -170,34 +171,34 @@ class BayesNASCompression(base.Method):
         return sum(p.groups for p in optimizer_of(model).partitions)
 
     def check_epochs(self, epochs: int) -> None:
-        if self._config["loop_epochs"] > epochs:
+        if self.loop_epochs > epochs:
             raise ValueError(
                 f"`loop_epochs` must fit into the epochs of the penalty ({epochs}). "
-                f"Received: loop_epochs={self._config['loop_epochs']}."
+                f"Received: loop_epochs={self.loop_epochs}."
             )
 
     def check_tools(self, model, tools) -> None:
         """Refuses a model or loss without a known curvature. See `Method.check_tools`."""
-        tools.check_curvature(model, self._config["curvature"])
+        tools.check_curvature(model, self.curvature)
 
     def end_epoch(self, model, epoch: int, tools) -> dict | None:
         """Steps 2 to 4, as a loop ends. See `Method.end_epoch`."""
-        if (epoch + 1) % self._config["loop_epochs"]:
+        if (epoch + 1) % self.loop_epochs:
             return None
-        found = tools.curvature(model, self._config["curvature"])
+        found = tools.curvature(model, self.curvature)
         optimizer = optimizer_of(model)
         values = optimizer.values()
         # The loss is weighed 1 / lambda against the prior, and its curvature with it.
-        strength = float(keras.ops.convert_to_numpy(optimizer.mu)) or 1.0
+        strength = float(base.array_of(optimizer.mu)) or 1.0
         bends = {path: own / strength for path, own in found.diagonal.items()}
         gone = rows = 0
         for number, partition in enumerate(optimizer.partitions):
-            held = keras.ops.convert_to_numpy(optimizer.factors[number])
+            held = base.array_of(optimizer.factors[number])
             factors = self._factors(partition, held, values, bends)
             optimizer.reweigh(number, factors)
             gone += int((factors >= GONE).sum())
             rows += partition.groups
-        optimizer.prune(self._config["threshold"])
+        optimizer.prune(self.threshold)
         return {
             "epoch": epoch + 1,
             "groups": rows,
@@ -208,8 +209,11 @@ class BayesNASCompression(base.Method):
 
     def _factors(self, partition, held, values, curvature) -> np.ndarray:
         """The next omega of each group of a partition; `GONE` for what is pruned."""
+        import keras
+
+        from tfsparse import numerics
+
         norms = partition.norms(values)
-        array = keras.ops.convert_to_numpy
         # Each layer's own lambda: its curvature weighs less, its penalty more.
         own = self._multiplied(partition)
         held = np.where(held < GONE / 2, held / own, GONE)
@@ -217,7 +221,7 @@ class BayesNASCompression(base.Method):
             path: curvature[path] / np.where(labels >= 0, own[labels], 1.0)
             for path, labels in partition.labels.items()
         }
-        gamma = array(
+        gamma = base.array_of(
             numerics.evidence_variance(
                 keras.ops.convert_to_tensor(norms),
                 keras.ops.convert_to_tensor(held, norms.dtype),
@@ -227,7 +231,7 @@ class BayesNASCompression(base.Method):
         for path, labels in partition.labels.items():
             spread = np.where(labels >= 0, gamma[labels], 0.0)
             spread = np.broadcast_to(spread, values[path].shape)
-            slopes[path] = array(
+            slopes[path] = base.array_of(
                 numerics.evidence_slopes(
                     keras.ops.convert_to_tensor(spread),
                     keras.ops.convert_to_tensor(curvature[path], spread.dtype),
@@ -235,22 +239,49 @@ class BayesNASCompression(base.Method):
             )
         bends = partition.sums(curvature)
         factors = np.sqrt(partition.sums(slopes))
-        relevant = array(numerics.is_relevant(keras.ops.convert_to_tensor(gamma)))
+        relevant = base.array_of(
+            numerics.is_relevant(keras.ops.convert_to_tensor(gamma))
+        )
         # Without curvature no sample reaches the group: it looks important, and is not.
         stays = relevant & (bends > 0) & (held < GONE / 2)
         factors = _relative(factors, stays, partition)
-        bounded = np.minimum(factors, self._config["largest_factor"])
+        bounded = np.minimum(factors, self.largest_factor)
         return np.where(stays, own * bounded, GONE)
 
     def settle(self, model, threshold: float | None = None) -> np.ndarray:
         """Prunes for good what has died."""
-        threshold = self._config["threshold"] if threshold is None else threshold
+        threshold = self.threshold if threshold is None else threshold
         return optimizer_of(model).prune(threshold)
+
+    def sections(self, facts):
+        """What each loop pruned."""
+        table = records.sections
+        columns = (
+            "after epoch",
+            "groups",
+            "pruned by then",
+            "negative curvatures, made tiny",
+            "weights without curvature",
+        )
+        keys = ("epoch", "groups", "pruned", "negative_curvature", "zero_curvature")
+        rows = tuple(tuple(loop[key] for key in keys) for loop in facts["loops"])
+        if not rows:
+            return []
+        return [
+            table.Table(
+                "What the evidence pruned",
+                tuple(table.Column(name) for name in columns),
+                rows,
+                note="Groups of all shapes, those of the running model: removed ones are "
+                "not counted any more. A group without curvature is one that no sample "
+                "reaches; it is pruned.",
+            )
+        ]
 
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
         """Units that something writes and reads, and features that something reads."""
-        values = {v.path: keras.ops.convert_to_numpy(v) for v in model.variables}
-        values |= optimizer_of(model).emptied(self._config["threshold"])
+        values = base.values_of(model)
+        values |= optimizer_of(model).emptied(self.threshold)
         return base.used_units(groups, values)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfsparse import records
-from tfsparse.methods import base, partitions
+from tfsparse import options, records
+from tfsparse.methods import partitions
 
 CROSSES = {"row_column": "i", "stack_row_column": ""}
 """Shapes that join a row with a column, and which channels tell their groups apart."""
@@ -119,10 +119,10 @@ def levels(
         )
         for path, kernel in partitions.kernels(model)
     ]
-    base.check_patterns("ignore", ignore, [n for own in kernels for n in own[:2]])
+    options.check_patterns("ignore", ignore, [n for own in kernels for n in own[:2]])
     for argument, chosen in (("conv_shapes", convolutions), ("dense_shapes", dense)):
         names = [layer for layer, _, _, own in kernels if own is chosen]
-        base.check_patterns(argument, [p for p in chosen if p != "*"], names)
+        options.check_patterns(argument, [p for p in chosen if p != "*"], names)
     for layer, path, kernel, chosen in kernels:
         if any(fnmatch.fnmatchcase(n, p) for p in ignore for n in (path, layer)):
             continue

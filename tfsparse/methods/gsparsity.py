@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 
-from tfsparse import layers, records
+from tfsparse import options, records
 from tfsparse.methods import base, partitions, placing
-from tfsparse.optimizers import proxsgd
 
 PARTITIONS = ("unit", "operation", *partitions.SHAPES)
 
@@ -15,31 +13,12 @@ FACTORS = {"*_scale/factor": (0.0, 1.0)}
 """Where the factors of branches without weights are kept."""
 
 
+@options.record
 class GSparsity(base.Method):
     """Trains with ProxSGD until units are zero; what is zero goes.
 
     Minimises L + strength * sum_k ||w_k||, each group k a coupled unit (or what
     `partition` says). No layer is inserted; the optimizer does it all.
-
-    Args:
-        strength: mu; larger is sparser. A group shrinks by eps * mu / tau a step, so
-            steps * eps * mu / tau must exceed its first norm (about 1) or none dies.
-        eps: Step size in (0, 1].
-        rho: Weight of the new gradient in the average, in (0, 1].
-        tau: `constant`, `group` or `element`, see `ProxSGD`.
-        scaling: mu_k = mu times a power of the group's size: `none`, `sqrt` or
-            `inverse_sqrt`.
-        partition: `unit` (all that writes and carries a unit), `operation` (all that
-            only one input of an Add needs; where that is nothing, a factor in [0, 1]),
-            or a shape of single kernels: `filter`, `kernel`, `weight`, `channel`, ...
-            (`partitions.SHAPES`).
-        carriers: Whether biases and BatchNorm scales belong to a unit's group; if not,
-            they are zeroed with it.
-        threshold: Norm up to which a group is dead.
-        ignore: Patterns, separated by commas, of groups without a penalty: of units by
-            the groups' names, else by the variables' paths. `stem*,head*`.
-        multipliers: Patterns, as in `ignore`, with factors on their penalty:
-            `stage2*=2,stage3*=2`.
 
     Raises:
         ValueError: An argument outside its range.
@@ -51,69 +30,84 @@ class GSparsity(base.Method):
     """
 
     name = "gsparsity"
-    strength = "mu"
     regrows = warm = True
-    thresholds = (1e-6, 1e-3, 0.5)
 
-    def __init__(
-        self,
-        strength: float = 4e-3,
-        eps: float = 0.5,
-        rho: float = 0.1,
-        tau: str = "constant",
-        scaling: str = "none",
-        partition: str = "unit",
-        carriers: bool = True,
-        threshold: float = 1e-6,
-        ignore: str = "",
-        multipliers: str = "",
-    ):
-        if partition not in PARTITIONS:
-            raise ValueError(
-                f"`partition` must be among {PARTITIONS}. Received: {partition!r}."
-            )
-        if not threshold >= 0:
-            raise ValueError(f"`threshold` must be >= 0. Received: {threshold!r}.")
-        self._config = {
-            "strength": strength,
-            "eps": eps,
-            "rho": rho,
-            "tau": tau,
-            "scaling": scaling,
-            "partition": partition,
-            "carriers": carriers,
-            "threshold": threshold,
-            "ignore": ignore,
-            "multipliers": multipliers,
-        }
-        self._multipliers = base.numbers(
-            multipliers, "multipliers", "stage2*=2,stage3*=2"
-        )
-        base.check_step(eps)
-        self.learning_rate = eps
-        self.thresholds = tuple(sorted({*self.thresholds, threshold}))
-        self.holds_zeros = partition in partitions.SHAPES
-        if partition == "operation":
-            self.kinds = ("unit", "branch")
-        self._optimizer(records.Partition({}))  # checks the others
+    strength: float = options.field(
+        4e-3,
+        "Weight of the penalty on the groups (mu); larger is sparser. A group shrinks by "
+        "eps * mu / tau a step, so steps * eps * mu / tau must exceed its first norm "
+        "(about 1) or none dies.",
+        low=0,
+    )
+    eps: float = options.field(
+        0.5, "Step size of the proximal optimizer.", above=0, high=1
+    )
+    rho: float = options.field(
+        0.1, "Weight of the new gradient in the running average.", above=0, high=1
+    )
+    tau: str = options.field(
+        "constant",
+        "Curvature that a step divides by: 1, or the RMS of the gradients by group or by "
+        "element.",
+        choices=records.TAUS,
+    )
+    scaling: str = options.field(
+        "none",
+        "Whether a group's penalty is mu as it is, or times or divided by the square root "
+        "of the group's size.",
+        choices=tuple(records.SCALINGS),
+    )
+    partition: str = options.field(
+        "unit",
+        "What dies together: all that writes and carries a unit; an operation, that is all "
+        "that only one input of an Add needs; or a shape of single kernels.",
+        choices=PARTITIONS,
+    )
+    carriers: bool = options.field(
+        True,
+        "Whether biases and BatchNorm scales belong to a unit's group; if not, they are "
+        "zeroed with it.",
+    )
+    threshold: float = options.field(1e-6, "Norm up to which a group is dead.", low=0)
+    ignore: str = options.patterns(
+        "",
+        "Patterns of groups without a penalty: of units by the groups' names, else by the "
+        "variables' paths.",
+        example="stem*,head*",
+    )
+    multipliers: str = options.pairs(
+        "",
+        "Factors on the penalty of groups, by patterns of their names.",
+        example="stage2*=2,stage3*=2",
+        low=0,
+    )
 
-    def get_config(self) -> dict:
-        return dict(self._config)
+    @property
+    def kinds(self):
+        """Units, and branches where whole operations die."""
+        return ("unit", "branch") if self.partition == "operation" else ("unit",)
 
-    def _optimizer(self, partition):
-        config = self._config
-        return proxsgd.ProxSGD(
-            partition,
-            config["strength"],
-            config["eps"],
-            config["rho"],
-            config["tau"],
-            scaling=config["scaling"],
-            bounds=FACTORS,
-        )
+    @property
+    def learning_rate(self):
+        """The step size."""
+        return self.eps
+
+    @property
+    def holds_zeros(self):
+        """Zeros inside kernels stay, where groups are shapes of single kernels."""
+        return self.partition in partitions.SHAPES
+
+    @property
+    def thresholds(self):
+        """Norms at which the report tells what discretisation costs."""
+        return tuple(sorted({1e-6, 1e-3, 0.5, self.threshold}))
 
     def prepare(self, model, groups):
         """A copy of the model, with a `Scale` on every branch that has no weights."""
+        import keras
+
+        from tfsparse import layers
+
         bare, trained = {}, {v.path for v in model.trainable_variables}
         for group in groups:
             if group.kind == "branch" and not group.frozen:
@@ -146,17 +140,27 @@ class GSparsity(base.Method):
         Raises:
             ValueError: Nothing can be penalised.
         """
-        config = self._config
-        ignore = base.patterns(config["ignore"])
-        if config["partition"] == "unit":
-            found = partitions.units(model, groups, config["carriers"], ignore)
-        elif config["partition"] == "operation":
+        from tfsparse import optimizers
+
+        ignore = options.listed(self.ignore)
+        if self.partition == "unit":
+            found = partitions.units(model, groups, self.carriers, ignore)
+        elif self.partition == "operation":
             found = partitions.branches(model, groups, ignore)
         else:
-            found = partitions.by_shape(model, config["partition"], ignore)
-        if self._multipliers:
-            found = partitions.weighted(found, self._multipliers)
-        return self._optimizer(found)
+            found = partitions.by_shape(model, self.partition, ignore)
+        factors = options.numbers(self.multipliers, "multipliers", "stage2*=2")
+        if factors:
+            found = partitions.weighted(found, factors)
+        return optimizers.ProxSGD(
+            found,
+            self.strength,
+            self.eps,
+            self.rho,
+            self.tau,
+            scaling=self.scaling,
+            bounds=FACTORS,
+        )
 
     def set_strength(self, model, value: float) -> None:
         optimizer_of(model).mu.assign(value)
@@ -165,14 +169,14 @@ class GSparsity(base.Method):
         return optimizer_of(model).partition.groups
 
     def settle(self, model, threshold: float | None = None) -> np.ndarray:
-        threshold = self._config["threshold"] if threshold is None else threshold
+        threshold = self.threshold if threshold is None else threshold
         return optimizer_of(model).finalize(threshold)
 
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
         """Units and branches that something still writes once dead groups are zero."""
         optimizer = optimizer_of(model)
-        dead = optimizer.dead(self._config["threshold"])
-        values = {v.path: keras.ops.convert_to_numpy(v) for v in model.variables}
+        dead = optimizer.dead(self.threshold)
+        values = base.values_of(model)
         values |= optimizer.partition.emptied(optimizer.values(), dead)
         live = _live_branches(optimizer.partition, groups, dead)
         return live | base.alive_units(groups, values)
@@ -211,7 +215,7 @@ def _live_branches(partition, groups, dead) -> dict[str, np.ndarray]:
     return keep
 
 
-def optimizer_of(model) -> proxsgd.ProxSGD:
+def optimizer_of(model):
     """The ProxSGD of a compiled model, behind loss scaling too."""
     optimizer = model.optimizer
     return getattr(optimizer, "inner_optimizer", optimizer)

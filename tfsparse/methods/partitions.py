@@ -10,13 +10,9 @@ import dataclasses
 import fnmatch
 from collections.abc import Mapping, Sequence
 
-import keras
 import numpy as np
 
 from tfsparse import records
-
-TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose)
-"""Layers whose kernels have their inputs on the last axis."""
 
 SHAPES = {
     "weight": "hwio",
@@ -305,8 +301,11 @@ def kernels(model):
 
     Those of transposed convolutions, whose last axis is not the output, are left out.
     """
+    import keras
+
+    transposed = keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose
     for layer in model.layers:
-        if isinstance(layer, TRANSPOSED):
+        if isinstance(layer, transposed):  # their inputs are on the last axis
             continue
         if isinstance(layer, keras.Model):
             yield from kernels(layer)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import keras
-
 
 def place(model, placed, configure=None, swap=None, before=None):
     """A copy of `model` with factors on units, each in front of the non-linearity.
@@ -19,6 +17,8 @@ def place(model, placed, configure=None, swap=None, before=None):
     Returns:
         A new model; an activation behind a factor is split off the layer in front.
     """
+    import keras
+
     known = {layer.name: layer for layer in model.layers}
     split = {
         name: keras.activations.serialize(known[name].activation)
@@ -98,6 +98,8 @@ def layer_name(group, suffix: str) -> str:
 
 
 def _has_activation(layer) -> bool:
+    import keras
+
     activation = getattr(layer, "activation", None)
     return activation not in (None, keras.activations.linear) and not isinstance(
         layer, keras.layers.Activation
@@ -118,6 +120,8 @@ def graft(model, configure=None, after=None, before=None, swap=None):
     Returns:
         A new functional model with the same layer names and the same weights.
     """
+    import keras
+
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     counts: dict[str, int] = {}

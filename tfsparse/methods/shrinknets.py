@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 
-from tfsparse.layers import Filter, SwitchDecay
+from tfsparse import options, records
 from tfsparse.methods import base, placing
 
 SUFFIX = "_switch"
@@ -19,26 +18,13 @@ _DECAYS = (
 """What decays beside switches. BatchNorm's two as well: else they grow for nothing."""
 
 
+@options.record
 class ShrinkNets(base.Method):
     """Puts a switch on every unit and lets the loss decide which stay on.
 
     Minimises L + strength * sum |switch| + decay * sum |w|^power (draft, eq. 10). All
     units of a group, wherever they are written (residual sums, depthwise stages),
     share one switch, which stands before the non-linearity.
-
-    Args:
-        strength: lambda; larger is sparser.
-        form: `relu` (the draft: dead where the switch is <= 0) or `signed` (Smallify:
-            dead when the sign's variance passes 0.5).
-        gamma: Inertia of the sign-variance rule, in [0, 1]; 0 kills at the first
-            change of sign. Signed form only.
-        decay: lambda_2, on kernels and BatchNorm scales; without it they would
-            grow as switches shrink.
-        power: p of the decay, 1 or 2.
-        initial: `uniform`, or `ones` for a model that is trained already.
-        features: Whether the rows of a Dense behind the input or a Flatten get
-            switches as well.
-        seed: Seed of the switches' initial values.
 
     Raises:
         ValueError: An argument outside its range.
@@ -50,46 +36,60 @@ class ShrinkNets(base.Method):
     """
 
     name = "shrinknets"
-    strength = "lambda"
 
-    def __init__(
-        self,
-        strength: float = 4e-3,
-        form: str = "relu",
-        gamma: float = 0.99,
-        decay: float = 1e-4,
-        power: int = 2,
-        initial: str = "uniform",
-        features: bool = False,
-        seed: int = 0,
-    ):
-        self._config = {
-            "strength": strength,
-            "form": form,
-            "gamma": gamma,
-            "decay": decay,
-            "power": power,
-            "initial": initial,
-            "features": features,
-            "seed": seed,
-        }
-        self.kinds = ("unit", "feature") if features else ("unit",)
-        # Both check their arguments, so that a wrong one shows before any work.
-        self._filter(1, "check")
-        self._decay = SwitchDecay(decay, power)
+    strength: float = options.field(
+        4e-3,
+        "Weight of the penalty on the switches (lambda); larger is sparser.",
+        low=0,
+    )
+    form: str = options.field(
+        "relu",
+        "How a switch kills its unit: relu as it reaches 0 (the draft), signed as its "
+        "sign's variance passes 0.5 (Smallify).",
+        choices=records.SWITCH_FORMS,
+    )
+    gamma: float = options.field(
+        0.99,
+        "Inertia of the sign-variance rule of signed switches; 0 kills at the first change "
+        "of sign.",
+        low=0,
+        high=1,
+    )
+    decay: float = options.field(
+        1e-4,
+        "Decay of the kernels and BatchNorm scales (lambda_2), which would else grow as "
+        "switches shrink.",
+        low=0,
+    )
+    power: int = options.field(
+        2, "Exponent of that decay of the kernels.", choices=(1, 2)
+    )
+    initial: str = options.field(
+        "uniform",
+        "Where switches start: uniform, or ones for a model that is trained already.",
+        choices=("uniform", "ones"),
+    )
+    features: bool = options.field(
+        False,
+        "Also put switches on the inputs of a Dense behind the input or a Flatten.",
+    )
+    seed: int = options.field(0, "Seed of everything random.", low=0, below=2**32)
 
-    def get_config(self) -> dict:
-        return dict(self._config)
+    @property
+    def kinds(self):
+        """Units, and features where they have switches."""
+        return ("unit", "feature") if self.features else ("unit",)
 
-    def _filter(self, units: int, name: str, offset: int = 0) -> Filter:
-        config = self._config
-        return Filter(
+    def _filter(self, units: int, name: str, offset: int = 0):
+        from tfsparse import layers
+
+        return layers.Filter(
             units,
-            form=config["form"],
-            strength=config["strength"],
-            gamma=config["gamma"],
-            initial=config["initial"],
-            seed=config["seed"] + offset,
+            form=self.form,
+            strength=self.strength,
+            gamma=self.gamma,
+            initial=self.initial,
+            seed=self.seed + offset,
             name=name,
         )
 
@@ -107,6 +107,12 @@ class ShrinkNets(base.Method):
             ValueError: No group can be switched.
         """
 
+        import keras
+
+        from tfsparse import layers
+
+        decay = layers.SwitchDecay(self.decay, self.power)
+
         def make(group, number):
             name = placing.layer_name(group, SUFFIX)
             return self._filter(group.size, name, number)
@@ -114,8 +120,8 @@ class ShrinkNets(base.Method):
         def configure(layer, config):
             for key in config:
                 if key.endswith(_DECAYS):
-                    if config[key] is None and self._decay.strength > 0:
-                        config[key] = keras.regularizers.serialize(self._decay)
+                    if config[key] is None and self.decay > 0:
+                        config[key] = keras.regularizers.serialize(decay)
             return config
 
         return placing.place(model, placing.at_sites(model, groups, make), configure)
@@ -132,13 +138,13 @@ class ShrinkNets(base.Method):
     def trace(self, model, groups) -> dict:
         """The values of all switches, sorted, by group."""
         return {
-            name.removesuffix(SUFFIX): np.sort(
-                keras.ops.convert_to_numpy(switch.scale())
-            ).tolist()
+            name.removesuffix(SUFFIX): np.sort(base.array_of(switch.scale())).tolist()
             for name, switch in switches(model).items()
         }
 
 
-def switches(model) -> dict[str, Filter]:
+def switches(model) -> dict:
     """The Filter layers of a model, by name."""
-    return {layer.name: layer for layer in model.layers if isinstance(layer, Filter)}
+    from tfsparse import layers
+
+    return {x.name: x for x in model.layers if isinstance(x, layers.Filter)}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 
-from tfsparse import layers
+from tfsparse import options, records
 from tfsparse.methods import base, bayesian, placing
 
+THRESHOLDS = {"above": -records.LOG_ALPHA_LIMIT, "high": records.LOG_ALPHA_LIMIT}
+"""Log alpha lies there; with the lowest no weight would stay."""
 
+
+@options.record
 class SparseVD(bayesian.Bayesian):
     """Learns a noise for each weight; what is more noise than signal goes.
 
@@ -16,20 +19,6 @@ class SparseVD(bayesian.Bayesian):
     posterior from the log-uniform prior, w rising from 0 to 1. A weight is zero where
     log alpha = log(sigma^2 / theta^2) reaches the threshold; units and features whose
     weights are all zero leave, for good, while the network trains.
-
-    Args:
-        strength: gamma, the weight of the divergence; larger is sparser, 1 is the
-            variational bound.
-        pretrain_epochs: N1, epochs at weight 0.
-        warm_up_epochs: N2, epochs over which the weight rises. The defaults suit some
-            twenty epochs in all; Molchanov et al. take 5 and 15 of 200.
-        threshold: On log alpha.
-        layer_thresholds: Patterns of layer names with thresholds of their own:
-            `dense*=2.5,conv1=4`.
-        ignore: Patterns, separated by commas, of layers that stay as they are.
-        multipliers: Factors on the divergence of layers: `conv1=2,fc*=0.5`. Not in the
-            papers, whose bound knows none.
-        seed: Of the noise.
 
     Raises:
         ValueError: An argument outside its range.
@@ -41,38 +30,24 @@ class SparseVD(bayesian.Bayesian):
     """
 
     name = "sparse_vd"
-    holds_zeros = True
 
-    def __init__(
-        self,
-        strength: float = 1.0,
-        pretrain_epochs: int = 1,
-        warm_up_epochs: int = 4,
-        threshold: float = 3.0,
-        layer_thresholds: str = "",
-        ignore: str = "",
-        multipliers: str = "",
-        seed: int = 0,
-    ):
-        self._config = {
-            "strength": strength,
-            "pretrain_epochs": pretrain_epochs,
-            "warm_up_epochs": warm_up_epochs,
-            "threshold": threshold,
-            "layer_thresholds": layer_thresholds,
-            "ignore": ignore,
-            "multipliers": multipliers,
-            "seed": seed,
-        }
-        self._check_weights()
+    threshold: float = options.field(
+        3.0,
+        "Threshold on log alpha, the log of a weight's noise over its signal, from which a "
+        "weight is zero.",
+        **THRESHOLDS,
+    )
+    layer_thresholds: str = options.pairs(
+        "",
+        "Thresholds on log alpha of single layers, by patterns of their names.",
+        example="dense*=2.5,conv1=4",
+        **THRESHOLDS,
+    )
 
-        def check(value):
-            layers.VariationalDense(1, strength=strength, threshold=value)
-
-        check(threshold)
-        self._thresholds = base.numbers(
-            layer_thresholds, "layer_thresholds", "dense*=2.5,conv1=4", check
-        )
+    @property
+    def holds_zeros(self):
+        """Zeros inside kernels are the result, and stay."""
+        return True
 
     def prepare(self, model, groups):
         """Swaps layers for their Bayesian twins. See `Method.prepare`.
@@ -83,16 +58,15 @@ class SparseVD(bayesian.Bayesian):
             ValueError: No layer has a twin.
         """
 
+        own = options.numbers(self.layer_thresholds, "layer_thresholds", "dense*=2.5")
+
         def arguments(layer):
-            own = base.own_number(
-                layer.name, self._thresholds, self._config["threshold"]
-            )
-            return {"threshold": own}
+            return {"threshold": options.own_number(layer.name, own, self.threshold)}
 
         swap, configure = self._swap(model, arguments)
         names = [x.name for x in model.layers if swap(x) is not type(x)]
-        base.check_patterns("layer_thresholds", self._thresholds, names)
-        base.check_patterns("multipliers", self._multipliers, names)
+        options.check_patterns("layer_thresholds", own, names)
+        options.check_patterns("multipliers", self._multipliers(), names)
         return placing.graft(model, configure, swap=swap)
 
     def groups(self, model) -> int:
@@ -100,8 +74,10 @@ class SparseVD(bayesian.Bayesian):
 
     def settle(self, model, threshold: float | None = None) -> None:
         """Zeroes whole inputs and outputs of a kernel of which no weight stays."""
+        import keras
+
         for layer in bayesian.twins(model):
-            stays = keras.ops.convert_to_numpy(layer.active())
+            stays = base.array_of(layer.active())
             place = tuple(range(stays.ndim - 2))
             if isinstance(layer, keras.layers.DepthwiseConv2D):
                 used = stays.any(axis=place)  # an output for each of the last two
@@ -112,7 +88,7 @@ class SparseVD(bayesian.Bayesian):
 
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
         """Units that a weight which stays writes and reads; features that one reads."""
-        values = {v.path: keras.ops.convert_to_numpy(v) for v in model.variables}
+        values = base.values_of(model)
         for layer in bayesian.twins(model):
             values |= layer.stock_values()
         return base.used_units(groups, values)
@@ -129,3 +105,7 @@ class SparseVD(bayesian.Bayesian):
                 layer.name: layer.threshold for layer in bayesian.twins(model)
             },
         }
+
+    def sections(self, facts):
+        """Histograms of log alpha, and what stayed plain."""
+        return bayesian.sections(facts.get("trace", {}))

@@ -1,9 +1,10 @@
-"""The plots of a run, from its report alone."""
+"""The plots of a report, by kind of section; none knows a method or a stage by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import nan
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
@@ -12,35 +13,23 @@ SIZE = (5.2, 3.5)
 BLUE, ORANGE, GREY, GREEN = "#1f6feb", "#d9730d", "#8a94a0", "#2a9d5c"
 PALETTE = (BLUE, ORANGE, GREEN, "#8e44ad", "#c0392b", "#16a085", "#b7950b", "#34495e")
 MANY = 8
-"""More groups than that are drawn without a legend."""
+"""More lines than that are drawn without a legend."""
 
-CAPTIONS = {
-    "accuracy_bytes": "Accuracy against bytes, stage by stage",
-    "live_units": "Live units of every layer over the epochs",
-    "training": "Training curves",
-    "trials": "The search for the strength that meets the target",
-    "step_time": "Time of an epoch as the network shrinks",
-    "layers": "Parameters of every layer, before and after",
-    "scores": "Signal and noise: scores at the end of training",
-}
+Section = Mapping[str, Any]
 
 
-def draw(document: dict) -> dict[str, Figure]:
-    """All plots that a report has the numbers for, by name."""
-    drawers: dict[str, Callable[[dict], Figure | None]] = {
-        "accuracy_bytes": accuracy_bytes,
-        "live_units": live_units,
-        "training": training,
-        "trials": trials,
-        "step_time": step_time,
-        "layers": layers,
-        "scores": scores,
-    }
-    drawn = {name: drawer(document) for name, drawer in drawers.items()}
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+def draw(section: Section) -> Figure | None:
+    """The plot of a section; None of one that is no plot.
+
+    Args:
+        section: As in `report.json`, see `records.sections`.
+    """
+    drawer = DRAWERS.get(section["kind"])
+    return None if drawer is None else drawer(section)
 
 
-def _axes(title: str, x: str, y: str, size=SIZE):
+def new_axes(title: str, x: str, y: str, size=SIZE):
+    """A figure with one pair of axes, titled and labelled."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=11, loc="left", fontweight="bold")
@@ -51,54 +40,23 @@ def _axes(title: str, x: str, y: str, size=SIZE):
     return figure, axes
 
 
-def accuracy_bytes(document: dict) -> Figure:
-    """Accuracy of every stage against its bytes."""
-    figure, axes = _axes(
-        CAPTIONS["accuracy_bytes"],
-        "bytes (int8 weights, or the .tflite file)",
-        "test accuracy",
-    )
-    places: dict[tuple, list[str]] = {}
-    for row in document["stages"]:
-        is_file = row["name"] in ("tflite_float", "tflite_int8", "mcu")
-        size = row["file_bytes"] if is_file else _stored(row)
-        places.setdefault((size, round(row["accuracy"], 4)), []).append(row["name"])
-    axes.set_xscale("log")
-    sizes = [place[0] for place in places]
-    axes.set_xlim(min(sizes) / 2.2, max(sizes) * 2.6)
-    for number, ((size, accuracy), names) in enumerate(places.items()):
-        last = names[-1] in ("mcu", "tflite_int8")
-        axes.scatter(
-            size, accuracy, s=60 if last else 34, color=ORANGE if last else BLUE
-        )
-        near = [
-            a
-            for s, a in places
-            if size / 3 < s < 3 * size and (s, a) != (size, accuracy)
-        ]
-        best = max(
-            near, default=0.0
-        )  # of two neighbours, the higher says its name above
-        up = accuracy > best or (accuracy == best and number % 2 == 0)
-        axes.annotate(
-            ", ".join(names).replace("tflite_", ""),
-            (size, accuracy),
-            xytext=(0, 7 if up else -14),
-            textcoords="offset points",
-            fontsize=8,
-            ha="center",
-        )
-    axes.margins(y=0.25)
-    _log_ticks(axes.xaxis, FuncFormatter(_bytes))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=2))
-    return figure
+def _words(unit: str):
+    """How numbers stand on an axis; None for matplotlib's own way."""
+    return {"bytes": FuncFormatter(_bytes), "percent": PercentFormatter(1.0)}.get(unit)
 
 
-def _stored(row: dict) -> int:
-    return row["weight_bytes"] + row.get("index_bytes", 0)
+def _scale(axis, told: Section) -> None:
+    """Makes an axis what its section says."""
+    if told["log"]:
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        log_ticks(axis, _words(told["format"]))
+    elif _words(told["format"]) is not None:
+        axis.set_major_formatter(_words(told["format"]))
+    if told["zero"]:
+        axis.axes.set_ylim(bottom=0)
 
 
-def _log_ticks(axis, words=None) -> None:
+def log_ticks(axis, words=None) -> None:
     """Few, readable ticks on a logarithmic axis: 1, 2, 5, 10, ... or 1, 3, 10, ..."""
     low, high = axis.get_view_interval()
     subs = (1.0, 2.0, 5.0) if high < 200 * low else (1.0, 3.0)  # labels touch otherwise
@@ -111,7 +69,7 @@ def _short(value, _position=None) -> str:
     for factor, unit in ((1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{value / factor:g}{unit}"
-    return f"{value:g}"
+    return f"{value:.3g}"
 
 
 def _bytes(value, _position=None) -> str:
@@ -121,163 +79,112 @@ def _bytes(value, _position=None) -> str:
     return f"{value:g} B"
 
 
-def live_units(document: dict) -> Figure | None:
-    """Units that the method keeps, for each group, over the epochs."""
-    history = document["method"]["history"]
-    if not history or "live" not in history[0]:
-        return None
-    figure, axes = _axes(CAPTIONS["live_units"], "epoch", "live units")
-    names = list(history[0]["live"])
-    start = {row["name"]: row["size"] for row in document["groups"]}
-    epochs = range(len(history) + 1)
-    for number, name in enumerate(names):
-        values = [
-            start.get(name, 0),
-            *(entry["live"].get(name, nan) for entry in history),
-        ]
+def curves(section: Section) -> Figure:
+    """Lines over one axis, some of them with an axis of their own at the right."""
+    figure, axes = new_axes(
+        section["title"], section["x"]["label"], section["y"]["label"]
+    )
+    other = axes.twinx() if section["right"] else None
+    drawn = []
+    for number, line in enumerate(section["lines"]):
+        # Two curves of one kind share their colour, whole and dashed.
+        right = line["right"] and other is not None
         color = PALETTE[number % len(PALETTE)]
-        axes.plot(epochs, values, color=color, label=name, linewidth=1.8)
-    axes.set_yscale("log")
-    _log_ticks(axes.yaxis)
-    _mark_settled(axes, document)
-    if len(names) <= MANY:
-        axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def _mark_settled(axes, document: dict) -> None:
-    settled = document["method"].get("settled")
-    history = document["method"]["history"]
-    if settled and not history[-1].get("strength_on", False):  # a divergence stays on
-        axes.axvline(settled, color=GREY, linestyle=":", linewidth=1.2)
+        if other is not None:
+            color = ORANGE if right else BLUE
+        drawn += (other if right else axes).plot(
+            line["xs"],
+            [nan if y is None else y for y in line["ys"]],
+            color=color,
+            linestyle="--" if line["dashed"] else "-",
+            linewidth=1.8,
+            label=line["name"],
+        )
+    _scale(axes.yaxis, section["y"])
+    if other is not None:
+        other.set_ylabel(section["right"]["label"])
+        other.spines["top"].set_visible(False)
+        _scale(other.yaxis, section["right"])
+    for mark in section["marks"]:
+        axes.axvline(mark["x"], color=GREY, linestyle=":", linewidth=1.2)
         axes.annotate(
-            " penalty off", (settled, 1), xycoords=("data", "axes fraction"),
+            f" {mark['text']}", (mark["x"], 1), xycoords=("data", "axes fraction"),
             fontsize=8, color=GREY, va="top",
         )  # fmt: skip
-
-
-def training(document: dict) -> Figure:
-    """Loss and validation accuracy of shrinking and fine-tuning."""
-    figure, axes = _axes(CAPTIONS["training"], "epoch", "loss")
-    method = document["method"]
-    history = [*method["history"], *method["fine_tune_history"]]
-    epochs = range(1, len(history) + 1)
-    # A loss that follows another model's answers, too, is of another scale.
-    alike = method["history"] if document["config"].get("distill") else history
-    losses = [e["loss"] for e in alike]
-    axes.plot(epochs[: len(losses)], losses, color=BLUE, label="train loss")
-    validation = [e["val_loss"] for e in history]
-    axes.plot(epochs, validation, color=BLUE, linestyle="--", label="validation loss")
-    axes.set_yscale("log")
-    _log_ticks(axes.yaxis)
-    other = axes.twinx()
-    other.plot(
-        epochs,
-        [e["val_accuracy"] for e in history],
-        color=ORANGE,
-        label="validation accuracy",
-    )
-    other.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
-    other.spines["top"].set_visible(False)
-    _mark_settled(axes, document)
-    lines = [*axes.get_lines()[:2], *other.get_lines()]
-    other.legend(
-        lines,
-        [line.get_label() for line in lines],
-        frameon=False,
-        fontsize=8,
-        loc="center right",
-    )
-    return figure
-
-
-def trials(document: dict) -> Figure | None:
-    """What each strength left, as a share of the target, in the order of the trials."""
-    made = document["method"].get("trials")
-    alive = [(n, t) for n, t in enumerate(made or [], 1) if t["cost"] > 0]
-    if not alive:
-        return None
-    figure, axes = _axes(
-        CAPTIONS["trials"], "strength of the penalty", "left, as a share of the target"
-    )
-    ordered = sorted(alive, key=lambda pair: pair[1]["strength"])
-    xs = [t["strength"] for _, t in ordered]
-    ys = [t["cost"] for _, t in ordered]
-    axes.plot(xs, ys, color=GREY, linewidth=1)
-    for number, row in ordered:
-        color = ORANGE if row["strength"] == document["method"]["strength"] else BLUE
-        axes.scatter(row["strength"], row["cost"], color=color, zorder=3, s=34)
-        axes.annotate(
-            str(number), (row["strength"], row["cost"]), xytext=(5, 5),
-            textcoords="offset points", fontsize=8,
-        )  # fmt: skip
-    axes.axhline(1, color=GREEN, linestyle=":", linewidth=1.2)
-    axes.annotate(
-        "target", (0, 1), xycoords=("axes fraction", "data"), xytext=(4, 3),
-        textcoords="offset points", fontsize=8, color=GREEN,
-    )  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    _log_ticks(axes.xaxis, FuncFormatter(lambda value, _: f"{value:.3g}"))
-    _log_ticks(axes.yaxis)
-    return figure
-
-
-def step_time(document: dict) -> Figure | None:
-    """CPU time of each epoch, removals marked."""
-    history = document["method"]["history"]
-    if not history or "macs" not in history[0]:
-        return None
-    figure, axes = _axes(CAPTIONS["step_time"], "epoch", "CPU seconds an epoch")
-    epochs = range(1, len(history) + 1)
-    axes.plot(epochs, [e["cpu_seconds"] for e in history], color=BLUE, linewidth=1.8)
-    axes.set_ylim(bottom=0)
-    removals = method_removals(document)
-    for number, removal in enumerate(removals):
-        label = "removal from the running model" if not number else None
-        axes.axvline(
-            removal["epoch"] + 0.5, color=GREEN, alpha=0.5, linewidth=1, label=label
+    if len(drawn) <= MANY:
+        (other or axes).legend(
+            drawn,
+            [line.get_label() for line in drawn],
+            frameon=False,
+            fontsize=8,
+            loc="best",
         )
-    other = axes.twinx()
-    other.plot(
-        epochs,
-        [e["macs"] for e in history],
-        color=ORANGE,
-        linestyle="--",
-        label="MACs alive",
-    )
-    other.set_yscale("log")
-    _log_ticks(other.yaxis)
-    other.set_ylabel("MACs alive")
-    other.spines["top"].set_visible(False)
-    lines = [axes.get_lines()[0], *other.get_lines(), *axes.get_lines()[1:2]]
-    names = ["CPU seconds", "MACs alive", "removal"][: len(lines)]
-    axes.legend(lines, names, frameon=False, fontsize=8)
     return figure
 
 
-def method_removals(document: dict) -> list[dict]:
-    """What left the running model, and when."""
-    return document["method"].get("removals", [])
+def points(section: Section) -> Figure:
+    """Labelled points, joined by a line or not, and a goal to reach."""
+    figure, axes = new_axes(
+        section["title"], section["x"]["label"], section["y"]["label"]
+    )
+    places: dict[tuple, list[dict]] = {}
+    for point in section["points"]:
+        places.setdefault((point["x"], round(point["y"], 4)), []).append(point)
+    ordered = sorted(places)
+    if section["joined"]:
+        axes.plot(*zip(*ordered, strict=True), color=GREY, linewidth=1)
+    if section["x"]["log"]:
+        axes.set_xscale("log")
+        axes.set_xlim(ordered[0][0] / 2.2, ordered[-1][0] * 2.6)
+    for number, ((x, y), own) in enumerate(places.items()):
+        best = any(point["best"] for point in own)
+        axes.scatter(
+            x, y, s=60 if best else 34, color=ORANGE if best else BLUE, zorder=3
+        )
+        near = [b for a, b in places if x / 3 < a < 3 * x and (a, b) != (x, y)]
+        top = max(near, default=-float("inf"))
+        # Of two neighbours, the higher says its name above.
+        up = y > top or (y == top and number % 2 == 0)
+        axes.annotate(
+            ", ".join(point["label"] for point in own),
+            (x, y),
+            xytext=(0, 7 if up else -14),
+            textcoords="offset points",
+            fontsize=8,
+            ha="center",
+        )
+    if section["goal"] is not None:
+        axes.axhline(section["goal"], color=GREEN, linestyle=":", linewidth=1.2)
+        axes.annotate(
+            "target", (0, section["goal"]), xycoords=("axes fraction", "data"),
+            xytext=(4, 3), textcoords="offset points", fontsize=8, color=GREEN,
+        )  # fmt: skip
+    axes.margins(y=0.25)
+    _scale(axes.xaxis, section["x"])
+    _scale(axes.yaxis, section["y"])
+    if section["y"]["format"] == "percent":
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=2))
+    return figure
 
 
-def layers(document: dict) -> Figure:
-    """Horizontal bars: parameters of each layer before and after."""
-    before = document["layers"]["dense"]
-    after = {row["layer"]: row["params"] for row in document["layers"]["final"]}
-    height = max(SIZE[1], 0.34 * len(before) + 1)
-    figure, axes = _axes(CAPTIONS["layers"], "parameters", "", (SIZE[0], height))
-    places = range(len(before))
-    axes.barh(places, [r["params"] for r in before], color="#d5dbe3", label="before")
-    left = [after.get(r["layer"], 0) for r in before]
-    axes.barh(places, left, color=BLUE, height=0.5, label="after")
-    axes.set_yticks(places, [r["layer"] for r in before], fontsize=8)
+def bars(section: Section) -> Figure:
+    """Horizontal bars: a number for each name, before and after."""
+    names, before, after = section["names"], section["before"], section["after"]
+    height = max(SIZE[1], 0.34 * len(names) + 1)
+    figure, axes = new_axes(
+        section["title"], section["x"]["label"], "", (SIZE[0], height)
+    )
+    places = range(len(names))
+    axes.barh(places, before, color="#d5dbe3", label="before")
+    axes.barh(places, after, color=BLUE, height=0.5, label="after")
+    axes.set_yticks(places, names, fontsize=8)
     axes.invert_yaxis()
-    axes.set_xscale("log")
+    if section["x"]["log"]:
+        axes.set_xscale("log")
+        axes.set_xlim(left=max(1, min([n for n in after if n] or [1]) / 4))
     axes.xaxis.set_major_formatter(FuncFormatter(_short))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlim(left=max(1, min([n for n in left if n] or [1]) / 4))
-    for place, count in zip(places, left, strict=True):
+    for place, count in zip(places, after, strict=True):
         axes.annotate(
             f" {count:,}",
             (max(count, 1), place),
@@ -289,31 +196,34 @@ def layers(document: dict) -> Figure:
     return figure
 
 
-def scores(document: dict) -> Figure | None:
-    """Histograms of what decided, one panel a layer, with its threshold."""
-    trace = document["method"].get("trace", {})
-    found = trace.get("scores")
-    if not found:
-        return None
+def histograms(section: Section) -> Figure:
+    """Histograms of what decided, one panel a name, with its threshold."""
+    found = section["panels"]
     figure = Figure(figsize=(SIZE[0], 0.9 + 1.0 * len(found)), layout="constrained")
-    figure.suptitle(
-        CAPTIONS["scores"], fontsize=11, x=0.02, ha="left", fontweight="bold"
-    )
+    figure.suptitle(section["title"], fontsize=11, x=0.02, ha="left", fontweight="bold")
     panels = figure.subplots(len(found), 1, squeeze=False)[:, 0]
     for axes, (name, own) in zip(panels, found.items(), strict=True):
-        threshold = trace["thresholds"][name]
-        edges, counts = own["edges"], own["counts"]
+        threshold, edges = own["threshold"], own["edges"]
         centres = [(a + b) / 2 for a, b in zip(edges, edges[1:], strict=False)]
         colors = [BLUE if centre < threshold else "#c3cad3" for centre in centres]
-        axes.bar(centres, counts, width=edges[1] - edges[0], color=colors)
+        axes.bar(centres, own["counts"], width=edges[1] - edges[0], color=colors)
         axes.axvline(threshold, color=ORANGE, linewidth=1.4)
         axes.set_yscale("symlog", linthresh=1)
         axes.set_yticks([])
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(labelsize=8)
         axes.set_title(f"{name}, threshold {threshold:.3g}", fontsize=8, loc="left")
-    panels[-1].set_xlabel("score (log of the noise over the signal); blue stays")
+    panels[-1].set_xlabel(section["label"])
     return figure
+
+
+DRAWERS: dict[str, Callable[[Section], Figure]] = {
+    "curves": curves,
+    "points": points,
+    "bars": bars,
+    "histograms": histograms,
+}
+"""Kind of section -> what draws it."""
 
 
 def sensitivity(rows: list[dict], measure: str = "value") -> Figure:
@@ -325,7 +235,7 @@ def sensitivity(rows: list[dict], measure: str = "value") -> Figure:
     """
     names = list(dict.fromkeys(row["group"] for row in rows[1:]))
     size = (SIZE[0], max(SIZE[1] * 0.7, 0.28 * len(names) + 1.8))
-    figure, axes = _axes("Sensitivity of every group", measure, "", size)
+    figure, axes = new_axes("Sensitivity of every group", measure, "", size)
     axes.axvline(rows[0]["value"], color=GREY, linewidth=1.2, label="whole model")
     fractions = sorted({row["fraction"] for row in rows[1:]}, reverse=True)
     for number, fraction in enumerate(fractions):

@@ -1,5 +1,20 @@
 """Model builders, one family a file, and the door to a user's own models."""
 
-from tfsparse.zoo.build import MODELS, build, load
+from __future__ import annotations
 
-__all__ = ["MODELS", "build", "load"]
+import importlib
+
+_HOMES = {
+    "MODELS": "builder",
+    "Model": "settings",
+    "build": "builder",
+    "load": "builder",
+}
+
+__all__ = ["MODELS", "Model", "build", "load"]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

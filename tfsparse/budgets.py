@@ -1,0 +1,345 @@
+"""What a target means: parse, make absolute, share, met, bisect; and what limits a choice.
+
+A target maps measures to what may remain: a fraction up to 1 of what there was, or an
+absolute number. Measures are the fields of `Cost`, `units`, and `file_bytes` and
+`arena_bytes` of the finished int8 file. The same names mean the same in training, in
+`prune`, and on every command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from tfsparse import options, records
+
+COSTS = tuple(field.name for field in dataclasses.fields(records.Cost))
+FINISHED = ("file_bytes", "arena_bytes")
+"""Measures of the finished int8 file; it has to be made to know them."""
+
+MEASURES = (*COSTS, "units", *FINISHED)
+"""All names that a target may hold; `units` are those of groups that are not frozen."""
+
+EXAMPLE = "params=8000,macs=0.1"
+
+FACTOR = 4.0
+"""Between two strengths until one is too weak and another strong enough."""
+
+TOLERANCE = 0.05
+"""A cost that falls short of its bound by up to that share of it is near enough."""
+
+
+def parse(text: str) -> dict[str, float] | None:
+    """Reads `params=8000,macs=0.1`; None for an empty text.
+
+    Raises:
+        ValueError: A part is not `measure=number`, or as for `check`.
+
+    Example:
+        >>> parse("params=8000,macs=0.1")
+        {'params': 8000.0, 'macs': 0.1}
+    """
+    target = options.numbers(text, "target", EXAMPLE) or None
+    check(target)
+    return target
+
+
+def check(target: Mapping[str, float] | None) -> None:
+    """Checks the names and numbers of a target; None is no target.
+
+    Raises:
+        ValueError: A measure is unknown, or a number is not positive.
+    """
+    if target is None:
+        return
+    if not isinstance(target, Mapping) or not target:
+        raise ValueError(
+            f"`target` must map measures among {list(MEASURES)} to numbers, or be None. "
+            f"Received: {target!r}."
+        )
+    for name, value in target.items():
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if name not in MEASURES or not real or not 0 < value < math.inf:
+            raise ValueError(
+                f"`target` must map a measure among {list(MEASURES)} to a positive number. "
+                f"Received: {name}={value}."
+            )
+
+
+def absolute(
+    target: Mapping[str, float] | None, whole: Mapping[str, float]
+) -> dict[str, float]:
+    """Turns fractions of what there was into absolute bounds; none for no target.
+
+    Args:
+        target: Measure -> what may remain.
+        whole: Measure -> what there was, for every measure of the target.
+
+    Raises:
+        ValueError: As for `check`.
+
+    Example:
+        >>> absolute({"params": 0.5, "macs": 900.0}, {"params": 100, "macs": 5000})
+        {'params': 50.0, 'macs': 900.0}
+    """
+    check(target)
+    return {
+        name: value * whole[name] if value <= 1 else value
+        for name, value in (target or {}).items()
+    }
+
+
+def share(left: Mapping[str, float], bounds: Mapping[str, float]) -> float:
+    """The largest ratio of what is left to its bound; up to 1 the target is met.
+
+    Example:
+        >>> share({"params": 60, "macs": 900}, {"params": 50.0, "macs": 900.0})
+        1.2
+    """
+    unmet = 2.0  # of a bound of zero no share can be told
+    return max(
+        left[name] / bound if bound else unmet * (left[name] > 0)
+        for name, bound in bounds.items()
+    )
+
+
+def met(left: Mapping[str, float], bounds: Mapping[str, float]) -> bool:
+    """Whether a target is met; one without bounds never is."""
+    return bool(bounds) and share(left, bounds) <= 1
+
+
+# What limits a choice of units ------------------------------------------------------
+
+
+@options.record
+class Limits(options.Options):
+    """How many units a group may keep, wherever units are chosen.
+
+    Example:
+        >>> Limits(round_to=4).count("conv", 20, 5)
+        8
+        >>> Limits(ratios={"conv*": 0.5}).count("conv1", 20, 5)
+        10
+    """
+
+    part = "Limits of every group"
+
+    round_to: int = options.field(
+        1,
+        "Every group keeps a multiple of so many units, where it is that large.",
+        low=1,
+    )
+    minimum: int = options.field(1, "Every group keeps at least so many units.", low=1)
+    ratios: str = options.pairs(
+        "",
+        "Shares of their units that groups keep, by patterns of the groups' names; the "
+        "weakest units go, or the strongest of the dead stay, until it is so.",
+        example="conv*=0.5,fc1=0.25",
+        above=0,
+        high=1,
+    )
+
+    @property
+    def trivial(self) -> bool:
+        """Whether nothing is limited."""
+        return self == Limits()
+
+    def count(self, name: str, size: int, wanted: int) -> int:
+        """How many units a group keeps of which `wanted` of `size` would stay."""
+        found = options.numbers(self.ratios, "ratios", "conv*=0.5")
+        ratio = options.own_number(name, found)
+        if ratio is not None:
+            wanted = max(1, round(ratio * size))
+        wanted = max(wanted, self.minimum)
+        return min(size, -(-wanted // self.round_to) * self.round_to)
+
+    def check_names(self, names) -> None:
+        """Checks that every pattern of `ratios` fits one of the groups' names.
+
+        Raises:
+            ValueError: One does not.
+        """
+        found = options.numbers(self.ratios, "ratios", "conv*=0.5")
+        options.check_patterns("ratios", found, list(names))
+
+    def applied(
+        self,
+        keep: Mapping[str, np.ndarray],
+        scores: Callable[[str], np.ndarray],
+        trim: bool = True,
+    ) -> dict[str, np.ndarray]:
+        """Keep masks whose counts are within the limits.
+
+        Args:
+            keep: Group name -> bool `(units,)`, True = stays. Branches (`:branches`) are
+                no units of a layer, and stay as they are.
+            scores: Group name -> how much each unit matters, `(units,)`; asked only where
+                a mask has to change.
+            trim: Whether living units may go; if not, dead ones are spared alone.
+        """
+        found = {}
+        for name, alive in keep.items():
+            here = int(alive.sum())
+            count = here if ":branches" in name else self.count(name, len(alive), here)
+            if count > here or (trim and count < here):
+                order = np.lexsort((-scores(name), ~alive))  # living first, then strong
+                alive = np.isin(np.arange(len(alive)), order[:count])
+            found[name] = alive
+        return found
+
+
+def spare_one(keep: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Keep masks in which every group keeps a unit: a layer never loses all."""
+    spared = {}
+    for name, alive in keep.items():
+        spared[name] = alive.copy()
+        spared[name][0] |= not alive.any()
+    return spared
+
+
+# Which choice just meets a target ----------------------------------------------------
+
+
+def least(fits: Callable[[int], bool], steps: int) -> int | None:
+    """The smallest whole number up to `steps` that fits, where all above it do.
+
+    Returns:
+        The number; None where not even `steps` fits.
+
+    Example:
+        >>> least(lambda n: n * n >= 50, 100)
+        8
+    """
+    if not fits(steps):
+        return None
+    low, top = 0, steps
+    while low < top:
+        middle = (low + top) // 2
+        if fits(middle):
+            top = middle
+        else:
+            low = middle + 1
+    return top
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One strength that was tried.
+
+    Attributes:
+        strength: Of the penalty.
+        cost: What was left, as a share of the target: up to 1 meets it.
+        steady: Whether nothing more died at its end, so that a stronger trial may go on
+            from it.
+        parent: Number of the trial that it went on from; None from the start.
+        error: Why nothing was left, if so.
+    """
+
+    strength: float
+    cost: float
+    steady: bool = False
+    parent: int | None = None
+    error: str | None = None
+
+
+def bisect(
+    trial: Callable[[int, float, int | None], tuple[float, bool]],
+    start: float,
+    trials: int,
+) -> list[Trial]:
+    """Bisects the logarithm of a strength until the cost is just below its bound.
+
+    Strengths are multiplied or divided by `FACTOR` until they enclose the target; then
+    the geometric mean of the two nearest is tried, as cost falls while strength grows.
+
+    Args:
+        trial: `(number, strength, parent) -> (cost, steady)`: what is left as a share of
+            the target, and whether a stronger penalty may go on from there, that is,
+            whether waiting would kill no more. `parent` is the strongest trial so far
+            that was steady and too weak. A TrainingError counts as too strong.
+        start: The first strength, positive.
+        trials: How many may be made.
+
+    Returns:
+        All trials, in order.
+
+    Raises:
+        ValueError: `start` or `trials` is not positive.
+
+    Example:
+        >>> [t.strength for t in bisect(lambda n, mu, _: (1 / mu, False), 0.5, 9)]
+        [0.5, 2.0, 1.0]
+
+    Reference: GSparsity, appendices B.1 and E.
+    """
+    if not start > 0 or trials < 1:
+        raise ValueError(
+            f"A search must have a positive strength to start from and a trial or more. "
+            f"Received: strength={start}, trials={trials}."
+        )
+    made: list[Trial] = []
+    strength = start
+    for number in range(trials):
+        weaker = [
+            (t.strength, n)
+            for n, t in enumerate(made)
+            if t.cost > 1 and t.steady and t.strength < strength
+        ]
+        parent = max(weaker)[1] if weaker else None
+        try:
+            cost, steady = trial(number, strength, parent)
+            made.append(Trial(strength, cost, steady, parent))
+        except records.TrainingError as error:
+            made.append(Trial(strength, 0.0, False, parent, str(error)))
+        if 1 - TOLERANCE <= made[-1].cost <= 1:
+            break
+        strength = _next(made)
+    return made
+
+
+def _next(made: list[Trial]) -> float:
+    low = max((t.strength for t in made if t.cost > 1), default=None)
+    high = min((t.strength for t in made if t.cost <= 1), default=None)
+    if low is None and high is not None:
+        return high / FACTOR
+    if high is None or low is None:
+        return (low or 1.0) * FACTOR
+    if low >= high:  # not monotone here: seek below the weakest that was enough
+        weaker = [t.strength for t in made if t.cost > 1 and t.strength < high]
+        low = max(weaker, default=high / FACTOR)
+    return math.sqrt(low * high)
+
+
+def best(made: list[Trial]) -> int:
+    """Number of the trial whose cost comes nearest to its bound from below.
+
+    Raises:
+        TrainingError: No trial met the target; names the nearest.
+    """
+    near = [n for n, t in enumerate(made) if 0 < t.cost <= 1]
+    if near:
+        return max(near, key=lambda n: made[n].cost)
+    alive = [t for t in made if t.cost > 0]
+    nearest = min(alive, key=lambda t: t.cost, default=None)
+    words = f"none ({made[-1].error})"
+    if nearest is not None:
+        words = (
+            f"{nearest.cost:.3g} times the target with strength {nearest.strength:.3g}"
+        )
+    raise records.TrainingError(
+        f"`target` must be within reach of the penalty. Received: after {len(made)} "
+        f"trial(s) the nearest is {words}. Allow more trials or ask for less."
+    )
+
+
+def with_units(cost: records.Cost, keep: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """What remains, by measure: a cost's fields, and the units that masks keep."""
+    others = (":branches", ":features")
+    units = sum(
+        int(alive.sum()) for name, alive in keep.items() if not name.endswith(others)
+    )
+    return {**dataclasses.asdict(cost), "units": units}

@@ -1,0 +1,57 @@
+"""Bytes of the finished int8 file and of its arena, of a model that is not finished."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+
+import numpy as np
+
+from tfsparse.deploy import export, interpreters, probe
+
+SAMPLES = 8
+"""Random inputs that set the int8 ranges here; the sizes do not depend on them."""
+
+
+def sizes(model, wanted: Iterable[str]) -> dict[str, float]:
+    """`file_bytes` and `arena_bytes` that a model of stock layers has as an int8 file.
+
+    The file is made with random inputs in place of calibration data: ranges are numbers
+    in it like any others, so its size is that of the file that will ship.
+
+    Args:
+        model: A built model of stock layers with one input and one output.
+        wanted: Some of `file_bytes`, `arena_bytes`; none makes no file.
+
+    Returns:
+        Name -> bytes.
+
+    Raises:
+        ValueError: Int8 TFLite cannot express a layer, or the arena is wanted and the
+            microcontroller interpreter is not installed.
+
+    Example:
+        >>> sizes(small, ["file_bytes"])
+        {'file_bytes': 13632}
+    """
+    wanted = list(wanted)
+    if not wanted:
+        return {}
+    (inputs,) = probe.random_inputs(model, np.random.default_rng(0), SAMPLES)
+    content = export.convert(model, inputs)
+    found: dict[str, float] = {"file_bytes": len(content)}
+    if "arena_bytes" in wanted:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, export.FILES["tflite_int8"])
+            with open(path, "wb") as file:
+                file.write(content)
+            try:
+                _, arena = interpreters.run_micro(path, inputs[:1])
+            except ImportError as error:
+                raise ValueError(
+                    "`target` may name arena_bytes where the microcontroller interpreter "
+                    "is installed. Received: none; `pip install tfsparse[mcu]` brings it."
+                ) from error
+        found["arena_bytes"] = arena
+    return {name: found[name] for name in wanted}

@@ -1,0 +1,222 @@
+"""What stages may ask of whoever runs them: a run with a folder, or one call of Python."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import math
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfsparse import (
+    budgets,
+    checkpoints,
+    curvature,
+    data,
+    optimizers,
+    progress,
+    records,
+)
+from tfsparse.deploy import interpreters
+from tfsparse.engine import scoring, training
+
+if TYPE_CHECKING:
+    from tfsparse.methods import Method
+
+STEPS_PER_CALL = 20
+"""Steps that run in the graph between two looks of Python."""
+
+CURVATURE_SAMPLES = 2048
+"""Training samples that the curvature of a loss is worked out on."""
+
+
+class Context(abc.ABC):
+    """What a stage may ask. Subclasses set the attributes.
+
+    Attributes:
+        method: What decides, or None.
+        seed: Of everything random.
+        samples: Training samples an epoch.
+        steps: Steps an epoch.
+        training: How every stage trains.
+        limits: Of the units that groups keep.
+        store: Where checkpoints are.
+        progress: What a person sees.
+    """
+
+    method: Method | None
+    seed: int
+    samples: int
+    steps: int
+    training: training.Training
+    limits: budgets.Limits
+    store: checkpoints.Store | checkpoints.Nowhere
+    progress: progress.Progress | progress.Silent
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        """Where models are built."""
+        return contextlib.nullcontext()
+
+    def latest(self, name: str) -> records.Result | None:
+        """The newest checkpoint of a stage, or None."""
+        found = self.store.latest(name, self.scope)
+        if found is not None and getattr(found.model, "optimizer", None) is not None:
+            # What weight decay leaves alone, no file tells.
+            model = found.model
+            optimizers.spare_decay(model.optimizer, model.trainable_variables)
+        return found
+
+    @abc.abstractmethod
+    def compile(self, model, rate: float, optimizer=None) -> None:
+        """Compiles a model to be trained.
+
+        Args:
+            model: The model.
+            rate: Learning rate to begin with.
+            optimizer: A method's own, a name, or None for the run's.
+        """
+
+    @abc.abstractmethod
+    def fit_epoch(self, model, name: str, epoch: int, rate: float, bar) -> dict:
+        """Trains one epoch; its random numbers come from (seed, name, epoch) alone.
+
+        Returns:
+            Keras's logs.
+        """
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of groups that the method decides about; units without one."""
+        return self.method.kinds if self.method else ("unit",)
+
+    @property
+    @abc.abstractmethod
+    def tools(self) -> records.Tools:
+        """What a method may ask for."""
+
+    def test_accuracy(self, model) -> float | None:
+        """Accuracy to report of a model in training; None where none is told."""
+        return None
+
+
+class RunContext(Context):
+    """A run of the command line: a data set, a folder, learning rates from flags.
+
+    Args:
+        method: What decides, or None.
+        dataset: The data.
+        store: The run's folder.
+        shown: What a person sees.
+        training_: How every stage trains.
+        limits: Of the units that groups keep.
+        augmentation: What is done to training samples.
+        seed: Of everything random.
+        strategy: `none` or `mirrored`.
+    """
+
+    def __init__(
+        self,
+        method,
+        dataset: data.Dataset,
+        store: checkpoints.Store,
+        shown: progress.Progress,
+        training_: training.Training,
+        limits: budgets.Limits,
+        augmentation: dict[str, float],
+        seed: int,
+        strategy: str,
+    ):
+        self.method, self.dataset, self.store = method, dataset, store
+        self.progress, self.training, self.limits = shown, training_, limits
+        self.seed, self.strategy = seed, strategy_of(strategy)
+        self.samples = len(dataset.x_train)
+        self.steps = math.ceil(self.samples / training_.batch_size)
+        self._train = data.Batches(
+            dataset.x_train, dataset.y_train, training_.batch_size, augmentation
+        )
+        self._validation = data.Batches(
+            dataset.x_validation,
+            dataset.y_validation,
+            interpreters.batch_size(dataset.shape),
+        )
+
+    def scope(self):
+        return self.strategy.scope()
+
+    def compile(self, model, rate, optimizer=None):
+        mirrored = self.strategy.num_replicas_in_sync > 1
+        decay = self.training.weight_decay or None
+        if optimizer in (None, "same"):
+            optimizer = self.training.optimizer
+        if optimizer == "adam":
+            optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
+        elif optimizer == "sgd":
+            optimizer = keras.optimizers.SGD(rate, momentum=0.9, weight_decay=decay)
+        optimizers.spare_decay(optimizer, model.trainable_variables)
+        model.compile(
+            optimizer,
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            # Replicas inside Keras's loop of steps: TensorFlow loses a placeholder (2.21).
+            steps_per_execution=1 if mirrored else min(STEPS_PER_CALL, self.steps),
+            # XLA on a CPU halves the speed of convolutions and quadruples a retrace.
+            jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
+        )
+
+    def fit_epoch(self, model, name, epoch, rate, bar):
+        seed = (self.seed, sum(map(ord, name)), epoch)
+        model.optimizer.learning_rate.assign(rate)
+        _reseed(model, seed)
+        result = model.fit(
+            self._train.epoch(seed),
+            validation_data=self._validation.epoch(),
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            verbose=0,
+            shuffle=False,
+            callbacks=[bar.callback()],
+        )
+        return {key: float(values[-1]) for key, values in result.history.items()}
+
+    @property
+    def tools(self):
+        """The diagonal Hessian on some training samples, for methods that ask."""
+
+        def diagonal(model, form: str) -> curvature.Curvature:
+            x, y = self.training_samples(CURVATURE_SAMPLES)
+            return curvature.diagonal(model, curvature.batches(x, y), form)
+
+        return records.Tools(diagonal, curvature.check)
+
+    def training_samples(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Training samples and their labels, drawn by the run's seed."""
+        rng = np.random.default_rng((self.seed, 1))
+        chosen = rng.choice(self.samples, min(count, self.samples), False)
+        x = scoring.as_floats(self.dataset.x_train[chosen])
+        return x, self.dataset.y_train[chosen]
+
+    def validated(self, model) -> np.ndarray:
+        """Which of the validation samples a model gets right: `(n,)` bool."""
+        dataset = self.dataset
+        return scoring.right(model, dataset.x_validation, dataset.y_validation)
+
+    def test_accuracy(self, model):
+        return scoring.accuracy(model, self.dataset.x_test, self.dataset.y_test)
+
+
+def strategy_of(name: str) -> Any:
+    """How training is spread over devices: `none`, or `mirrored` over all GPUs."""
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def _reseed(model, seed: tuple[int, ...]) -> None:
+    """Restarts Dropout's generators, so that a resumed epoch draws the same."""
+    for number, variable in enumerate(model.variables):
+        if "seed_generator_state" in variable.path:
+            words = np.random.SeedSequence((*seed, number)).generate_state(2, np.uint32)
+            variable.assign(words.astype(variable.dtype))

@@ -1,0 +1,166 @@
+"""Goes through the stages of a run: one rule for checkpoints, seeds, resuming and reports."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import keras
+import tensorflow as tf
+
+from tfsparse import budgets, checkpoints, data, progress, records, zoo
+from tfsparse.engine import telling
+from tfsparse.engine.context import Context, RunContext
+from tfsparse.engine.settings import Run, Settings
+from tfsparse.engine.stage import Stage
+from tfsparse.engine.training import Training
+from tfsparse.graph.rebuild import flat
+
+Results = dict[str, records.Result | None]
+
+
+def go(
+    stages: Sequence[Stage],
+    context: Context,
+    results: Results,
+    start: str | None = None,
+) -> Results:
+    """Goes through stages, each from its checkpoints on.
+
+    Args:
+        stages: In order.
+        context: What they may ask.
+        results: By stage, what is known already: `model`, the untouched one, at least.
+        start: The stage to begin with, where the results of those before are known: a family
+            goes through one list again from there, each time with a context of its own.
+
+    Returns:
+        The results of all stages, by name.
+
+    Raises:
+        ValueError: No stage is called `start`, or one before it has no result.
+    """
+    names = [stage.name for stage in stages]
+    first = 0 if start is None else _place(names, start, results)
+    found = dict(results)
+    before = found["model"]
+    for number, stage in enumerate(stages):
+        if number >= first:
+            inputs = {name: found.get(name) for name in stage.inputs}
+            found[stage.name] = stage.run(context, before, **inputs)
+        result = found[stage.name]
+        if result is not None and not stage.aside:
+            before = result
+    return found
+
+
+def _place(names: list[str], start: str, results: Results) -> int:
+    if start not in names:
+        raise ValueError(f"`start` must be among {names}. Received: {start!r}.")
+    first = names.index(start)
+    if missing := [name for name in names[:first] if name not in results]:
+        raise ValueError(
+            f"`results` must hold those of the stages before {start!r}. Received: none of "
+            f"{missing}."
+        )
+    return first
+
+
+def run(settings: Settings, *, resume: bool = False) -> dict:
+    """Does a whole run and returns its report.
+
+    Args:
+        settings: What to do.
+        resume: Go on with the run in its folder; it must be of the same settings.
+
+    Returns:
+        What is in `report.json`.
+
+    Raises:
+        ValueError: Something that the user gave cannot be used.
+        TrainingError: Training led nowhere.
+        OSError: A file could not be read or written.
+    """
+    parts = settings.parts
+    store = checkpoints.Store(parts[Run].workdir, parts[Run].tensorboard)
+    config, may_differ = settings.to_json(), settings.locations()
+    with progress.Progress() as shown:
+        finished = store.check(config, may_differ, resume=resume)
+        if finished:
+            shown.say(f"Finished before. The report is {store.path('report.html')}")
+            return finished
+        dataset = _dataset(parts[data.Data], parts[Training])
+        context = RunContext(
+            settings.method,
+            dataset,
+            store,
+            shown,
+            parts[Training],
+            parts[budgets.Limits],
+            data.parse_augmentation(parts[data.Data].augment),
+            parts[Run].seed,
+            parts[Run].strategy,
+        )
+        for stage in settings.stages:
+            stage.rehearse(context, _untouched(parts[zoo.Model], context))
+        model = _untouched(parts[zoo.Model], context)
+        with store.locked(), _naming_damaged_files(context):
+            store.check(config, may_differ, resume=resume)
+            store.begin(config)
+            results = go(settings.stages, context, {"model": records.Result(model)})
+            return telling.report(settings.stages, context, results, config)
+
+
+def _dataset(chosen: data.Data, training: Training) -> data.Dataset:
+    """The run's data, checked against what is to be done with them."""
+    dataset = data.load(
+        chosen.data, chosen.data_dir, chosen.validation, chosen.image_size
+    )
+    if training.batch_size > len(dataset.x_train):
+        raise ValueError(
+            f"`batch_size` must not exceed the training data's {len(dataset.x_train)} "
+            f"samples. Received: batch_size={training.batch_size}."
+        )
+    if chosen.augment and len(dataset.shape) != 3:
+        raise ValueError(
+            f"`augment` must be empty for data that are no images. Received: samples of "
+            f"shape {dataset.shape}."
+        )
+    return dataset
+
+
+def _untouched(chosen: zoo.Model, context: RunContext):
+    """The network as it is before anything is removed, initialised by the seed."""
+    dataset = context.dataset
+    keras.utils.set_random_seed(context.seed)
+    with context.scope():
+        return flat(
+            zoo.build(
+                chosen.model,
+                dataset.shape,
+                dataset.classes,
+                chosen.width,
+                chosen.hidden or None,
+            )
+        )
+
+
+@contextlib.contextmanager
+def _naming_damaged_files(context: RunContext) -> Iterator[None]:
+    """Names the file that stopped the run, if one did."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError:
+        raise
+    except tf.errors.OpError as error:
+        dataset = context.dataset
+        for images in (dataset.x_train, dataset.x_validation, dataset.x_test):
+            if not isinstance(images, data.Images):
+                continue
+            context.progress.say(f"Looking for a damaged file among {len(images):,}")
+            if damaged := images.damaged():
+                raise ValueError(
+                    f"`data` must hold images that open. Received: {damaged!r}. Replace "
+                    "it and go on with --resume."
+                ) from error
+        raise

@@ -1,0 +1,421 @@
+"""Training that gets smaller as it goes: fit an epoch, remove the dead, go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfsparse import budgets, meters, optimizers, records
+from tfsparse.deploy import dead, finished, fold, probe, removal, shrink, variables
+from tfsparse.deploy.lower import lower
+from tfsparse.deploy.strip import compare, fill, without_bias
+from tfsparse.deploy.strip import remove as remove_units
+from tfsparse.engine.context import Context
+from tfsparse.graph import find_groups, measure
+
+RETRACE_MACS = 5e10
+"""What a removal costs (rebuild and retrace, about a second on two cores), in MACs.
+
+A constant instead of a clock: the same seed must remove at the same epochs.
+"""
+
+TRAINING_PASSES = 3
+"""Forward, and backward to inputs and to weights, in forward passes."""
+
+STEADY_EPOCHS = 3
+"""So many epochs without a death show that a penalty has killed what it can."""
+
+
+@dataclasses.dataclass
+class State:
+    """Where shrinking stands after some epoch, beside the model and its history.
+
+    Attributes:
+        settled: The epoch from which the penalty is off; None while it is on.
+        reasons: Group name -> why dead units of it had to stay.
+        groups: Groups of the penalty before anything left.
+        settling: What `discretisation` found as the penalty ended.
+        loops: What the method told at the ends of epochs.
+        removals: What left the running model so far.
+        stopped: Whether a callback ended the training.
+    """
+
+    settled: int | None = None
+    reasons: dict[str, str] = dataclasses.field(default_factory=dict)
+    groups: int = 0
+    settling: list[dict] = dataclasses.field(default_factory=list)
+    loops: list[dict] = dataclasses.field(default_factory=list)
+    removals: list[records.Removal] = dataclasses.field(default_factory=list)
+    stopped: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> State:
+        """What `to_json` wrote; what it does not know, it leaves out."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        stored = {key: value for key, value in facts.items() if key in known}
+        removals = [records.Removal(**entry) for entry in stored.pop("removals", [])]
+        return cls(**stored, removals=removals)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shrinking:
+    """One training under a penalty, in which what dies leaves.
+
+    Args:
+        context: Trains an epoch.
+        method: The method that prepared the model.
+        epochs: Epochs in all.
+        shrink_epochs: After that many the penalty is off.
+        bounds: Measure -> absolute bound; the penalty ends as all are met. Empty for none.
+        remove: Whether dead units leave the running model; of a method whose dead units
+            grow back, those that died leave in any case as the penalty ends.
+        until_settled: Whether to stop as the penalty ends, whatever epochs are left.
+    """
+
+    context: Context
+    method: Any
+    epochs: int
+    shrink_epochs: int
+    bounds: Mapping[str, float]
+    remove: bool = True
+    until_settled: bool = False
+
+    def prepared(self, model):
+        """The model as the method trains it, compiled."""
+        return prepare(self.context, self.method, model)
+
+    def done(self, result: records.Result) -> bool:
+        """Whether training ended before its last epoch."""
+        state = State.from_json(result.facts)
+        return state.stopped or (self.until_settled and state.settled is not None)
+
+    def epoch(self, result: records.Result, epoch: int, bar) -> records.Result:
+        """Trains one epoch, then lets the penalty end and the dead leave.
+
+        Raises:
+            TrainingError: Everything died, or the loss is not finite.
+        """
+        model, method = result.model, self.method
+        state = State.from_json(result.facts)
+        state.groups = state.groups or method.groups(model)
+        if state.settled is None or method.stays:
+            method.begin_epoch(model, epoch, self.context.samples)
+        with meters.metered() as spent:
+            rate = self._rate(state, epoch)
+            logs = self.context.fit_epoch(model, "sparse", epoch, rate, bar)
+        _check_loss(logs, epoch)
+        check_alive(model, epoch)
+        if state.settled is None:
+            told = method.end_epoch(model, epoch, self.context.tools)
+            state.loops += [told] if told else []
+        groups = find_groups(model, method.kinds)
+        keep = self._keep(model, groups)
+        whole, cost = measure(model), measure(model, removal.plan(model, keep))
+        entry: records.Epoch = {
+            **{key: float(value) for key, value in logs.items()},  # type: ignore[typeddict-item]
+            "live": {name: int(alive.sum()) for name, alive in keep.items()},
+            "params": cost.params,
+            "nonzero": whole.nonzero,
+            "macs": cost.macs,
+            "strength_on": state.settled is None or method.stays,
+            **spent,
+        }
+        state.stopped = model.stop_training
+        history = [*result.history, entry]
+        if state.settled is None and (
+            epoch + 1 >= self.shrink_epochs or self._met(model, keep)
+        ):
+            self._settle(model, state, epoch)
+        saved = method.products * (whole.macs - cost.macs)
+        if method.removes and self._is_worth_it(state, epoch, saved):
+            model = self._collected(model, groups, keep, state, epoch)
+        check_alive(model, epoch)  # before a dead model would be kept
+        bar.note(f"{history[-1]['params']:,} parameters alive")
+        return records.Result(model, history, {**result.facts, **state.to_json()})
+
+    def amounts_of(self, model) -> dict[str, float]:
+        """What there is of an untouched model of stock layers, for a target."""
+        free = [g for g in find_groups(model, self.method.kinds) if not g.frozen]
+        keep = {group.name: np.ones(group.size, bool) for group in free}
+        found = budgets.with_units(measure(model), keep)
+        wanted = [name for name in budgets.FINISHED if name in self.bounds]
+        return found | finished.sizes(model, wanted)
+
+    def left(self, model) -> dict[str, float]:
+        """What is left of a model by now, by measure, for the bounds."""
+        groups = find_groups(model, self.method.kinds)
+        return self._amounts(model, self._keep(model, groups))
+
+    def _rate(self, state: State, epoch: int) -> float:
+        """The learning rate of an epoch: constant under the penalty, then falling."""
+        training, own = self.context.training, self.method.learning_rate
+        if state.settled is None:
+            first = own or training.learning_rate
+            return (
+                training.rate(first, epoch, self.epochs)
+                if training.drop_every
+                else first
+            )
+        first = own or training.settle_learning_rate
+        return training.rate(first, epoch - state.settled, self.epochs - state.settled)
+
+    def _keep(self, model, groups) -> dict[str, np.ndarray]:
+        """The method's decision; what limits spare, stays."""
+        keep = budgets.spare_one(self.method.keep(model, groups))
+        return self.context.limits.applied(keep, norms(model, groups), trim=False)
+
+    def _amounts(self, model, keep) -> dict[str, float]:
+        """What would be left without the dead, and within the limits."""
+        groups = find_groups(model, self.method.kinds)
+        keep = self.context.limits.applied(keep, norms(model, groups))
+        found = budgets.with_units(measure(model, removal.plan(model, keep)), keep)
+        wanted = [name for name in budgets.FINISHED if name in self.bounds]
+        if wanted:
+            small = remove_units(lower(model), keep, {})
+            found |= finished.sizes(small, wanted)
+        return found
+
+    def _met(self, model, keep) -> bool:
+        return bool(self.bounds) and budgets.met(
+            self._amounts(model, keep), self.bounds
+        )
+
+    def _settle(self, model, state: State, epoch: int) -> None:
+        """Ends the penalty; what it costs to set the dead to zero is noted."""
+        rows = discretisation(model, self.method, self.context.test_accuracy)
+        gone = state.groups - self.method.groups(model)
+        state.settling = [
+            {**row, "dead": gone + row["dead"], "groups": state.groups} for row in rows
+        ]
+        self.method.settle(model)
+        if not self.method.stays:
+            self.method.set_strength(model, 0.0)
+        state.settled = epoch + 1
+
+    def _is_worth_it(self, state: State, epoch: int, saved_macs: int) -> bool:
+        """Whether the dead leave now: as a removal pays, or for good as the penalty ends."""
+        epochs_left = self.epochs - epoch - 1
+        ending = state.settled == epoch + 1 and epochs_left > 0
+        if ending and (self.method.regrows or self.until_settled):
+            return True
+        spared = saved_macs * TRAINING_PASSES * self.context.samples * epochs_left
+        return self.remove and spared >= RETRACE_MACS
+
+    def _collected(self, model, groups, keep, state: State, epoch: int):
+        """The model without its dead units; the state is told what left."""
+        started = time.perf_counter()
+        self.method.settle(model)
+        before = {g.name: g.size for g in groups}
+        with self.context.scope():
+            model, keep, state.reasons = collect(model, keep)
+        removed = {
+            name: before[name] - int(alive.sum())
+            for name, alive in keep.items()
+            if not alive.all()
+        }
+        if removed:
+            meters.release_memory()
+            now = measure(model)
+            elapsed = time.perf_counter() - started
+            state.removals.append(
+                records.Removal(epoch + 1, removed, now.params, now.macs, elapsed)
+            )
+        return model
+
+
+def prepare(context: Context, method, model):
+    """The model as a method trains it, compiled.
+
+    Raises:
+        ValueError: The method has nothing to work on, asks for what the model or its loss
+            does not have, or a limit names no group.
+    """
+    groups = find_groups(model, method.kinds)
+    context.limits.check_names([group.name for group in groups if not group.frozen])
+    with context.scope():
+        sparse = method.prepare(model, groups)
+        rate = context.training.learning_rate
+        context.compile(sparse, rate, method.optimizer(sparse, groups))
+    method.check_tools(sparse, context.tools)
+    return sparse
+
+
+def steady(history: list[records.Epoch]) -> bool:
+    """Whether no unit died in the last epochs under the penalty."""
+    last = [entry["live"] for entry in history if entry["strength_on"]]
+    return len(last) > STEADY_EPOCHS and last[-1] == last[-1 - STEADY_EPOCHS]
+
+
+def discretisation(
+    model, method, accuracy: Callable[[Any], float | None]
+) -> list[dict]:
+    """What it costs to set groups to zero, for each threshold that a method names.
+
+    Args:
+        model: The running model; it is left as it is.
+        method: The method that prepared it.
+        accuracy: `model -> accuracy`; None is told of nothing.
+
+    Returns:
+        Rows of `threshold` (None: the model as it is), `dead` (groups) and `accuracy`;
+        none for a method without thresholds, or where no accuracy is told.
+
+    Reference: GSparsity, Table 2.
+    """
+    if not method.thresholds or (first := accuracy(model)) is None:
+        return []
+    rows = [{"threshold": None, "dead": 0, "accuracy": first}]
+    held = [*model.variables, *model.optimizer.variables]
+    before = [keras.ops.convert_to_numpy(v) for v in held]
+    for threshold in method.thresholds:
+        gone = method.settle(model, threshold)
+        rows.append(
+            {
+                "threshold": threshold,
+                "dead": int(gone.sum()),
+                "accuracy": accuracy(model),
+            }
+        )
+        for variable, value in zip(held, before, strict=True):
+            variable.assign(value)
+    return rows
+
+
+def norms(model, groups) -> Callable[[str], np.ndarray]:
+    """Group name -> L2 norm of the weights that write each unit, or read each feature."""
+    by_name = {group.name: group for group in groups}
+
+    def of(name: str) -> np.ndarray:
+        group = by_name[name]
+        values = variables.values_of(model)
+        role = records.CONSUMER if group.kind == "feature" else records.PRODUCER
+        squares = np.zeros(group.size)
+        for member in group.members:
+            if member.role == role:
+                own = member.slices(values[member.path]).astype("float64")
+                np.add.at(squares, member.units, np.square(own).sum(axis=1))
+        return np.sqrt(squares)
+
+    return of
+
+
+def collect(model, keep):
+    """Neural garbage collection: removes units from a running model.
+
+    Weights, BatchNorm statistics and optimizer slots are sliced alike; the step
+    count and the learning-rate schedule go on. Units whose constant no bias can
+    replace stay.
+
+    Args:
+        model: A compiled model in which the units to drop are dead.
+        keep: Group name -> bool array `(units,)`, True = stays.
+
+    Returns:
+        The model to go on with, the masks carried out, and the reasons of units
+        that had to stay, by group.
+
+    Raises:
+        StripError: The smaller model computes something else.
+    """
+    keep, biases, reasons = fold.fold(model, keep)
+    if all(alive.all() for alive in keep.values()):
+        return model, keep, reasons
+    planned = removal.plan(model, keep)
+    small, operations = shrink.build(planned, without_bias(planned, biases))
+    fill(operations, planned, variables.values_of(planned.graph), biases)
+    compare(model, small)
+    pairs, cuts = {}, planned.cut
+    for layer in model.layers:
+        if id(layer) in operations:
+            for old, new in variables.pair(layer, operations[id(layer)]):
+                pairs[new.path] = old.path
+    optimizer = optimizers.resize(
+        model.optimizer, small.trainable_variables, pairs, cuts
+    )
+    optimizers.recompile(small, model, optimizer)
+    return small, keep, reasons
+
+
+def finish(model, method, limits: budgets.Limits | None = None):
+    """Lowers a trained sparse model and strips what the method gave up.
+
+    Dead units go with their constants folded into biases; units that the method
+    drops while they still work go as `mask` would have them.
+
+    Args:
+        model: The running model at the end of training.
+        method: The method that prepared it.
+        limits: Of the units that groups keep; None for none.
+
+    Returns:
+        The small stock model and, by group, why dead units had to stay.
+
+    Raises:
+        StripError: The small model computes something else.
+    """
+    method.decide(model)
+    method.settle(model)
+    groups = find_groups(model, method.kinds)
+    wanted = method.keep(model, groups)
+    keep = budgets.spare_one(wanted)
+    lowered = lower(model)
+    alive = dead.dead_units(lowered)
+    limits = limits or budgets.Limits()
+    if not limits.trivial:
+        keep = limits.applied(keep, norms(model, groups))
+        alive = {
+            name: own | keep[name] if name in keep else own
+            for name, own in alive.items()
+        }
+    folded, biases, reasons = fold.fold(lowered, alive)
+    decided = {
+        name: np.where(alive[name], values, folded[name]) if name in alive else values
+        for name, values in {**alive, **keep}.items()
+    }
+    small = remove_units(lowered, decided, biases)
+    emptied = {name for name, alive in wanted.items() if not alive.any()}
+    if emptied:
+        check_alive(small, None)
+    left = {variable.path for variable in small.variables}
+    spared = {
+        group.name: "all of it died, and a layer keeps one unit"
+        for group in groups
+        # Others went with their whole branch.
+        if group.name in emptied and any(m.path in left for m in group.members)
+    }
+    return small, {**spared, **reasons}
+
+
+def _check_loss(logs: Mapping[str, float], epoch: int) -> None:
+    loss = logs.get("loss", 0.0)
+    if not math.isfinite(loss):
+        raise records.TrainingError(
+            f"The loss must stay finite. Received: loss={loss} in epoch {epoch + 1}. "
+            "Lower the learning rate, or look for nan in the data."
+        )
+
+
+def check_alive(model, epoch: int | None) -> None:
+    """Checks that outputs depend on inputs, after an epoch or, None, once stripped.
+
+    Raises:
+        TrainingError: They do not.
+    """
+    inputs = probe.random_inputs(model, np.random.default_rng(epoch or 0), samples=4)
+    if all((x == x[:1]).all() for x in probe.run(model, inputs)):
+        when = "once stripped" if epoch is None else f"after epoch {epoch + 1}"
+        raise records.TrainingError(
+            f"The network must stay alive. Received: {when} its output "
+            "no longer depends on its input, everything between has died. "
+            "Lower --strength, or set thresholds that keep more."
+        )

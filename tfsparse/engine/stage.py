@@ -1,0 +1,129 @@
+"""What every stage of a run is: its settings, what it reads, what it hands on and reports."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tfsparse import options, records
+
+if TYPE_CHECKING:
+    from tfsparse.engine.context import Context
+    from tfsparse.methods import Method
+
+STAGES: dict[str, type[Stage]] = {}
+"""Stages by name."""
+
+PLAIN = ("plain", "strip", "finetune", "export", "verify")
+"""The stages of a run without a method."""
+
+
+@options.record
+class Nothing(options.Options):
+    """No settings."""
+
+
+@dataclasses.dataclass
+class Told:
+    """What a stage adds to the report.
+
+    Attributes:
+        rows: Of the table of stages.
+        method: Entries of `report.json` under `method`: histories, traces.
+        document: Entries of `report.json` itself.
+        sections: In the order in which they are shown.
+    """
+
+    rows: list[records.StageRow] = dataclasses.field(default_factory=list)
+    method: dict[str, Any] = dataclasses.field(default_factory=dict)
+    document: dict[str, Any] = dataclasses.field(default_factory=dict)
+    sections: list[records.sections.Section] = dataclasses.field(default_factory=list)
+
+
+class Stage(abc.ABC):
+    """One stage of a run. A subclass in `engine/stages/` is found by its name.
+
+    Args:
+        settings: Its own, of the class `Settings` names.
+        method: What decides, or None.
+    """
+
+    name: ClassVar[str]
+    settings_class: ClassVar[type[options.Options]] = Nothing
+    inputs: ClassVar[tuple[str, ...]] = ()
+    """Results that it reads beside that of the stage before it: `model`, or a stage's name."""
+    aside: ClassVar[bool] = False
+    """Whether the next stage goes on from the stage before this one."""
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "name" in cls.__dict__:
+            STAGES[cls.name] = cls
+
+    def __init__(self, settings: Any, method: Method | None):
+        self.settings, self.method = settings, method
+
+    def check(self, stages: Mapping[str, Stage]) -> None:
+        """Checks the settings beside those of the other stages, before any work.
+
+        Raises:
+            ValueError: They do not go together.
+        """
+
+    def rehearse(self, context: Context, model) -> None:
+        """Checks what can be checked on the untouched model, before anything is trained.
+
+        Raises:
+            ValueError: The model or the data cannot be used.
+        """
+
+    @abc.abstractmethod
+    def run(
+        self, context: Context, before: records.Result, **inputs: records.Result | None
+    ) -> records.Result | None:
+        """Does the stage's work, or goes on with it from its checkpoints.
+
+        Args:
+            context: What the stage may ask of whoever runs it.
+            before: The result of the stage before it.
+            **inputs: The results that `inputs` names; None of a stage that did nothing.
+
+        Returns:
+            What it hands on; None for nothing, so that the next goes on from `before`.
+        """
+
+    def tell(
+        self, context: Context, results: Mapping[str, records.Result | None]
+    ) -> Told:
+        """What it adds to the report, once all stages are done.
+
+        Args:
+            context: As for `run`.
+            results: By stage, and `model`: the untouched one.
+        """
+        return Told()
+
+
+def find(stage: str | type[Stage]) -> type[Stage]:
+    """The class of a stage that a method names.
+
+    Raises:
+        ValueError: There is no stage of that name.
+    """
+    importlib.import_module("tfsparse.engine.stages")
+    if isinstance(stage, type) and issubclass(stage, Stage):
+        return stage
+    if stage not in STAGES:
+        raise ValueError(
+            f"`stages` of a method must be names among {sorted(STAGES)}, or subclasses of "
+            f"Stage. Received: {stage!r}."
+        )
+    return STAGES[stage]
+
+
+def listed(method: Method | type[Method] | None) -> list[type[Stage]]:
+    """The stages of a run with a method, or without one."""
+    return [find(one) for one in (PLAIN if method is None else method.stages)]

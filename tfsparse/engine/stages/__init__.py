@@ -1,0 +1,7 @@
+"""The stages of a run, one file each; a new file is found by itself."""
+
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

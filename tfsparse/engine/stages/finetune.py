@@ -1,0 +1,124 @@
+"""Fine-tuning of the stripped network; the better of before and after ships."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from tfsparse import options, records
+from tfsparse.engine import stage, training
+from tfsparse.engine.stages.dense import copied
+from tfsparse.engine.stages.export import artifacts_of
+
+
+@options.record
+class FineTuneSettings(options.Options):
+    """Fine-tuning."""
+
+    part = "The finetune stage: training of the stripped network"
+
+    fine_tune_epochs: int = options.field(
+        5, "Epochs of training of the stripped network; 0 for none.", low=0
+    )
+    fine_tune_optimizer: str = options.field(
+        "same",
+        "Optimizer of fine-tuning; same is --optimizer's.",
+        choices=("same", *training.OPTIMIZERS),
+    )
+    fine_tune_learning_rate: float = options.field(
+        1e-3, "Learning rate of fine-tuning, falling to 0 along a cosine.", low=0
+    )
+    distill: float = options.field(
+        0.0,
+        "Share of the loss by which fine-tuning follows the dense stage's answers, too; 0 "
+        "for the labels alone.",
+        low=0,
+        high=1,
+    )
+    distill_temperature: float = options.field(
+        3.0,
+        "Temperature of those answers; larger tells more of the classes that the dense "
+        "network takes for unlikely.",
+        low=0.1,  # float32 sees no answers beyond
+        high=100,
+    )
+
+
+class FineTune(stage.Stage):
+    """Trains the stripped network; it ships as it was if that harmed it beyond chance.
+
+    A few validation samples more or less say nothing: see `scoring.worse`.
+    """
+
+    name = "finetune"
+    settings_class = FineTuneSettings
+    inputs = ("dense",)
+    folder = "finetuned"
+
+    def check(self, stages):
+        dense = stages.get("dense")
+        if self.settings.distill and not (dense and dense.settings.dense_epochs):
+            raise ValueError(
+                "`distill` must be 0 without --dense_epochs. Received: "
+                f"distill={self.settings.distill}."
+            )
+
+    def run(self, context, before, dense=None):
+        from tfsparse.engine import scoring
+
+        settings, stripped = self.settings, before.model
+        rate = settings.fine_tune_learning_rate
+        tuned = training.train(
+            context,
+            self.folder,
+            lambda: copied(context, stripped, rate, settings.fine_tune_optimizer),
+            settings.fine_tune_epochs,
+            rate,
+            lambda model: self._prepare(context, model, dense),
+        )
+        was, now = context.validated(stripped), context.validated(tuned.model)
+        kept = not scoring.worse(was, now)
+        facts = {
+            "fine_tune_kept": kept,
+            "validation_accuracy": float((now if kept else was).mean()),
+            "distilled": bool(settings.distill),
+        }
+        shipped = tuned.model if kept else stripped
+        return records.Result(shipped, tuned.history, facts)
+
+    def _prepare(self, context, model, dense) -> None:
+        """Zeros that stay, answers that are followed: nothing of it is in a checkpoint."""
+        from tfsparse import distillation
+
+        if context.training.hold_zeros or (self.method and self.method.holds_zeros):
+            training.hold_zeros(model)
+        if self.settings.distill:
+            distillation.follow(
+                model,
+                dense.model,
+                self.settings.distill,
+                self.settings.distill_temperature,
+            )
+
+    def tell(self, context, results):
+        from tfsparse.engine import scoring
+
+        result = results[self.name]
+        what = "what is exported: fine-tuned"
+        if not result.facts["fine_tune_kept"]:
+            what = (
+                "what is exported: the stripped weights, as fine-tuning made the "
+                "validation accuracy worse than chance explains"
+            )
+        row = scoring.model_row(
+            "finetuned", what, context, result.model, result.seconds
+        )
+        if results.get("export"):
+            for file in artifacts_of(results["export"]):
+                if file.format == "keras":
+                    name = os.path.basename(file.path)
+                    row = dataclasses.replace(
+                        row, file=name, file_bytes=file.file_bytes
+                    )
+        facts = {"fine_tune_history": result.history, **result.facts}
+        return stage.Told([row], facts)

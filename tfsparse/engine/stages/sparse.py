@@ -1,0 +1,313 @@
+"""Training under a method's penalty, in which what dies leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tfsparse import budgets, options, records
+from tfsparse.engine import stage, training
+
+
+@options.record
+class SparseSettings(options.Options):
+    """Training under a penalty."""
+
+    part = "The sparse stage: training under the method's penalty"
+
+    epochs: int = options.field(
+        20, "Epochs of the sparse stage, those without penalty included.", low=1
+    )
+    shrink_epochs: int = options.field(
+        10, "The penalty lasts at most that many epochs.", low=0
+    )
+    target: str = options.pairs(
+        "",
+        "Ends the penalty once met: what may remain, fractions up to 1 or absolute "
+        f"numbers, of {', '.join(budgets.MEASURES)}.",
+        example=budgets.EXAMPLE,
+    )
+    trials: int = options.field(
+        0,
+        "Bisect the strength, so that --shrink_epochs of the penalty just meet the target, "
+        "in at most that many trials; 0 for none.",
+        low=0,
+    )
+    remove: bool = options.field(
+        True, "Remove dead units from the running model, not only at its end."
+    )
+    from_dense: bool = options.field(
+        False, "Start from the weights that the dense stage found."
+    )
+
+    def check(self) -> None:
+        """Checks the target, and what trials need."""
+        target = budgets.parse(self.target)
+        if self.trials and target is None:
+            raise ValueError(
+                "`trials` must be 0 without a target. Received: "
+                f"trials={self.trials}, target=''."
+            )
+        if self.trials and not 1 <= self.shrink_epochs < self.epochs:
+            raise ValueError(
+                "`shrink_epochs` must be positive and below `epochs` with trials. "
+                f"Received: shrink_epochs={self.shrink_epochs}, epochs={self.epochs}."
+            )
+
+
+class Sparse(stage.Stage):
+    """Trains with the method's penalty while dead units leave."""
+
+    name = "sparse"
+    settings_class = SparseSettings
+    inputs = ("dense",)
+
+    def check(self, stages):
+        settings, method = self.settings, self.method
+        dense = stages.get("dense")
+        if settings.from_dense and not (dense and dense.settings.dense_epochs):
+            raise ValueError(
+                "`from_dense` must be false without --dense_epochs. Received: "
+                "from_dense=true."
+            )
+        if settings.trials and not method.get_config().get(method.sparser):
+            raise ValueError(
+                f"`{method.sparser}` must be positive with trials. Received: "
+                f"{method.sparser}={method.get_config().get(method.sparser)}."
+            )
+        last = settings.epochs if method.stays else settings.shrink_epochs
+        method.check_epochs(min(settings.epochs, last))
+        method.check_target(budgets.parse(settings.target), settings.trials)
+
+    def rehearse(self, context, model):
+        from tfsparse.engine import shrinking
+
+        shrinking.prepare(context, self.method, model)
+
+    def run(self, context, before, dense=None):
+        if self.settings.from_dense:
+            before.model.set_weights(dense.model.get_weights())
+        job = self._job(context, before.model)
+        if not self.settings.trials:
+            return training.carry_on(
+                context,
+                self.name,
+                job.epochs,
+                lambda: records.Result(job.prepared(before.model)),
+                job.epoch,
+                job.done,
+            )
+        made = self._trials(context, before.model, job)
+        best = budgets.best(made)
+        first = dataclasses.replace(job, bounds={})
+        found = training.carry_on(
+            context,
+            self.name,
+            job.epochs,
+            lambda: self._of_trial(context, best),
+            first.epoch,
+            first.done,
+        )
+        found.facts["trials"] = [dataclasses.asdict(trial) for trial in made]
+        found.facts["strength"] = made[best].strength
+        return found
+
+    def _job(self, context, model):
+        """The training, its target in absolute numbers."""
+        from tfsparse.engine import shrinking
+
+        settings = self.settings
+        job = shrinking.Shrinking(
+            context,
+            self.method,
+            settings.epochs,
+            settings.shrink_epochs,
+            {},
+            settings.remove,
+        )
+        target = budgets.parse(settings.target)
+        if target is None:
+            return job
+        whole = dataclasses.replace(job, bounds=target).amounts_of(model)
+        return dataclasses.replace(job, bounds=budgets.absolute(target, whole))
+
+    def _trials(self, context, model, job) -> list[budgets.Trial]:
+        """Bisects the strength; every trial ends with its penalty."""
+        from tfsparse.engine import shrinking
+
+        self._kept: dict[int, records.Result] = {}  # of trials without checkpoints
+
+        def trial(number, strength, parent):
+            name = f"trial-{number + 1}"
+            own = dataclasses.replace(
+                job,
+                method=self.method.with_strength(strength),
+                bounds={},
+                until_settled=True,
+            )
+
+            def start():
+                if parent is None:
+                    return records.Result(own.prepared(model))
+                last = self._of_trial(context, parent)
+                held = {key: last.facts[key] for key in ("groups", "removals")}
+                with (
+                    context.scope(),
+                    training.naming_the_last_checkpoint(context, f"trial-{parent + 1}"),
+                ):
+                    smaller, _ = shrinking.finish(last.model, own.method)
+                return records.Result(own.prepared(smaller), facts=held)
+
+            found = training.carry_on(
+                context, name, job.shrink_epochs, start, own.epoch, own.done
+            )
+            if not context.store.keeps:
+                self._kept[number] = found
+            left = dataclasses.replace(own, bounds=job.bounds).left(found.model)
+            steady = own.method.warm and shrinking.steady(found.history)
+            return budgets.share(left, job.bounds), steady
+
+        start = self.method.get_config()[self.method.sparser]
+        return budgets.bisect(trial, start, self.settings.trials)
+
+    def _of_trial(self, context, number: int) -> records.Result:
+        """The end of a trial."""
+        return context.latest(f"trial-{number + 1}") or self._kept[number]
+
+    def tell(self, context, results):
+        from tfsparse.engine import scoring
+
+        result = results[self.name]
+        what = "at the end of training with a penalty, as it was trained"
+        row = scoring.model_row("sparse", what, context, result.model, result.seconds)
+        told = {"history": result.history, **result.facts}
+        return stage.Told([row], told, sections=self._sections(context, results))
+
+    def _sections(self, context, results) -> list[records.sections.Section]:
+        from tfsparse.graph import find_groups
+
+        result = results[self.name]
+        found = find_groups(results["model"].model, context.kinds)
+        groups = {group.name: group.size for group in found}
+        return [
+            live_units(result, groups),
+            step_time(result),
+            *search_of(result),
+            *discretisation_of(result),
+        ]
+
+
+def penalty_off(result: records.Result) -> tuple[records.sections.Mark, ...]:
+    """Marks the epoch from which the penalty is off; a divergence stays on."""
+    settled = result.facts.get("settled")
+    if not settled or result.history[-1].get("strength_on", False):
+        return ()
+    return (records.sections.Mark(settled, "penalty off"),)
+
+
+def live_units(result: records.Result, sizes: dict[str, int]):
+    """Units that the method keeps, for each group, over the epochs."""
+    draw, history = records.sections, result.history
+    epochs = tuple(range(len(history) + 1))
+    lines = tuple(
+        draw.Line(
+            name,
+            epochs,
+            (sizes.get(name, 0), *(entry["live"].get(name) for entry in history)),
+        )
+        for name in history[0]["live"]
+    )
+    return draw.Curves(
+        "Live units of every layer over the epochs",
+        "live_units",
+        draw.Axis("epoch"),
+        draw.Axis("live units", log=True),
+        lines,
+        marks=penalty_off(result),
+    )
+
+
+def step_time(result: records.Result):
+    """CPU time of each epoch beside the MACs that are left, removals marked."""
+    draw, history = records.sections, result.history
+    epochs = tuple(range(1, len(history) + 1))
+    marks = tuple(
+        draw.Mark(removal["epoch"] + 0.5, "removal" if not number else "")
+        for number, removal in enumerate(result.facts["removals"])
+    )
+    return draw.Curves(
+        "Time of an epoch as the network shrinks",
+        "step_time",
+        draw.Axis("epoch"),
+        draw.Axis("CPU seconds an epoch", zero=True),
+        (
+            draw.Line("CPU seconds", epochs, tuple(e["cpu_seconds"] for e in history)),
+            draw.Line(
+                "MACs alive", epochs, tuple(e["macs"] for e in history), True, True
+            ),
+        ),
+        draw.Axis("MACs alive", log=True),
+        marks,
+    )
+
+
+def search_of(result: records.Result) -> list[records.sections.Section]:
+    """What each strength left, as a share of the target, in the order of the trials."""
+    draw = records.sections
+    made = [t for t in enumerate(result.facts.get("trials", []), 1) if t[1]["cost"] > 0]
+    if not made:
+        return []
+    points = tuple(
+        draw.Point(
+            trial["strength"],
+            trial["cost"],
+            str(number),
+            trial["strength"] == result.facts["strength"],
+        )
+        for number, trial in made
+    )
+    return [
+        draw.Points(
+            "The search for the strength that meets the target",
+            "trials",
+            draw.Axis("strength of the penalty", log=True),
+            draw.Axis("left, as a share of the target", log=True),
+            points,
+            joined=True,
+            goal=1.0,
+        )
+    ]
+
+
+def discretisation_of(result: records.Result) -> list[records.sections.Section]:
+    """What it costs to set groups up to some norms to zero."""
+    draw, rows = records.sections, result.facts["settling"]
+    if not rows:
+        return []
+    first = rows[0]["accuracy"]
+    return [
+        draw.Table(
+            "What it costs to set the dead to zero",
+            (
+                draw.Column("norm up to", draw.TEXT),
+                draw.Column("dead"),
+                draw.Column("of"),
+                draw.Column("accuracy", draw.PERCENT),
+                draw.Column("points lost", draw.NUMBER),
+            ),
+            tuple(
+                (
+                    "as trained"
+                    if row["threshold"] is None
+                    else f"{row['threshold']:g}",
+                    row["dead"],
+                    row["groups"],
+                    row["accuracy"],
+                    100 * (first - row["accuracy"]),
+                )
+                for row in rows
+            ),
+            note="Groups up to a norm are dead and set to zero, as the penalty ended and "
+            "before any training without it. Groups that had left the running model "
+            "before count as dead.",
+        )
+    ]

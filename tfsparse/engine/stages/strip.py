@@ -1,0 +1,145 @@
+"""The stock network without what died."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tfsparse import records
+from tfsparse.engine import stage, training
+
+
+class Strip(stage.Stage):
+    """Lowers the trained network, removes what died, and proves the result.
+
+    Its facts are `reasons` (group name -> why dead units stayed) and the method's `trace`.
+    """
+
+    name = "strip"
+    inputs = ("model",)
+    folder = "stripped"
+
+    def run(self, context, before, model=None):
+        from tfsparse import deploy
+        from tfsparse.engine import shrinking
+
+        method = self.method
+        found = context.latest(self.folder)
+        if found is None:
+            facts = {"reasons": {}, "trace": {}}
+            with context.scope():
+                if method is None:
+                    stripped = deploy.strip(before.model)
+                else:
+                    with training.naming_the_last_checkpoint(context, "sparse"):
+                        stripped, facts["reasons"] = shrinking.finish(
+                            before.model, method, context.limits
+                        )
+                    facts["trace"] = self._trace(before.model)
+            found = records.Result(stripped, facts=facts)
+            context.store.save(self.folder, 0, found)
+        elif (
+            method is not None
+        ):  # what `finish` did to the model that was kept before it
+            method.decide(before.model)
+            method.settle(before.model)
+        if method is not None and model is not None:
+            self._say_if_nothing_died(context, model.model, found.model)
+        return found
+
+    def _trace(self, sparse) -> dict:
+        """What the method tells of its model, where its sections need it."""
+        from tfsparse.graph import find_groups
+
+        traced = self.method.trace(sparse, find_groups(sparse, self.method.kinds))
+        return traced if "scores" in traced else {}
+
+    def _say_if_nothing_died(self, context, dense, stripped) -> None:
+        from tfsparse.graph import measure
+
+        all_live = all((v != 0).all() for v in stripped.get_weights() if v.ndim > 1)
+        if measure(stripped).params == measure(dense).params and all_live:
+            context.progress.say(
+                "Nothing has died. Raise --strength, or give the penalty more --epochs: "
+                "what counts is steps, and small data makes few of them an epoch."
+            )
+
+    def tell(self, context, results):
+        from tfsparse.engine import scoring
+        from tfsparse.graph.cost import layer_costs
+
+        result = results[self.name]
+        what = "dead units removed, stock layers only"
+        groups = group_rows(context, results["model"].model, result)
+        draw = records.sections
+        table = draw.Table(
+            "Every group and its fate",
+            (
+                draw.Column("group", draw.TEXT),
+                draw.Column("kind", draw.TEXT),
+                draw.Column("units"),
+                draw.Column("kept"),
+                draw.Column("removed"),
+                draw.Column("why it stayed", draw.TEXT),
+            ),
+            tuple(
+                (g.name, g.kind, g.size, g.kept, g.size - g.kept, g.reason or "")
+                for g in groups
+            ),
+        )
+        more = []
+        if self.method is not None:
+            loops = next(
+                (
+                    r.facts["loops"]
+                    for r in results.values()
+                    if r and "loops" in r.facts
+                ),
+                [],
+            )
+            layers = layer_costs(result.model)
+            facts = {"loops": loops, "layers": layers, "trace": result.facts["trace"]}
+            more = self.method.sections(facts)
+        return stage.Told(
+            [scoring.model_row("stripped", what, context, result.model)],
+            {"trace": result.facts["trace"]},
+            {"groups": [dataclasses.asdict(group) for group in groups]},
+            [*more, table],
+        )
+
+
+def group_rows(context, dense, result: records.Result) -> list[records.GroupReport]:
+    """Every group of the untouched model with its fate.
+
+    Args:
+        context: Knows the method, and with it the kinds of groups.
+        dense: The untouched model.
+        result: The stripped model, and why dead units stayed.
+    """
+    from tfsparse.graph import find_groups
+
+    kinds = [kind for kind in context.kinds if kind != "branch"]
+    left, by_place = {}, {}
+    for group in find_groups(result.model, kinds):
+        left[group.name] = group.size
+        by_place |= dict.fromkeys(_places(group), group.size)
+    rows = []
+    for group in find_groups(dense, kinds):
+        # Where the layer that it is named after went, another one names it.
+        others = [by_place[place] for place in _places(group) if place in by_place]
+        kept = left.get(group.name, others[0] if others else 0)
+        reason = group.frozen or result.facts["reasons"].get(group.name)
+        if reason is None and not kept:
+            reason = "its whole branch went"
+        if reason is None and kept == group.size:
+            reason = "every unit stayed useful"
+            if context.method is None:
+                reason = "no method asked for"
+        rows.append(
+            records.GroupReport(group.name, group.kind, group.size, kept, reason)
+        )
+    return rows
+
+
+def _places(group) -> list[tuple]:
+    """Where a group stands, whatever it is called."""
+    return [(group.kind, member.path, member.role) for member in group.members]

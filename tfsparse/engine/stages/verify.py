@@ -1,0 +1,106 @@
+"""Compares every file with what was trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+from tfsparse import records
+from tfsparse.engine import stage
+from tfsparse.engine.stages.export import artifacts_of
+
+PARITY_SAMPLES = 1000
+
+FILES = {
+    "tflite_float": "float .tflite on LiteRT",
+    "tflite_int8": "full-int8 .tflite on LiteRT",
+}
+
+
+class Verify(stage.Stage):
+    """Compares every file with the network, the microcontroller's interpreter included."""
+
+    name = "verify"
+    inputs = ("export",)
+
+    def run(self, context, before, export=None):
+        from tfsparse import deploy
+        from tfsparse.engine import scoring
+
+        samples = scoring.as_floats(context.dataset.x_test[:PARITY_SAMPLES])
+        rows = deploy.verify(before.model, artifacts_of(export), samples)
+        facts = {"parity": [dataclasses.asdict(row) for row in rows]}
+        return records.Result(before.model, facts=facts)
+
+    def tell(self, context, results):
+        result = results[self.name]
+        parity = [records.Parity(**row) for row in result.facts["parity"]]
+        files = {a.format: a for a in artifacts_of(results["export"])}
+        return stage.Told(
+            self._rows(context, result.model, files, parity),
+            {},
+            {"parity": result.facts["parity"]},
+            [_table(parity)],
+        )
+
+    def _rows(self, context, model, files, parity) -> list[records.StageRow]:
+        """The files, run on the whole test split."""
+        from tfsparse.deploy import interpreters
+        from tfsparse.engine import scoring
+
+        def answer(artifact, x):
+            return interpreters.run(artifact, x)[0]
+
+        rows = [
+            scoring.file_row(
+                name,
+                what,
+                context,
+                model,
+                files[name],
+                functools.partial(answer, files[name]),
+            )
+            for name, what in FILES.items()
+            if name in files
+        ]
+        arena = next((row.arena_bytes for row in parity if row.artifact == "mcu"), None)
+        if arena:
+            file = files["tflite_int8"]
+            rows.append(
+                scoring.file_row(
+                    "mcu",
+                    "the int8 file on TensorFlow Lite Micro",
+                    context,
+                    model,
+                    file,
+                    lambda x: interpreters.run_micro(file.path, x)[0],
+                    arena,
+                )
+            )
+        return rows
+
+
+def _table(parity: list[records.Parity]) -> records.sections.Table:
+    draw = records.sections
+    return draw.Table(
+        "Does the file compute what was trained?",
+        (
+            draw.Column("artefact", draw.TEXT),
+            draw.Column("samples"),
+            draw.Column("largest difference", draw.NUMBER),
+            draw.Column("same answer", draw.PERCENT),
+            draw.Column("operators and remarks", draw.TEXT),
+        ),
+        tuple(
+            (
+                row.artifact,
+                row.samples,
+                row.max_abs_difference,
+                row.argmax_agreement,
+                "; ".join(filter(None, [", ".join(row.operators), row.note])),
+            )
+            for row in parity
+        ),
+        note="Every artefact against the Keras model that it was made of, mcu against "
+        "LiteRT. Outputs are logits.",
+    )

@@ -1,0 +1,212 @@
+"""The report of a finished run: what every stage tells, and what all of them show together."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import keras
+
+from tfsparse import records
+from tfsparse.engine.context import RunContext
+from tfsparse.engine.stage import Stage, Told
+from tfsparse.graph import measure
+from tfsparse.graph.cost import layer_costs
+from tfsparse.records import sections as draw
+from tfsparse.report import write
+
+Results = Mapping[str, "records.Result | None"]
+
+
+def report(
+    stages: Sequence[Stage], context: RunContext, results: Results, config: dict
+) -> dict[str, Any]:
+    """Writes the report of a finished run, and shows its table.
+
+    Args:
+        stages: Those that were gone through.
+        context: The run.
+        results: By stage.
+        config: The settings, as JSON.
+
+    Returns:
+        What is in `report.json`.
+    """
+    context.progress.say(f"Evaluating on {len(context.dataset.y_test):,} test samples")
+    told = Told()
+    for stage in stages:
+        if stage.name in results:
+            more = stage.tell(context, results)
+            told.rows += more.rows
+            told.method |= more.method
+            told.document |= more.document
+            told.sections += more.sections
+    dense = results["model"].model
+    last = [one for one in results.values() if one is not None][-1].model
+    layers = {"dense": layer_costs(dense), "final": layer_costs(last)}
+    shown = [
+        bytes_of(told.rows),
+        *training_of(results),
+        bars_of(layers),
+        *told.sections,
+        network_of(layers),
+    ]
+    document = {
+        "config": config,
+        "environment": environment(),
+        "seed": context.seed,
+        "method": {
+            "name": config["method"],
+            "history": [],
+            "fine_tune_history": [],
+            "dense_history": [],
+            "trace": {},
+            **told.method,
+        },
+        "dense_cost": dataclasses.asdict(measure(dense)),
+        "stages": [dataclasses.asdict(row) for row in told.rows],
+        "groups": [],
+        "layers": layers,
+        "parity": [],
+        **told.document,
+        "sections": [section.to_json() for section in shown],
+    }
+    write(document, context.store.workdir)
+    context.progress.table(document["stages"])
+    context.progress.say(f"The report is {context.store.path('report.html')}")
+    return document
+
+
+def bytes_of(rows: list[records.StageRow]) -> draw.Points:
+    """The score of every stage against its bytes."""
+    last = {row.name for row in rows[-1:]} | {"tflite_int8"}
+    return draw.Points(
+        "Accuracy against bytes, stage by stage",
+        "accuracy_bytes",
+        draw.Axis("bytes (int8 weights, or the .tflite file)", True, draw.BYTES),
+        draw.Axis("test accuracy", format=draw.PERCENT),
+        tuple(
+            draw.Point(
+                # A .keras file holds floats: what its weights take in int8 compares.
+                row.file_bytes
+                if row.file and row.file.endswith(".tflite") and row.file_bytes
+                else row.weight_bytes + row.index_bytes,
+                row.score.value,
+                row.name.removeprefix("tflite_"),
+                row.name in last,
+            )
+            for row in rows
+        ),
+    )
+
+
+def training_of(results: Results) -> list[draw.Section]:
+    """Losses and validation accuracy of all training that led to the result."""
+    found = [
+        one for name, one in results.items() if one and one.history and name != "dense"
+    ]
+    history = [entry for one in found for entry in one.history]
+    if not history or "val_loss" not in history[0]:
+        return []
+    # A loss that follows another model's answers, too, is of another scale.
+    losses = tuple(
+        None if one.facts.get("distilled") else entry["loss"]
+        for one in found
+        for entry in one.history
+    )
+    epochs = tuple(range(1, len(history) + 1))
+    lines = [
+        draw.Line("train loss", epochs, losses),
+        draw.Line(
+            "validation loss",
+            epochs,
+            tuple(entry.get("val_loss") for entry in history),
+            dashed=True,
+        ),
+        draw.Line(
+            "validation accuracy",
+            epochs,
+            tuple(entry.get("val_accuracy") for entry in history),
+            right=True,
+        ),
+    ]
+    settled = [one.facts.get("settled") for one in found]
+    on = [one.history[-1].get("strength_on", False) for one in found]
+    marks = [
+        draw.Mark(epoch, "penalty off")
+        for epoch, stays in zip(settled, on, strict=True)
+        if epoch and not stays
+    ]
+    return [
+        draw.Curves(
+            "Training curves",
+            "training",
+            draw.Axis("epoch"),
+            draw.Axis("loss", log=True),
+            tuple(lines),
+            draw.Axis("validation accuracy", format=draw.PERCENT),
+            tuple(marks),
+        )
+    ]
+
+
+def bars_of(layers: Mapping[str, list[dict]]) -> draw.Bars:
+    """Parameters of each layer, before and after."""
+    before = layers["dense"]
+    after = {row["layer"]: row["params"] for row in layers["final"]}
+    return draw.Bars(
+        "Parameters of every layer, before and after",
+        "layers",
+        draw.Axis("parameters", log=True),
+        tuple(row["layer"] for row in before),
+        tuple(row["params"] for row in before),
+        tuple(after.get(row["layer"], 0) for row in before),
+    )
+
+
+def network_of(layers: Mapping[str, list[dict]]) -> draw.Network:
+    """The layers that are left, inside what they were."""
+    before = {row["layer"]: row for row in layers["dense"]}
+    return draw.Network(
+        "The network that is left",
+        tuple(
+            draw.Width(
+                row["layer"],
+                row["shape"][-1],
+                before.get(row["layer"], row)["shape"][-1],
+                row["params"],
+            )
+            for row in layers["final"]
+        ),
+        "Each bar is a layer, from input to output; its width grows with the square root "
+        "of its units. Dashed: what it started with.",
+    )
+
+
+def environment() -> dict:
+    """Versions and machine, so far as they explain a number."""
+    packages = (
+        "tfsparse",
+        "tensorflow",
+        "keras",
+        "numpy",
+        "ai-edge-litert",
+        "tflite-micro",
+    )
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "gpus": len(keras.distribution.list_devices("gpu")),
+        **versions,
+    }

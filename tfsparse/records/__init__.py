@@ -1,0 +1,70 @@
+"""Frozen records that cross rooms: what one room may know of another's work."""
+
+from tfsparse.records import sections
+from tfsparse.records.cost import Cost
+from tfsparse.records.errors import StripError, TrainingError
+from tfsparse.records.groups import (
+    CARRIER,
+    CONSUMER,
+    PRODUCER,
+    Gate,
+    Member,
+    Site,
+    UnitGroup,
+)
+from tfsparse.records.partition import Partition
+from tfsparse.records.results import (
+    Artifact,
+    Epoch,
+    GroupReport,
+    Parity,
+    PruneReport,
+    Removal,
+    Result,
+    Score,
+    StageRow,
+)
+from tfsparse.records.tools import Tools
+from tfsparse.records.vocabulary import (
+    CURVATURES,
+    FORMATS,
+    GONE,
+    LOG_ALPHA_LIMIT,
+    SCALE_PRIORS,
+    SCALINGS,
+    SWITCH_FORMS,
+    TAUS,
+)
+
+__all__ = [
+    "CARRIER",
+    "CONSUMER",
+    "CURVATURES",
+    "FORMATS",
+    "GONE",
+    "LOG_ALPHA_LIMIT",
+    "PRODUCER",
+    "SCALE_PRIORS",
+    "SCALINGS",
+    "SWITCH_FORMS",
+    "TAUS",
+    "Artifact",
+    "Cost",
+    "Epoch",
+    "Gate",
+    "GroupReport",
+    "Member",
+    "Parity",
+    "Partition",
+    "PruneReport",
+    "Removal",
+    "Result",
+    "Score",
+    "Site",
+    "StageRow",
+    "StripError",
+    "Tools",
+    "TrainingError",
+    "UnitGroup",
+    "sections",
+]

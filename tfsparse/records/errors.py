@@ -1,0 +1,11 @@
+"""Errors that a user can do something about."""
+
+from __future__ import annotations
+
+
+class StripError(RuntimeError):
+    """A stripped model differs from the masked one by more than float rounding."""
+
+
+class TrainingError(ValueError):
+    """Training reached a state from which no useful model can come."""

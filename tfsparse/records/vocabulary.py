@@ -1,0 +1,27 @@
+"""Words that rooms share: what a setting may be called, on both sides of it."""
+
+from __future__ import annotations
+
+CURVATURES = ("recursive", "averaged", "gauss_newton", "hutchinson")
+"""How a diagonal Hessian may be estimated, see `tfsparse.curvature`."""
+
+SWITCH_FORMS = ("relu", "signed")
+"""How a switch kills a unit, see `layers.Filter`."""
+
+SCALE_PRIORS = ("normal_jeffreys", "horseshoe")
+"""Priors of random factors on units, see `layers.VariationalScale`."""
+
+TAUS = ("constant", "group", "element")
+"""The curvature that a proximal step divides by, see `optimizers.ProxSGD`."""
+
+SCALINGS = {"none": 0.0, "sqrt": 0.5, "inverse_sqrt": -0.5}
+"""Name -> exponent of a group's size in the strength of its penalty."""
+
+GONE = 1e30
+"""The factor on a group's penalty that prunes it for good."""
+
+LOG_ALPHA_LIMIT = 8.0
+"""Log alpha lies within it, both ways, see `numerics.variational`."""
+
+FORMATS = ("keras", "saved_model", "tflite_float", "tflite_int8")
+"""What a model can be exported to, see `deploy.export`."""
