@@ -1,0 +1,1 @@
+"""The `tfsparse` command: one subcommand a file; each parses, calls, prints."""

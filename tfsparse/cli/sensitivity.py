@@ -1,0 +1,81 @@
+"""Shows what a network loses when each of its groups alone is pruned."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+from tfsparse import options
+from tfsparse.cli import command
+
+USAGE = """Shows what a trained .keras model loses when each of its groups alone is pruned.
+
+  tfsparse sensitivity model.keras plot.png --data=validation.npz
+
+Accuracy is that of the data given, classes as whole numbers. Writes the plot, and its
+rows beside it as .json."""
+
+
+@options.record
+class SensitivitySettings(options.Options):
+    """What is pruned, and what is measured."""
+
+    part = "What is pruned, and what is measured"
+
+    data: str = options.field("", "An .npz with arrays x and y; needed.")
+    criterion: str = options.field(
+        "l2",
+        "How much each unit matters: l1, l2, bn_scale, taylor, fpgm, activation, random.",
+    )
+    remains: tuple[float, ...] = options.field(
+        (0.75, 0.5, 0.25), "Shares of units that remain.", above=0, high=1
+    )
+    ignore: str = options.patterns(
+        "", "Patterns of groups that stay whole.", example="stem*,head*"
+    )
+
+    def check(self) -> None:
+        """Checks that there is data."""
+        if not self.data:
+            raise ValueError(
+                "`data` must be an .npz with arrays x and y. Received: none."
+            )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The subcommand."""
+    parts = (SensitivitySettings,)
+    return command.run(arguments, USAGE, ("model", "plot"), parts, work)
+
+
+def work(path: str, plot: str, settings: SensitivitySettings) -> None:
+    """Measures the model at `path`, draws, prints."""
+    import tfsparse
+    from tfsparse import data, files, gradients, zoo
+    from tfsparse.deploy import interpreters
+    from tfsparse.report import plots
+
+    model = zoo.load(path)
+    x, y = data.samples(settings.data)
+
+    def accuracy(small) -> float:
+        return float((interpreters.predict(small, x).argmax(-1) == y).mean())
+
+    rows = tfsparse.sensitivity(
+        model,
+        accuracy,
+        settings.remains,
+        criterion=settings.criterion,
+        data=(x, y),
+        loss=gradients.cross_entropy(model),
+        ignore=options.listed(settings.ignore),
+    )
+    figure = plots.sensitivity(rows, "accuracy")
+    with files.appears_whole(plot) as temporary:
+        figure.savefig(temporary, dpi=150)
+    files.write_json(str(pathlib.Path(plot).with_suffix(".json")), rows)
+    command.say(f"whole: {rows[0]['value']:.2%}")
+    for row in rows[1:]:
+        command.say(
+            f"{row['group']}: {row['kept']} of {row['size']}: {row['value']:.2%}"
+        )
