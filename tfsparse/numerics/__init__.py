@@ -1,5 +1,6 @@
 """Pure rules on tensors. No variables, no layers, no state; any Keras backend."""
 
+from tfsparse.numerics.blocks import Block, Slice
 from tfsparse.numerics.curvature import (
     activation_curvature,
     clamped,
@@ -38,8 +39,10 @@ from tfsparse.numerics.variational import (
 )
 
 __all__ = [
+    "Block",
     "ENTROPY_GAMMA",
     "LIMIT",
+    "Slice",
     "activation_curvature",
     "clamped",
     "cross_entropy_curvature",

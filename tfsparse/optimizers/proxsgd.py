@@ -266,7 +266,7 @@ class ProxSGD(keras.optimizers.Optimizer):
             return weight - eps * average
         return weight - eps * average / (ops.mean(tau) if self.tau == "group" else tau)
 
-    def _proximal(self, block: blocks.Block, points, mu, eps) -> list:
+    def _proximal(self, block: numerics.Block, points, mu, eps) -> list:
         """New values of the variables of a block, from (w, v, tau) of each.
 
         The proximal point of a group is s (w - d), d = v / tau, so that its weights
@@ -296,7 +296,7 @@ class ProxSGD(keras.optimizers.Optimizer):
             for part, (w, _, _), d in zip(block.slices, points, steps, strict=True)
         ]
 
-    def _elementwise(self, block: blocks.Block, points, mu, eps) -> list:
+    def _elementwise(self, block: numerics.Block, points, mu, eps) -> list:
         """What `_proximal` gives, in the metric of tau, one number for each weight."""
         weighted = [tau * w - v for w, v, tau in points]
         root = self._root(block, weighted, [tau for _, _, tau in points], mu)
