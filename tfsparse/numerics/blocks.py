@@ -74,7 +74,7 @@ class Block:
 
         Example:
             >>> rows = Block.of([[[0], [1]]], [(2, 3)])  # of one kernel
-            >>> rows.sum([ops.ones((2, 3))]).numpy().tolist()
+            >>> [float(x) for x in rows.sum([ops.ones((2, 3))])]
             [3.0, 3.0]
         """
         labels = [np.asarray(own) for own in labels]

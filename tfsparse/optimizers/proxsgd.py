@@ -19,9 +19,6 @@ TAUS = ("constant", "group", "element")
 SCALINGS = {"none": 0.0, "sqrt": 0.5, "inverse_sqrt": -0.5}
 """Name -> exponent of a group's size in the strength of its penalty."""
 
-NEWTON_STEPS = 12
-"""For `tau="element"`; Newton's method from below gains digits quadratically."""
-
 
 @keras.saving.register_keras_serializable("tfsparse")
 class ProxDecay(keras.optimizers.schedules.LearningRateSchedule):
@@ -213,7 +210,7 @@ class ProxSGD(keras.optimizers.Optimizer):
         ops.cond(finite, assign, lambda: None)
 
     def _step(self, gradients, weights, averages, squares, eps, rho, mu, done):
-        """Algorithm 1, a pure function.
+        """Algorithm 1.
 
         Args:
             gradients: One for each variable; None for those that stay as they are.
@@ -225,25 +222,23 @@ class ProxSGD(keras.optimizers.Optimizer):
         Returns:
             Whether the gradients are finite; new weights, averages and squares.
         """
-        known = [ops.sum(ops.cast(g, "float32")) for g in gradients if g is not None]
-        finite = ops.isfinite(sum(known, ops.zeros(())))
-        still = [g is None for g in gradients]
         averages = [
-            v if g is None else v + ops.cast(rho, v.dtype) * (g - v)
+            v if g is None else numerics.averaged(v, g, ops.cast(rho, v.dtype))
             for g, v in zip(gradients, averages, strict=True)
         ]
         squares = [
-            s if g is None else s + (1.0 - self.beta) * (ops.square(g) - s)
+            s if g is None else numerics.averaged(s, ops.square(g), 1.0 - self.beta)
             for g, s in zip(gradients, squares, strict=False)
         ]
-        taus = self._rms(squares, done) or [None] * len(weights)
-        points = list(zip(weights, averages, taus, strict=True))
-        found = self._moved(points, mu, eps)
-        weights = [
-            w if kept else self._boxed(i, w, new, eps)
-            for i, (w, new, kept) in enumerate(zip(weights, found, still, strict=True))
+        taus = [None] * len(weights)
+        if squares:
+            taus = numerics.root_mean_squares(squares, self.beta, done)
+        found = self._moved(list(zip(weights, averages, taus, strict=True)), mu, eps)
+        kept = [  # what has no gradient stays as it is
+            w if g is None else self._boxed(i, w, new, eps)
+            for i, (g, w, new) in enumerate(zip(gradients, weights, found, strict=True))
         ]
-        return finite, weights, averages, squares
+        return numerics.all_finite(gradients), kept, averages, squares
 
     def _moved(self, points, mu, eps) -> list:
         """The new value of each variable, from its (w, v, tau)."""
@@ -254,96 +249,31 @@ class ProxSGD(keras.optimizers.Optimizer):
                 found[i] = new
         return found
 
-    def _rms(self, squares, done) -> list:
-        """Roots of the mean squares of the gradients, corrected for their start at zero."""
-        correction = 1.0 - ops.power(self.beta, done + 1.0)
-        return [ops.sqrt(s / ops.cast(correction, s.dtype)) + 1e-8 for s in squares]
-
     def _plain(self, weight, average, tau, eps):
-        """The new value w - eps v / tau of a variable that no group holds."""
-        eps = ops.cast(eps, weight.dtype)
-        if tau is None:
-            return weight - eps * average
-        return weight - eps * average / (ops.mean(tau) if self.tau == "group" else tau)
+        """The new value of a variable that no group holds."""
+        if self.tau == "group":
+            tau = ops.mean(tau)
+        return numerics.plain_step(weight, average, ops.cast(eps, weight.dtype), tau)
 
     def _proximal(self, block: numerics.Block, points, mu, eps) -> list:
-        """New values of the variables of a block, from (w, v, tau) of each.
-
-        The proximal point of a group is s (w - d), d = v / tau, so that its weights
-        become (1 - eps (1 - s)) w - eps s d: three passes over them, exact at s 0 and 1.
-        """
-        dtype = points[0][0].dtype
+        """New values of the variables of a block."""
+        weights, averages, taus = (list(kind) for kind in zip(*points, strict=True))
+        dtype = weights[0].dtype
         mu = ops.cast(mu, dtype) * ops.cast(block.multipliers, dtype)
         eps = ops.cast(eps, dtype)
         if self.tau == "element":
-            return self._elementwise(block, points, mu, eps)
-        tau = 1.0
-        steps = [v for _, v, _ in points]
+            return numerics.elementwise_step(block, weights, averages, taus, mu, eps)
         if self.tau == "group":
-            tau = block.sum([rms for _, _, rms in points])
-            tau = tau / ops.cast(block.sizes, dtype)
-            steps = [
-                v * block.spread(1.0 / tau, part, 1.0 / ops.mean(rms))
-                for part, (_, v, rms) in zip(block.slices, points, strict=True)
-            ]
-        squares = [
-            ops.square(w - d) for (w, _, _), d in zip(points, steps, strict=True)
-        ]
-        shrinkage = numerics.group_shrinkage(ops.sqrt(block.sum(squares)), mu / tau)
-        kept, moved = 1.0 - eps * (1.0 - shrinkage), eps * shrinkage
-        return [
-            block.spread(kept, part, 1.0) * w - block.spread(moved, part, eps) * d
-            for part, (w, _, _), d in zip(block.slices, points, steps, strict=True)
-        ]
-
-    def _elementwise(self, block: numerics.Block, points, mu, eps) -> list:
-        """What `_proximal` gives, in the metric of tau, one number for each weight."""
-        weighted = [tau * w - v for w, v, tau in points]
-        root = self._root(block, weighted, [tau for _, _, tau in points], mu)
-        found = []
-        for part, (w, v, tau) in zip(block.slices, points, strict=True):
-            own = block.spread(root, part, 1.0)
-            strength = block.spread(mu, part, 0.0)
-            shrinkage = tau * own / (tau * own + strength + _TINY)
-            kept = 1.0 - eps * (1.0 - shrinkage)
-            found.append(kept * w - eps * shrinkage * v / tau)
-        return found
+            averages, tau = numerics.preconditioned(block, averages, taus)
+            mu = mu / tau
+        return numerics.proximal_step(block, weights, averages, mu, eps)
 
     def _boxed(self, number: int, weight, new, eps):
-        """The new weight if x is projected to the variable's box; x -> new is monotone."""
+        """The new weight, its proximal point projected to the variable's box."""
         if self._boxes[number] is None:
             return new
-        low, high = self._boxes[number]
         eps = ops.cast(eps, weight.dtype)
-        new = ops.maximum(new, weight + eps * (low - weight))
-        return ops.minimum(new, weight + eps * (high - weight))
-
-    def _root(self, block, weighted, taus, mu):
-        """Norms of the groups after a proximal map in the metric of tau.
-
-        x = tau s / (tau s + mu) b with s = ||x||, so s is the root of
-        sum (tau b)^2 / (tau s + mu)^2 = 1; 0 where ||tau b|| <= mu.
-        """
-        squares = [ops.square(c) for c in weighted]
-        norms = ops.sqrt(block.sum(squares))
-        alive = norms > mu
-        mean = block.sum(taus) / ops.cast(block.sizes, mu.dtype)
-        root = ops.maximum(norms - mu, 0.0) / mean
-        for _ in range(NEWTON_STEPS):
-            below = [
-                tau * block.spread(root, part, 1.0)
-                + block.spread(mu, part, 1.0)
-                + _TINY
-                for part, tau in zip(block.slices, taus, strict=True)
-            ]
-            value = block.sum([c / b**2 for c, b in zip(squares, below, strict=True)])
-            slope = block.sum(
-                [t * c / b**3 for c, b, t in zip(squares, below, taus, strict=True)]
-            )
-            # Newton on value^(-1/2), which is concave: it never passes the root
-            step = value * (ops.sqrt(value) - 1.0) / ops.maximum(slope, _TINY)
-            root = ops.maximum(root + ops.where(alive, step, 0.0), 0.0)
-        return ops.where(alive, root, 0.0)
+        return numerics.boxed(weight, new, eps, *self._boxes[number])
 
     def _rho(self):
         if callable(self.rho):
@@ -440,9 +370,6 @@ class ProxSGD(keras.optimizers.Optimizer):
             "scaling": self.scaling,
             "bounds": {pattern: list(pair) for pattern, pair in self.bounds.items()},
         }
-
-
-_TINY = 1e-30
 
 
 def _check(mu, learning_rate, rho, tau, beta, scaling, bounds) -> None:
