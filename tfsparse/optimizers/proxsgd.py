@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import logging
 from collections.abc import Mapping
 
 import keras
@@ -11,9 +10,8 @@ import numpy as np
 from keras import ops
 
 from tfsparse import numerics, records
-from tfsparse.optimizers import blocks
-
-_LOG = logging.getLogger(__name__)
+from tfsparse.optimizers import blocks, private
+from tfsparse.optimizers.joint import JointOptimizer
 
 TAUS = ("constant", "group", "element")
 SCALINGS = {"none": 0.0, "sqrt": 0.5, "inverse_sqrt": -0.5}
@@ -21,39 +19,7 @@ SCALINGS = {"none": 0.0, "sqrt": 0.5, "inverse_sqrt": -0.5}
 
 
 @keras.saving.register_keras_serializable("tfsparse")
-class ProxDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """A step size that decays as the convergence proof of ProxSGD wants.
-
-    value_t = initial / (t + offset)^power.
-
-    Args:
-        initial: Numerator, positive.
-        offset: Added to the step's number, at least 1.
-        power: In (0.5, 1] by the proof; the authors run 0.5.
-
-    Example:
-        >>> ProxSGD(partition, learning_rate=ProxDecay(0.06), rho=ProxDecay(0.9))
-
-    Reference: Yang et al. 2020, ProxSGD, and its released code.
-    """
-
-    def __init__(self, initial: float, offset: float = 4.0, power: float = 0.5):
-        if not (initial > 0 and offset >= 1 and 0 < power <= 1):
-            raise ValueError(
-                "`initial` must be positive, `offset` at least 1 and `power` in (0, 1]. "
-                f"Received: {initial}, {offset}, {power}."
-            )
-        self.initial, self.offset, self.power = initial, offset, power
-
-    def __call__(self, step):
-        return self.initial / (ops.cast(step, "float32") + self.offset) ** self.power
-
-    def get_config(self):
-        return {"initial": self.initial, "offset": self.offset, "power": self.power}
-
-
-@keras.saving.register_keras_serializable("tfsparse")
-class ProxSGD(keras.optimizers.Optimizer):
+class ProxSGD(JointOptimizer):
     """Stochastic gradient descent whose steps take whole groups of weights to zero.
 
     For the gradient g of a batch, group by group k:
@@ -132,113 +98,43 @@ class ProxSGD(keras.optimizers.Optimizer):
         self.squares = []
         if self.tau != "constant":
             self.squares = self.add_optimizer_variables(variables, "square")
-        # Variables that their gradient replaces (scales of float8) are Keras's alone.
-        self._own = [
-            number
-            for number, variable in enumerate(variables)
-            if not self._overwrite_variable_with_gradient(variable)
-        ]
-        own = [variables[number] for number in self._own]
+        own = self.adopt(variables)
         self._blocks = blocks.lay_out(self.partition, own, SCALINGS[self.scaling])
-        self._told = 0
         self._paths = [v.path for v in own]
         self._boxes = [
             next((b for p, b in self.bounds.items() if fnmatch.fnmatchcase(v.path, p)), None)
             for v in own
         ]  # fmt: skip
 
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        if keras.backend.backend() == "tensorflow":  # by way of the method below
-            return super()._backend_update_step(
-                grads, trainable_variables, learning_rate
-            )
-        gradients = self._in_order(zip(grads, trainable_variables, strict=True))
-        self._update(self.refused, gradients, self._held(), learning_rate)
-        return None
+    def slots(self) -> tuple[list, list]:
+        """Averages and squares, the second none with tau 1."""
+        return self.averages, self.squares
 
-    def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate):
-        """The step of every replica, gradients summed over them all."""
-        held = [[variable.value for variable in kind] for kind in self._held()]
-        distribution.extended.update(
-            self.refused.value,
-            self._update,
-            args=(self._in_order(grads_and_vars), held, learning_rate),
-            group=False,
-        )
-
-    def _held(self) -> list[list]:
-        """Weights, averages and squares of the optimizer's own variables."""
-        kinds = self._trainable_variables, self.averages, self.squares
-        return [[kind[i] for i in self._own] if kind else [] for kind in kinds]
-
-    def _in_order(self, pairs) -> list:
-        """A gradient for each own variable, None for those without."""
-        found = {self._get_variable_index(v): gradient for gradient, v in pairs}
-        return [found.get(number) for number in self._own]
-
-    def _update(self, refused, gradients, held, eps) -> None:
-        """Assigns what a step makes of the variables of one replica."""
-        weights, averages, squares = (
-            [ops.convert_to_tensor(variable) for variable in kind] for kind in held
-        )
-        gradients = [
-            None if g is None else ops.cast(ops.convert_to_tensor(g), w.dtype)
-            for g, w in zip(gradients, weights, strict=True)
-        ]
-        numbers = [
+    def step(self, gradients, weights, averages, squares, eps) -> tuple:
+        """Algorithm 1, from its parts in `numerics`; see `JointOptimizer.step`."""
+        rho, mu, done = (
             ops.cast(number, "float32")
-            for number in (eps, self._rho(), self.mu, self._iterations - self.refused)
-        ]
-        finite, *found = self._step(gradients, weights, averages, squares, *numbers)
-        self._assign_if(finite, zip(sum(held, []), sum(found, []), strict=True))
-        self.assign_add(refused, ops.cast(ops.logical_not(finite), refused.dtype))
-
-    def _assign_if(self, finite, pairs) -> None:
-        """Assigns pairs of a variable and its new value, all of them or none."""
-        pairs = list(pairs)
-        if keras.backend.backend() != "tensorflow":
-            for variable, tensor in pairs:
-                held = ops.convert_to_tensor(variable)
-                self.assign(variable, ops.where(finite, tensor, held))
-            return
-
-        def assign():
-            for variable, tensor in pairs:
-                self.assign(variable, tensor)
-
-        # One branch for the whole step costs less than a choice for each weight.
-        ops.cond(finite, assign, lambda: None)
-
-    def _step(self, gradients, weights, averages, squares, eps, rho, mu, done):
-        """Algorithm 1.
-
-        Args:
-            gradients: One for each variable; None for those that stay as they are.
-            weights, averages: One for each variable.
-            squares: The same, or none with tau 1.
-            eps, rho, mu: As of this step.
-            done: Steps made before this one.
-
-        Returns:
-            Whether the gradients are finite; new weights, averages and squares.
-        """
+            for number in (self._rho(), self.mu, self._steps() - self.refused)
+        )
         averages = [
             v if g is None else numerics.averaged(v, g, ops.cast(rho, v.dtype))
             for g, v in zip(gradients, averages, strict=True)
         ]
         squares = [
             s if g is None else numerics.averaged(s, ops.square(g), 1.0 - self.beta)
-            for g, s in zip(gradients, squares, strict=False)
+            for g, s in zip(gradients, squares, strict=False)  # which may be none
         ]
         taus = [None] * len(weights)
         if squares:
             taus = numerics.root_mean_squares(squares, self.beta, done)
-        found = self._moved(list(zip(weights, averages, taus, strict=True)), mu, eps)
-        kept = [  # what has no gradient stays as it is
-            w if g is None else self._boxed(i, w, new, eps)
-            for i, (g, w, new) in enumerate(zip(gradients, weights, found, strict=True))
+        moved = self._moved(list(zip(weights, averages, taus, strict=True)), mu, eps)
+        weights = [
+            w if g is None else self._boxed(number, w, new, eps)
+            for number, (g, w, new) in enumerate(
+                zip(gradients, weights, moved, strict=True)
+            )
         ]
-        return numerics.all_finite(gradients), kept, averages, squares
+        return numerics.all_finite(gradients), weights, averages, squares
 
     def _moved(self, points, mu, eps) -> list:
         """The new value of each variable, from its (w, v, tau)."""
@@ -276,9 +172,10 @@ class ProxSGD(keras.optimizers.Optimizer):
         return numerics.boxed(weight, new, eps, *self._boxes[number])
 
     def _rho(self):
-        if callable(self.rho):
-            return self.rho(self._iterations)
-        return self.rho
+        return self.rho(private.batches(self)) if callable(self.rho) else self.rho
+
+    def _steps(self):
+        return private.batches(self)
 
     def norms(self) -> np.ndarray:
         """L2 norm of every group of the partition. `(groups,)`."""
@@ -293,7 +190,7 @@ class ProxSGD(keras.optimizers.Optimizer):
         return {"partition": self.partition.cut(pairs, self._shapes(), cut).to_json()}
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return {v.path: tuple(v.shape) for v in self._trainable_variables}
+        return {v.path: tuple(v.shape) for v in private.trained(self)}
 
     def values(self) -> dict[str, np.ndarray]:
         """Path -> value of every trainable variable."""
@@ -313,19 +210,8 @@ class ProxSGD(keras.optimizers.Optimizer):
             raise ValueError(f"`threshold` must be >= 0. Received: {threshold!r}.")
         if not self.built:
             raise ValueError("A partition needs an optimizer that has been built.")
-        self._tell_refused()
+        self.tell_refused()
         return self.norms() <= threshold
-
-    def _tell_refused(self) -> None:
-        """Logs how many steps were refused since this was last told."""
-        refused = int(ops.convert_to_numpy(self.refused))
-        if refused > self._told:
-            _LOG.warning(
-                "%d steps were refused and changed no weight: their gradients were not "
-                "finite. Look for nan in the data, or lower the learning rate.",
-                refused - self._told,
-            )
-        self._told = refused
 
     def finalize(self, threshold: float = 1e-6) -> np.ndarray:
         """Sets the groups that have died to exact zero, and their averages with them.
