@@ -170,6 +170,20 @@ def test_the_elementwise_root_solves_its_equation(size):
         assert found == pytest.approx(root, rel=1e-4)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_the_elementwise_root_of_curvatures_a_thousand_apart(share):
+    b, low = RNG(17).normal(size=400).astype("float32"), np.log(1e-3)
+    tau = np.exp(RNG(18).uniform(low, 0, 400)).astype("float32")
+    c = b * tau
+    mu = share * np.linalg.norm(c)
+    root = optimize.brentq(lambda s: (c**2 / (tau * s + mu) ** 2).sum() - 1, 0, 1e4)
+    whole = Block.of([[0]], [(400,)])
+    received = numerics.elementwise_root(
+        whole, [ops.array(c)], [ops.array(tau)], ops.array([mu], "float32")
+    )
+    assert float(received[0]) == pytest.approx(root, rel=1e-5)
+
+
 def test_the_elementwise_root_by_hand():
     """tau 2, tau b = (6, 8), mu 4: ||x|| = (10 - 4) / 2; at mu 10 it is 0."""
     pair, tau, c = Block.of([[0]], [(2,)]), ops.array([2.0, 2.0]), ops.array([6.0, 8.0])
