@@ -114,7 +114,7 @@ class ProxSGD(JointOptimizer):
         """Algorithm 1, from its parts in `numerics`; see `JointOptimizer.step`."""
         rho, mu, done = (
             ops.cast(number, "float32")
-            for number in (self._rho(), self.mu, self._steps() - self.refused)
+            for number in (self._rho(), self.mu, self.iterations - self.refused)
         )
         averages = [
             v if g is None else numerics.averaged(v, g, ops.cast(rho, v.dtype))
@@ -173,9 +173,6 @@ class ProxSGD(JointOptimizer):
 
     def _rho(self):
         return self.rho(private.batches(self)) if callable(self.rho) else self.rho
-
-    def _steps(self):
-        return private.batches(self)
 
     def norms(self) -> np.ndarray:
         """L2 norm of every group of the partition. `(groups,)`."""
