@@ -147,6 +147,32 @@ def test_a_step_is_algorithm_1(seed, tau):
         )
 
 
+@pytest.mark.parametrize("tau", ["constant", "group", "element"])
+def test_accumulated_gradients_make_one_step_of_algorithm_1(tau):
+    """Of their mean; the start at zero is corrected by steps, not by batches."""
+    rng = np.random.default_rng(0)
+    weights = variables([(3, 2), (2,)], rng)
+    partition = records.Partition({weights[0].path: np.array([[0, 1]])})
+    optimizer = ProxSGD(
+        partition, 0.1, 0.3, 0.4, tau, beta=0.9, gradient_accumulation_steps=2
+    )
+    optimizer.build(weights)
+    start = {v.path: keras.ops.convert_to_numpy(v) for v in weights}
+    expected = Algorithm1(start, partition, 0.1, 0.3, 0.4, tau, beta=0.9)
+    for _ in range(3):
+        pair = rng.normal(size=(2, 8)).astype("float32")
+        for own in pair:
+            slopes = [keras.ops.array(own[:6].reshape(3, 2)), keras.ops.array(own[6:])]
+            optimizer.apply(slopes, weights)
+        mean = pair.mean(0)
+        means = mean[:6].reshape(3, 2), mean[6:]
+        expected.step({v.path: g for v, g in zip(weights, means, strict=True)})
+    for variable in weights:
+        np.testing.assert_allclose(
+            variable, expected.w[variable.path], rtol=2e-4, atol=2e-5
+        )
+
+
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
 @pytest.mark.parametrize(("eps", "rho"), [(1.0, 1.0), (0.6, 0.5)])
 def test_it_reaches_the_minimum_of_a_group_lasso(share, eps, rho):

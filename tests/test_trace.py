@@ -1,7 +1,7 @@
 """Guards: the private names of Keras that the library leans on still mean what they did.
 
-A failure here after an update of Keras says where to look: graph/trace.py and
-optimizers/resize.py.
+A failure here after an update of Keras says where to look: graph/trace.py. Those of the
+optimizers are guarded in tests/test_private.py.
 """
 
 from __future__ import annotations
@@ -27,16 +27,10 @@ GUARDED = {
     "_outputs_struct",
     "_keras_history",
     "_flatten_layers",
-    "_trainable_variables",
-    "_compile_config",
+    # The method that a joint step extends: tests/test_private.py.
     "_backend_update_step",
-    # Weight decay's exclusions, which no configuration tells: tests/test_resize.py.
-    "_use_weight_decay",
-    "_exclude_from_weight_decay",
-    "_exclude_from_weight_decay_cache",
-    "_var_key",
 }
-"""Each has a test below, or in the tests of the optimizer that uses it."""
+"""Each has a test below, or where it says."""
 
 OTHERS = {"deploy/interpreters.py": {"_get_ops_details"}}
 """Private names of libraries that are not Keras (LiteRT's), guarded elsewhere."""
@@ -53,10 +47,10 @@ def private_names(path: pathlib.Path) -> set[str]:
     return found
 
 
-def test_private_names_stand_in_two_rooms_and_are_guarded():
-    rooms = [PACKAGE / "graph" / "trace.py", *(PACKAGE / "optimizers").glob("*.py")]
+def test_private_names_stand_in_two_files_and_are_guarded():
+    rooms = [PACKAGE / "graph" / "trace.py", PACKAGE / "optimizers" / "joint.py"]
     used = set().union(*(private_names(path) for path in rooms))
-    assert {"_nodes_by_depth", "_trainable_variables"} <= used <= GUARDED
+    assert used == GUARDED
     elsewhere = {
         str(path.relative_to(PACKAGE)): private_names(path)
         for path in PACKAGE.rglob("*.py")
@@ -113,17 +107,45 @@ def test_structs_keep_the_form_of_inputs_and_outputs():
     assert model._outputs_struct is model.outputs[0]
 
 
-def test_compile_config_keeps_the_objects():
-    model = models.named_vector()
-    loss = keras.losses.MeanSquaredError()
-    model.compile(
-        "sgd", loss, metrics=["mae"], steps_per_execution=3, jit_compile=False
-    )
-    config = model._compile_config.config
-    assert config["loss"] is loss
-    assert (config["metrics"], config["steps_per_execution"]) == (["mae"], 3)
-    assert config["optimizer"] is model.optimizer
-    assert {"loss_weights", "weighted_metrics", "run_eagerly"} <= set(config)
+def nested():
+    """A functional model inside another, and a layer inside a layer."""
+    x = keras.Input((4, 3), name="x")
+    inner = keras.Model(x, layers.TimeDistributed(layers.Dense(5))(x), name="inner")
+    y = keras.Input((4, 3), name="y")
+    return keras.Model({"y": y}, {"out": layers.Dense(2)(inner(y))})
+
+
+NEEDS = {
+    "_nodes_by_depth": (lambda m: m, lambda m: tfsparse.find_groups(m)),
+    "_inputs_struct": (lambda m: m, lambda m: rebuild(m)),
+    "_outputs_struct": (lambda m: m, lambda m: rebuild(m)),
+    "_keras_history": (lambda m: m.inputs[0], lambda m: tfsparse.find_groups(m)),
+    "_flatten_layers": (
+        lambda m: keras.layers.Layer,
+        lambda m: trace.sublayers(m.layers),
+    ),
+}
+"""Name -> who has it, of a model; and what fails without it."""
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_without_a_private_name_nothing_is_guessed(name, monkeypatch):
+    owner, use = NEEDS[name]
+    model = nested()
+    use(model)
+    if isinstance(owner(model), type):
+        monkeypatch.delattr(owner(model), name)
+    else:
+        del vars(owner(model))[name]
+    # Without `_nodes_by_depth` a model looks like one whose call is Python code.
+    with pytest.raises(
+        (AttributeError, ValueError), match=f"{name}|must be Functional"
+    ):
+        use(model)
+
+
+def test_every_private_name_is_taken_away_once():
+    assert {*NEEDS, "_backend_update_step"} == GUARDED
 
 
 @pytest.mark.parametrize(
@@ -138,9 +160,8 @@ def test_compile_config_keeps_the_objects():
 )
 def test_slots_are_lists_beside_the_trainable_variables(optimizer, slots):
     model = models.named_vector()
-    optimizer.build(model.trainable_variables)
-    trained = optimizer._trainable_variables
-    assert [v.path for v in trained] == [v.path for v in model.trainable_variables]
+    trained = model.trainable_variables
+    optimizer.build(trained)
     own = {id(v) for v in optimizer.variables}
     lists = [
         value

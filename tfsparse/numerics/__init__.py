@@ -1,5 +1,6 @@
 """Pure rules on tensors. No variables, no layers, no state; any Keras backend."""
 
+from tfsparse.numerics.blocks import Block, Slice
 from tfsparse.numerics.curvature import (
     activation_curvature,
     clamped,
@@ -21,6 +22,19 @@ from tfsparse.numerics.groups import (
     prox_group_l2,
     safe_norm,
 )
+from tfsparse.numerics.overlapping import overlapping_step, pruned, shrunk
+from tfsparse.numerics.proximal import (
+    NEWTON_STEPS,
+    all_finite,
+    averaged,
+    boxed,
+    elementwise_root,
+    elementwise_step,
+    plain_step,
+    preconditioned,
+    proximal_step,
+    root_mean_squares,
+)
 from tfsparse.numerics.switches import sign_variance
 from tfsparse.numerics.variational import (
     LIMIT,
@@ -38,9 +52,15 @@ from tfsparse.numerics.variational import (
 )
 
 __all__ = [
+    "Block",
     "ENTROPY_GAMMA",
     "LIMIT",
+    "NEWTON_STEPS",
+    "Slice",
     "activation_curvature",
+    "all_finite",
+    "averaged",
+    "boxed",
     "clamped",
     "cross_entropy_curvature",
     "cross_entropy_hessian",
@@ -48,6 +68,8 @@ __all__ = [
     "dense_hessian",
     "dense_recursion",
     "dykstra",
+    "elementwise_root",
+    "elementwise_step",
     "evidence_slopes",
     "evidence_variance",
     "gaussian_divergence",
@@ -60,8 +82,15 @@ __all__ = [
     "log_uniform_divergence",
     "log_uniform_kl",
     "log_uniform_variance",
+    "overlapping_step",
+    "plain_step",
+    "preconditioned",
     "prox_group_l2",
+    "proximal_step",
+    "pruned",
+    "root_mean_squares",
     "safe_norm",
+    "shrunk",
     "sign_variance",
     "significant_bits",
     "warm_up",

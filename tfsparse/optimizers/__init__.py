@@ -1,11 +1,14 @@
 """Optimizers, and what keeps them going when variables shrink."""
 
+from tfsparse.optimizers.joint import JointOptimizer
 from tfsparse.optimizers.overlapping import GONE, OverlappingProxSGD
-from tfsparse.optimizers.proxsgd import ProxDecay, ProxSGD
+from tfsparse.optimizers.proxsgd import ProxSGD
 from tfsparse.optimizers.resize import recompile, resize, spare_decay
+from tfsparse.optimizers.schedules import ProxDecay
 
 __all__ = [
     "GONE",
+    "JointOptimizer",
     "OverlappingProxSGD",
     "ProxDecay",
     "ProxSGD",

@@ -87,46 +87,19 @@ class OverlappingProxSGD(ProxSGD):
 
     def _moved(self, points, mu, eps) -> list:
         found = [self._plain(*point, eps) for point in points]
-        members = sorted(
-            {i for level in self._levels for b in level for i in b.members}
-        )
         factors = [ops.convert_to_tensor(own) for own in self.factors]
-        place = {i: number for number, i in enumerate(members)}
-
-        def scaled(tensors, level, factor_of):
-            """Tensors times what `factor_of(block, its tensors)` gives each group."""
-            tensors = list(tensors)
-            for block in level:
-                own = [tensors[place[i]] for i in block.members]
-                values = factor_of(block, own)
-                for part, tensor in zip(block.slices, own, strict=True):
-                    spread = block.spread(values, part, 1.0)
-                    tensors[place[part.index]] = tensor * spread
-            return tensors
-
-        def proximal(number):
-            def shrinkage(block, own):
-                strength = mu * ops.take(factors[number], block.labels)
-                norms = ops.sqrt(block.sum([ops.square(tensor) for tensor in own]))
-                return numerics.group_shrinkage(norms, ops.cast(strength, norms.dtype))
-
-            return lambda x: scaled(x, self._levels[number], shrinkage)
-
-        def left(number):
-            def stays(block, own):
-                there = ops.take(factors[number], block.labels) < GONE / 2
-                return ops.cast(there, own[0].dtype)
-
-            return lambda x: scaled(x, self._levels[number], stays)
-
-        numbers = range(len(self._levels))
-        x = [points[i][0] - points[i][1] for i in members]
-        x = numerics.dykstra(x, [proximal(n) for n in numbers], self.sweeps)
-        for number in numbers:  # what a few sweeps leave of the pruned
-            x = left(number)(x)
-        for i, new in zip(members, x, strict=True):
-            weight = points[i][0]
-            found[i] = weight + ops.cast(eps, weight.dtype) * (new - weight)
+        held = sorted({i for level in self._levels for b in level for i in b.members})
+        moved = numerics.overlapping_step(
+            {i: points[i][0] for i in held},
+            {i: points[i][1] for i in held},
+            self._levels,
+            [mu * own for own in factors],
+            [own < GONE / 2 for own in factors],
+            eps,
+            self.sweeps,
+        )
+        for i, new in moved.items():
+            found[i] = new
         return found
 
     def reweigh(self, number: int, factors: np.ndarray) -> None:

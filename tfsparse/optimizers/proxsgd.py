@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import logging
 from collections.abc import Mapping
 
 import keras
@@ -11,52 +10,16 @@ import numpy as np
 from keras import ops
 
 from tfsparse import numerics, records
-from tfsparse.optimizers import blocks
-
-_LOG = logging.getLogger(__name__)
+from tfsparse.optimizers import blocks, private
+from tfsparse.optimizers.joint import JointOptimizer
 
 TAUS = ("constant", "group", "element")
 SCALINGS = {"none": 0.0, "sqrt": 0.5, "inverse_sqrt": -0.5}
 """Name -> exponent of a group's size in the strength of its penalty."""
 
-NEWTON_STEPS = 12
-"""For `tau="element"`; Newton's method from below gains digits quadratically."""
-
 
 @keras.saving.register_keras_serializable("tfsparse")
-class ProxDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """A step size that decays as the convergence proof of ProxSGD wants.
-
-    value_t = initial / (t + offset)^power.
-
-    Args:
-        initial: Numerator, positive.
-        offset: Added to the step's number, at least 1.
-        power: In (0.5, 1] by the proof; the authors run 0.5.
-
-    Example:
-        >>> ProxSGD(partition, learning_rate=ProxDecay(0.06), rho=ProxDecay(0.9))
-
-    Reference: Yang et al. 2020, ProxSGD, and its released code.
-    """
-
-    def __init__(self, initial: float, offset: float = 4.0, power: float = 0.5):
-        if not (initial > 0 and offset >= 1 and 0 < power <= 1):
-            raise ValueError(
-                "`initial` must be positive, `offset` at least 1 and `power` in (0, 1]. "
-                f"Received: {initial}, {offset}, {power}."
-            )
-        self.initial, self.offset, self.power = initial, offset, power
-
-    def __call__(self, step):
-        return self.initial / (ops.cast(step, "float32") + self.offset) ** self.power
-
-    def get_config(self):
-        return {"initial": self.initial, "offset": self.offset, "power": self.power}
-
-
-@keras.saving.register_keras_serializable("tfsparse")
-class ProxSGD(keras.optimizers.Optimizer):
+class ProxSGD(JointOptimizer):
     """Stochastic gradient descent whose steps take whole groups of weights to zero.
 
     For the gradient g of a batch, group by group k:
@@ -135,115 +98,43 @@ class ProxSGD(keras.optimizers.Optimizer):
         self.squares = []
         if self.tau != "constant":
             self.squares = self.add_optimizer_variables(variables, "square")
-        # Variables that their gradient replaces (scales of float8) are Keras's alone.
-        self._own = [
-            number
-            for number, variable in enumerate(variables)
-            if not self._overwrite_variable_with_gradient(variable)
-        ]
-        own = [variables[number] for number in self._own]
+        own = self.adopt(variables)
         self._blocks = blocks.lay_out(self.partition, own, SCALINGS[self.scaling])
-        self._told = 0
         self._paths = [v.path for v in own]
         self._boxes = [
             next((b for p, b in self.bounds.items() if fnmatch.fnmatchcase(v.path, p)), None)
             for v in own
         ]  # fmt: skip
 
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        if keras.backend.backend() == "tensorflow":  # by way of the method below
-            return super()._backend_update_step(
-                grads, trainable_variables, learning_rate
-            )
-        gradients = self._in_order(zip(grads, trainable_variables, strict=True))
-        self._update(self.refused, gradients, self._held(), learning_rate)
-        return None
+    def slots(self) -> tuple[list, list]:
+        """Averages and squares, the second none with tau 1."""
+        return self.averages, self.squares
 
-    def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate):
-        """The step of every replica, gradients summed over them all."""
-        held = [[variable.value for variable in kind] for kind in self._held()]
-        distribution.extended.update(
-            self.refused.value,
-            self._update,
-            args=(self._in_order(grads_and_vars), held, learning_rate),
-            group=False,
-        )
-
-    def _held(self) -> list[list]:
-        """Weights, averages and squares of the optimizer's own variables."""
-        kinds = self._trainable_variables, self.averages, self.squares
-        return [[kind[i] for i in self._own] if kind else [] for kind in kinds]
-
-    def _in_order(self, pairs) -> list:
-        """A gradient for each own variable, None for those without."""
-        found = {self._get_variable_index(v): gradient for gradient, v in pairs}
-        return [found.get(number) for number in self._own]
-
-    def _update(self, refused, gradients, held, eps) -> None:
-        """Assigns what a step makes of the variables of one replica."""
-        weights, averages, squares = (
-            [ops.convert_to_tensor(variable) for variable in kind] for kind in held
-        )
-        gradients = [
-            None if g is None else ops.cast(ops.convert_to_tensor(g), w.dtype)
-            for g, w in zip(gradients, weights, strict=True)
-        ]
-        numbers = [
+    def step(self, gradients, weights, averages, squares, eps) -> tuple:
+        """Algorithm 1, from its parts in `numerics`; see `JointOptimizer.step`."""
+        rho, mu, done = (
             ops.cast(number, "float32")
-            for number in (eps, self._rho(), self.mu, self._iterations - self.refused)
-        ]
-        finite, *found = self._step(gradients, weights, averages, squares, *numbers)
-        self._assign_if(finite, zip(sum(held, []), sum(found, []), strict=True))
-        self.assign_add(refused, ops.cast(ops.logical_not(finite), refused.dtype))
-
-    def _assign_if(self, finite, pairs) -> None:
-        """Assigns pairs of a variable and its new value, all of them or none."""
-        pairs = list(pairs)
-        if keras.backend.backend() != "tensorflow":
-            for variable, tensor in pairs:
-                held = ops.convert_to_tensor(variable)
-                self.assign(variable, ops.where(finite, tensor, held))
-            return
-
-        def assign():
-            for variable, tensor in pairs:
-                self.assign(variable, tensor)
-
-        # One branch for the whole step costs less than a choice for each weight.
-        ops.cond(finite, assign, lambda: None)
-
-    def _step(self, gradients, weights, averages, squares, eps, rho, mu, done):
-        """Algorithm 1, a pure function.
-
-        Args:
-            gradients: One for each variable; None for those that stay as they are.
-            weights, averages: One for each variable.
-            squares: The same, or none with tau 1.
-            eps, rho, mu: As of this step.
-            done: Steps made before this one.
-
-        Returns:
-            Whether the gradients are finite; new weights, averages and squares.
-        """
-        known = [ops.sum(ops.cast(g, "float32")) for g in gradients if g is not None]
-        finite = ops.isfinite(sum(known, ops.zeros(())))
-        still = [g is None for g in gradients]
+            for number in (self._rho(), self.mu, self.iterations - self.refused)
+        )
         averages = [
-            v if g is None else v + ops.cast(rho, v.dtype) * (g - v)
+            v if g is None else numerics.averaged(v, g, ops.cast(rho, v.dtype))
             for g, v in zip(gradients, averages, strict=True)
         ]
         squares = [
-            s if g is None else s + (1.0 - self.beta) * (ops.square(g) - s)
-            for g, s in zip(gradients, squares, strict=False)
+            s if g is None else numerics.averaged(s, ops.square(g), 1.0 - self.beta)
+            for g, s in zip(gradients, squares, strict=False)  # which may be none
         ]
-        taus = self._rms(squares, done) or [None] * len(weights)
-        points = list(zip(weights, averages, taus, strict=True))
-        found = self._moved(points, mu, eps)
+        taus = [None] * len(weights)
+        if squares:
+            taus = numerics.root_mean_squares(squares, self.beta, done)
+        moved = self._moved(list(zip(weights, averages, taus, strict=True)), mu, eps)
         weights = [
-            w if kept else self._boxed(i, w, new, eps)
-            for i, (w, new, kept) in enumerate(zip(weights, found, still, strict=True))
+            w if g is None else self._boxed(number, w, new, eps)
+            for number, (g, w, new) in enumerate(
+                zip(gradients, weights, moved, strict=True)
+            )
         ]
-        return finite, weights, averages, squares
+        return numerics.all_finite(gradients), weights, averages, squares
 
     def _moved(self, points, mu, eps) -> list:
         """The new value of each variable, from its (w, v, tau)."""
@@ -254,101 +145,34 @@ class ProxSGD(keras.optimizers.Optimizer):
                 found[i] = new
         return found
 
-    def _rms(self, squares, done) -> list:
-        """Roots of the mean squares of the gradients, corrected for their start at zero."""
-        correction = 1.0 - ops.power(self.beta, done + 1.0)
-        return [ops.sqrt(s / ops.cast(correction, s.dtype)) + 1e-8 for s in squares]
-
     def _plain(self, weight, average, tau, eps):
-        """The new value w - eps v / tau of a variable that no group holds."""
-        eps = ops.cast(eps, weight.dtype)
-        if tau is None:
-            return weight - eps * average
-        return weight - eps * average / (ops.mean(tau) if self.tau == "group" else tau)
+        """The new value of a variable that no group holds."""
+        if self.tau == "group":
+            tau = ops.mean(tau)
+        return numerics.plain_step(weight, average, ops.cast(eps, weight.dtype), tau)
 
-    def _proximal(self, block: blocks.Block, points, mu, eps) -> list:
-        """New values of the variables of a block, from (w, v, tau) of each.
-
-        The proximal point of a group is s (w - d), d = v / tau, so that its weights
-        become (1 - eps (1 - s)) w - eps s d: three passes over them, exact at s 0 and 1.
-        """
-        dtype = points[0][0].dtype
+    def _proximal(self, block: numerics.Block, points, mu, eps) -> list:
+        """New values of the variables of a block."""
+        weights, averages, taus = (list(kind) for kind in zip(*points, strict=True))
+        dtype = weights[0].dtype
         mu = ops.cast(mu, dtype) * ops.cast(block.multipliers, dtype)
         eps = ops.cast(eps, dtype)
         if self.tau == "element":
-            return self._elementwise(block, points, mu, eps)
-        tau = 1.0
-        steps = [v for _, v, _ in points]
+            return numerics.elementwise_step(block, weights, averages, taus, mu, eps)
         if self.tau == "group":
-            tau = block.sum([rms for _, _, rms in points])
-            tau = tau / ops.cast(block.sizes, dtype)
-            steps = [
-                v * block.spread(1.0 / tau, part, 1.0 / ops.mean(rms))
-                for part, (_, v, rms) in zip(block.slices, points, strict=True)
-            ]
-        squares = [
-            ops.square(w - d) for (w, _, _), d in zip(points, steps, strict=True)
-        ]
-        shrinkage = numerics.group_shrinkage(ops.sqrt(block.sum(squares)), mu / tau)
-        kept, moved = 1.0 - eps * (1.0 - shrinkage), eps * shrinkage
-        return [
-            block.spread(kept, part, 1.0) * w - block.spread(moved, part, eps) * d
-            for part, (w, _, _), d in zip(block.slices, points, steps, strict=True)
-        ]
-
-    def _elementwise(self, block: blocks.Block, points, mu, eps) -> list:
-        """What `_proximal` gives, in the metric of tau, one number for each weight."""
-        weighted = [tau * w - v for w, v, tau in points]
-        root = self._root(block, weighted, [tau for _, _, tau in points], mu)
-        found = []
-        for part, (w, v, tau) in zip(block.slices, points, strict=True):
-            own = block.spread(root, part, 1.0)
-            strength = block.spread(mu, part, 0.0)
-            shrinkage = tau * own / (tau * own + strength + _TINY)
-            kept = 1.0 - eps * (1.0 - shrinkage)
-            found.append(kept * w - eps * shrinkage * v / tau)
-        return found
+            averages, tau = numerics.preconditioned(block, averages, taus)
+            mu = mu / tau
+        return numerics.proximal_step(block, weights, averages, mu, eps)
 
     def _boxed(self, number: int, weight, new, eps):
-        """The new weight if x is projected to the variable's box; x -> new is monotone."""
+        """The new weight, its proximal point projected to the variable's box."""
         if self._boxes[number] is None:
             return new
-        low, high = self._boxes[number]
         eps = ops.cast(eps, weight.dtype)
-        new = ops.maximum(new, weight + eps * (low - weight))
-        return ops.minimum(new, weight + eps * (high - weight))
-
-    def _root(self, block, weighted, taus, mu):
-        """Norms of the groups after a proximal map in the metric of tau.
-
-        x = tau s / (tau s + mu) b with s = ||x||, so s is the root of
-        sum (tau b)^2 / (tau s + mu)^2 = 1; 0 where ||tau b|| <= mu.
-        """
-        squares = [ops.square(c) for c in weighted]
-        norms = ops.sqrt(block.sum(squares))
-        alive = norms > mu
-        mean = block.sum(taus) / ops.cast(block.sizes, mu.dtype)
-        root = ops.maximum(norms - mu, 0.0) / mean
-        for _ in range(NEWTON_STEPS):
-            below = [
-                tau * block.spread(root, part, 1.0)
-                + block.spread(mu, part, 1.0)
-                + _TINY
-                for part, tau in zip(block.slices, taus, strict=True)
-            ]
-            value = block.sum([c / b**2 for c, b in zip(squares, below, strict=True)])
-            slope = block.sum(
-                [t * c / b**3 for c, b, t in zip(squares, below, taus, strict=True)]
-            )
-            # Newton on value^(-1/2), which is concave: it never passes the root
-            step = value * (ops.sqrt(value) - 1.0) / ops.maximum(slope, _TINY)
-            root = ops.maximum(root + ops.where(alive, step, 0.0), 0.0)
-        return ops.where(alive, root, 0.0)
+        return numerics.boxed(weight, new, eps, *self._boxes[number])
 
     def _rho(self):
-        if callable(self.rho):
-            return self.rho(self._iterations)
-        return self.rho
+        return self.rho(private.batches(self)) if callable(self.rho) else self.rho
 
     def norms(self) -> np.ndarray:
         """L2 norm of every group of the partition. `(groups,)`."""
@@ -363,7 +187,7 @@ class ProxSGD(keras.optimizers.Optimizer):
         return {"partition": self.partition.cut(pairs, self._shapes(), cut).to_json()}
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return {v.path: tuple(v.shape) for v in self._trainable_variables}
+        return {v.path: tuple(v.shape) for v in private.trained(self)}
 
     def values(self) -> dict[str, np.ndarray]:
         """Path -> value of every trainable variable."""
@@ -383,19 +207,8 @@ class ProxSGD(keras.optimizers.Optimizer):
             raise ValueError(f"`threshold` must be >= 0. Received: {threshold!r}.")
         if not self.built:
             raise ValueError("A partition needs an optimizer that has been built.")
-        self._tell_refused()
+        self.tell_refused()
         return self.norms() <= threshold
-
-    def _tell_refused(self) -> None:
-        """Logs how many steps were refused since this was last told."""
-        refused = int(ops.convert_to_numpy(self.refused))
-        if refused > self._told:
-            _LOG.warning(
-                "%d steps were refused and changed no weight: their gradients were not "
-                "finite. Look for nan in the data, or lower the learning rate.",
-                refused - self._told,
-            )
-        self._told = refused
 
     def finalize(self, threshold: float = 1e-6) -> np.ndarray:
         """Sets the groups that have died to exact zero, and their averages with them.
@@ -440,9 +253,6 @@ class ProxSGD(keras.optimizers.Optimizer):
             "scaling": self.scaling,
             "bounds": {pattern: list(pair) for pattern, pair in self.bounds.items()},
         }
-
-
-_TINY = 1e-30
 
 
 def _check(mu, learning_rate, rho, tau, beta, scaling, bounds) -> None:

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfsparse.optimizers import private
+
 Cut = Callable[[str, np.ndarray], np.ndarray]
 
 
@@ -45,9 +47,21 @@ def resize(optimizer, variables: list, pairs: dict[str, str], cut: Cut):
         for name in ("step_counter", "dynamic_scale"):
             getattr(new, name).assign(getattr(optimizer, name))
         return new
-    old_index = {v.path: i for i, v in enumerate(optimizer._trainable_variables)}
-    spare_decay(new, variables, optimizer, optimizer._trainable_variables, pairs)
+    spare_decay(new, variables, optimizer, private.trained(optimizer), pairs)
     new.build(variables)
+    in_slots = _cut_slots(optimizer, new, variables, pairs, cut)
+    rest = [v for v in optimizer.variables if id(v) not in in_slots]
+    twins = [v for v in new.variables if id(v) not in in_slots]
+    for source, target in zip(rest, twins, strict=True):
+        if source.shape == target.shape:  # a number a group comes with the config
+            target.assign(source)
+    return new
+
+
+def _cut_slots(optimizer, new, variables, pairs, cut: Cut) -> set[int]:
+    """Fills the slots of `new` from those of `optimizer`; the ids of both."""
+    trained = private.trained(optimizer)
+    old_index = {v.path: i for i, v in enumerate(trained)}
     in_slots = set()
     for name, slots in _slot_lists(optimizer).items():
         targets = getattr(new, name)
@@ -58,7 +72,7 @@ def resize(optimizer, variables: list, pairs: dict[str, str], cut: Cut):
             source = slots[old_index[path]]
             if source is None or target is None:
                 continue
-            if source.shape != optimizer._trainable_variables[old_index[path]].shape:
+            if source.shape != trained[old_index[path]].shape:
                 raise ValueError(
                     "`optimizer` must keep slots of its variables' shapes to be cut. "
                     f"Received: {type(optimizer).__name__}, whose {name!r} of {path} has "
@@ -66,12 +80,7 @@ def resize(optimizer, variables: list, pairs: dict[str, str], cut: Cut):
                 )
             target.assign(cut(path, ops.convert_to_numpy(source)))
         in_slots.update(id(slot) for slot in (*slots, *targets))
-    rest = [v for v in optimizer.variables if id(v) not in in_slots]
-    twins = [v for v in new.variables if id(v) not in in_slots]
-    for source, target in zip(rest, twins, strict=True):
-        if source.shape == target.shape:  # a number a group comes with the config
-            target.assign(source)
-    return new
+    return in_slots
 
 
 def spare_decay(optimizer, variables, like=None, trained=(), pairs=None) -> None:
@@ -88,22 +97,29 @@ def spare_decay(optimizer, variables, like=None, trained=(), pairs=None) -> None
         trained: What `like` trains.
         pairs: Path of a variable -> path of the one in `trained` that it comes from; None
             for equal paths.
+
+    Example:
+        >>> fresh = type(optimizer).from_config(optimizer.get_config())
+        >>> spare_decay(fresh, copy.trainable_variables, optimizer,
+        ...             model.trainable_variables)
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     like = getattr(like, "inner_optimizer", like)
-    decayed = {v.path: like._use_weight_decay(v) for v in trained}
-    optimizer._exclude_from_weight_decay = {
-        optimizer._var_key(v)
-        for v in variables
-        if getattr(v, "undecayed", False)
-        or not decayed.get(v.path if pairs is None else pairs.get(v.path), True)
-    }
-    optimizer._exclude_from_weight_decay_cache = {}
+    decayed = {v.path: private.decays(like, v) for v in trained}
+    optimizer.exclude_from_weight_decay(
+        var_list=[
+            v
+            for v in variables
+            if getattr(v, "undecayed", False)
+            or not private.decays(optimizer, v)  # by a pattern: it would be forgotten
+            or not decayed.get(v.path if pairs is None else pairs.get(v.path), True)
+        ]
+    )
 
 
 def _slot_lists(optimizer) -> dict[str, list]:
     """Attributes that hold one optimizer variable for each trainable variable."""
-    count = len(optimizer._trainable_variables)
+    count = len(private.trained(optimizer))
     own = {id(v) for v in optimizer.variables}
     return {
         name: value
@@ -123,7 +139,7 @@ def recompile(model, like, optimizer) -> None:
         like: A compiled model; its loss, metrics and options are taken over.
         optimizer: The optimizer to use instead of `like`'s.
     """
-    arguments = dict(like._compile_config.config)
+    arguments = private.compile_arguments(like)
     arguments["optimizer"] = optimizer
     for metric in keras.tree.flatten(
         [arguments.get("metrics"), arguments.get("weighted_metrics")]
