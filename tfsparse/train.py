@@ -14,10 +14,6 @@ from typing import Any
 
 from tfsparse import files
 
-# TensorFlow leaves oneDNN off on other processors than Intel's, where it halves the time of a
-# step of a small convolutional network, too. Read as TensorFlow loads.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-
 with files.quiet():  # TensorFlow's native start-up chatter would hide our one line
     import keras
     import numpy as np
