@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
-# Faster convolutions on CPUs without AVX-512; harmless elsewhere.
-export TF_ENABLE_ONEDNN_OPTS ?= 1
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: install train test test-all lint release benchmarks clean
