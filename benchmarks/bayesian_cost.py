@@ -26,8 +26,8 @@ import numpy as np
 from keras import layers
 
 from tfsparse import files
+from tfsparse.engine.telling import environment
 from tfsparse.methods import BayesianCompression, SparseVD, placing
-from tfsparse.outcome import environment
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 STEPS = 20

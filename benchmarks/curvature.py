@@ -21,8 +21,8 @@ from keras import layers
 
 from tfsparse import curvature, files
 from tfsparse.curvature import estimate
+from tfsparse.engine.telling import environment
 from tfsparse.graph import trace
-from tfsparse.outcome import environment
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 ROUNDS, SAMPLES, PROBES = 9, 128, 16

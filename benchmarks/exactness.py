@@ -18,8 +18,9 @@ import keras
 import numpy as np
 
 import tfsparse
-from tfsparse import deploy, files, outcome, zoo
+from tfsparse import deploy, files, zoo
 from tfsparse.deploy import probe
+from tfsparse.engine.telling import environment
 from tfsparse.layers import Filter
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
@@ -98,7 +99,7 @@ def main() -> None:
     document = {
         "command": "python benchmarks/exactness.py",
         "worst": max(row[key] for row in rows for key in keys if key in row),
-        "environment": outcome.environment(),
+        "environment": environment(),
         "rows": rows,
     }
     files.write_json(RESULTS, document)

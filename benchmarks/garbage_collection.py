@@ -23,7 +23,8 @@ import tempfile
 
 from matplotlib.figure import Figure
 
-from tfsparse import files, outcome
+from tfsparse import files
+from tfsparse.engine.telling import environment
 
 RESULTS = os.path.join(os.path.dirname(__file__), "results", "garbage_collection")
 STAGES = ("history", "fine_tune_history")
@@ -62,7 +63,8 @@ def run_once(flagfile: str, remove: bool) -> dict:
 MEMORY_SCRIPT = """
 import json, sys
 import keras, numpy as np
-from tfsparse import methods, meters, shrinking, zoo
+from tfsparse import methods, meters, zoo
+from tfsparse.engine import shrinking
 from tfsparse.graph import find_groups
 live = json.loads(sys.argv[1])
 x = np.zeros((128 * 30, 28, 28, 1), "float32")
@@ -183,7 +185,7 @@ def main() -> None:
         document = {
             "command": "python benchmarks/garbage_collection.py "
             f"--flagfile={chosen.flagfile}",
-            "environment": outcome.environment(),
+            "environment": environment(),
             "summary": {
                 **summarise(runs),
                 "memory_bytes": [p["bytes"] for p in memory],

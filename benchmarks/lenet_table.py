@@ -25,7 +25,8 @@ import statistics
 import subprocess
 import sys
 
-from tfsparse import files, flags
+from tfsparse import files
+from tfsparse.engine import settings
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 ROOT = RESULTS.parents[1]
@@ -115,11 +116,11 @@ def net_of(name: str) -> str:
 def flags_of(report: dict) -> str:
     """Tells the flags of a run, but for its seed and place."""
     # Flags at their defaults do not count: an older version may not know them.
-    default = flags.as_json(flags.RunConfig())
+    known = settings.known_to(report["config"])
     config = {
         key: value
-        for key, value in report["config"].items()
-        if key not in (*OWN, "seed") and value != default.get(key)
+        for key, value in settings.Settings.from_json(known).changed().items()
+        if key not in (*OWN, "seed")
     }
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -132,9 +133,9 @@ def train(workdir: pathlib.Path, *arguments: str) -> dict:
     """
     if (workdir / "report.html").exists():
         report = files.read_json(workdir / "report.json")
-        config, _ = flags.parse(["train", *arguments])
+        chosen, _ = settings.parse(arguments)
         given = {argument[2:].partition("=")[0] for argument in arguments}
-        for key, value in flags.as_json(config).items():
+        for key, value in chosen.to_json().items():
             if key in OWN or not given & {key, "flagfile"}:  # a flagfile holds all
                 continue
             if report["config"].get(key, value) != value:

@@ -34,7 +34,8 @@ def row(strength: float, images) -> dict:
     import numpy as np
 
     import tfsparse
-    from tfsparse import optimizers, shrinking, zoo
+    from tfsparse import optimizers, zoo
+    from tfsparse.engine import shrinking
     from tfsparse.methods import GSparsity
 
     x, y, x_test, y_test = images
@@ -91,13 +92,13 @@ def milliseconds(rows: list[dict], x) -> list[float]:
     import tensorflow as tf
 
     import tfsparse
-    from tfsparse import shrinking, zoo
+    from tfsparse import budgets, zoo
 
     def compiled(row):
         keras.backend.clear_session()
         whole = zoo.build("cells", (28, 28, 1), 10)
         live = {k: np.array(v) for k, v in row["operations"].items()}
-        operations = shrinking.spare_one(live)
+        operations = budgets.spare_one(live)
         net = tfsparse.strip(whole, operations)
         if tfsparse.measure(net).macs < row["macs"]:
             raise RuntimeError(f"Another network than the row of {row['strength']}.")

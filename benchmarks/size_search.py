@@ -22,7 +22,8 @@ import keras_tuner
 import numpy as np
 from matplotlib.figure import Figure
 
-from tfsparse import data, files, fitting, outcome, zoo
+from tfsparse import data, files, fitting, zoo
+from tfsparse.engine.telling import environment
 from tfsparse.graph import measure
 from tfsparse.methods import ShrinkNets
 
@@ -211,7 +212,7 @@ def main() -> None:
             "command": f"python benchmarks/size_search.py --seconds {chosen.seconds:g}",
             "largest_params": measure(network(LARGEST)).params,
             "epochs_a_trial": EPOCHS,
-            "environment": outcome.environment(),
+            "environment": environment(),
             "rows": rows,
         }
         files.write_json(path, document)

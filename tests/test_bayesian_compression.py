@@ -11,11 +11,12 @@ import tensorflow as tf
 from keras import layers, ops
 
 import tfsparse
-from tfsparse import numerics, optimizers, records, shrinking
+from tfsparse import numerics, optimizers, records
 from tfsparse.deploy.lower import lower
+from tfsparse.engine import shrinking
 from tfsparse.layers import VariationalScale
-from tfsparse.records import SCALE_PRIORS
 from tfsparse.methods import BayesianCompression, SparseVD, bayesian
+from tfsparse.records import SCALE_PRIORS
 
 
 def array(x):

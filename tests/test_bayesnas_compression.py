@@ -8,12 +8,21 @@ import pytest
 from keras import layers, ops
 
 import tfsparse
-from tfsparse import curvature, fitting, flags, outcome, records, shrinking
+from tfsparse import budgets, curvature, fitting, records
+from tfsparse.engine import shrinking
+from tfsparse.engine.stages import strip
 from tfsparse.methods import BayesNASCompression, evidence_shapes, partitions
 from tfsparse.methods.gsparsity import optimizer_of
 from tfsparse.optimizers import GONE, OverlappingProxSGD
 
 _OTHERS = [form for form in records.CURVATURES if form != "recursive"]
+
+
+def context_of(model, method, x=None, y=None, **arguments):
+    """What a call of `fit_shrinking` would hand to its stages."""
+    x = np.zeros((8, 4)) if x is None else x
+    y = np.zeros(8) if y is None else y
+    return fitting.FitContext(method, model, x, y, 2, budgets.Limits(), arguments)
 
 
 def array(x):
@@ -298,8 +307,11 @@ def test_a_block_whose_kernels_died_leaves_whole():
     small, reasons = shrinking.finish(sparse, method)
     assert {layer.name for layer in small.layers}.isdisjoint({"one", "one_bn", "two"})
     assert not reasons
-    rows = outcome.group_rows(model, small, reasons, flags.RunConfig(method="none"))
-    assert {row["name"]: (row["kept"], row["reason"]) for row in rows} == {
+    context = context_of(model, None)
+    rows = strip.group_rows(
+        context, model, records.Result(small, facts={"reasons": {}})
+    )
+    assert {row.name: (row.kept, row.reason) for row in rows} == {
         "stem": (4, "no method asked for"),
         "one": (0, "its whole branch went"),
         "out": (3, "its units are the model's output"),
@@ -441,7 +453,7 @@ def test_a_loss_is_known_by_what_it_computes(loss):
     hidden = layers.Dense(3, activation="relu", name="hidden")(inputs)
     model = keras.Model(inputs, layers.Dense(2, name="out")(hidden))
     model.compile("adam", loss)
-    job = fitting._Fit(model, np.zeros((8, 4)), np.zeros(8), None, 2, 1, True, {})
+    job = context_of(model, None)
     job.check_curvature(model, "recursive")
 
 
@@ -455,7 +467,7 @@ def test_the_curvature_sees_every_class_of_a_sorted_file():
     model = keras.Model(inputs, layers.Dense(2, name="out")(hidden))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss)
-    job = fitting._Fit(model, x, y, None, 2, 1, True, {"validation_split": 0.25})
+    job = context_of(model, None, x, y, validation_split=0.25)
     found = job.curvature(model, "recursive").diagonal["hidden/kernel"]
     assert (found[1] > 0).all() and not found[2].any()
 

@@ -15,10 +15,11 @@ replicas, folder, more = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(
     cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
-from tfsparse import shrinking, train
+from tfsparse import train
+from tfsparse.engine import context, shrinking
 shrinking.RETRACE_MACS = 0  # remove at every chance
 if replicas > 1:
-    train._strategy = lambda config: tf.distribute.MirroredStrategy(
+    context.strategy_of = lambda name: tf.distribute.MirroredStrategy(
         [f"CPU:{i}" for i in range(replicas)])
 code = train.main(["train", "--data=digits", "--model=mlp", "--hidden=24,16",
     "--strength=0.02", "--gamma=0.9", "--epochs=5", "--shrink_epochs=4",

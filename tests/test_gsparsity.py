@@ -11,7 +11,8 @@ from conformance import models
 from keras import layers
 
 import tfsparse
-from tfsparse import deploy, optimizers, records, shrinking, train
+from tfsparse import deploy, optimizers, records, train
+from tfsparse.engine import shrinking
 from tfsparse.methods import GSparsity, partitions
 from tfsparse.report import plots
 

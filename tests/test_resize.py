@@ -11,7 +11,8 @@ import pytest
 from keras import layers, ops
 
 import tfsparse
-from tfsparse import optimizers, shrinking
+from tfsparse import optimizers
+from tfsparse.engine import shrinking
 
 SAME = 1e-6
 

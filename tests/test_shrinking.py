@@ -9,8 +9,9 @@ from conformance import models
 from keras import layers
 
 import tfsparse
-from tfsparse import fitting, records, shrinking
+from tfsparse import fitting, records
 from tfsparse.deploy import lower
+from tfsparse.engine import shrinking
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The main job on small real data: results, resuming, and every bad input."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -10,7 +9,8 @@ import keras
 import numpy as np
 import pytest
 
-from tfsparse import files, flags, outcome, records, train
+from tfsparse import files, records, train
+from tfsparse.engine import context, scoring, settings
 from tfsparse.graph import measure
 
 SMALL = [
@@ -120,7 +120,7 @@ def test_other_seed_other_result(finished, tmp_path):
 
 def test_stopped_and_resumed_ends_the_same(finished, tmp_path, monkeypatch):
     folder, count = str(tmp_path / "run"), 0
-    fit = train._fit_epoch
+    fit = context.RunContext.fit_epoch
 
     def interrupt(*arguments):
         nonlocal count
@@ -129,7 +129,7 @@ def test_stopped_and_resumed_ends_the_same(finished, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return fit(*arguments)
 
-    monkeypatch.setattr(train, "_fit_epoch", interrupt)
+    monkeypatch.setattr(context.RunContext, "fit_epoch", interrupt)
     codes = [main(folder, "--dense_epochs=1", "--resume") for _ in range(4)]
     assert codes == [2, 2, 2, 0]
     a, b = (Path(f"{d}/model_int8.tflite").read_bytes() for d in (finished, folder))
@@ -317,7 +317,7 @@ def test_interrupted_bayesian_runs_end_the_same(
              "--shrink_epochs=5", "--fine_tune_epochs=2", "--loop_epochs=2"]  # fmt: skip
     whole, again = str(tmp_path / "whole"), str(tmp_path / "again")
     assert main(whole, *arguments, *short) == 0
-    fit, calls = train._fit_epoch, []
+    fit, calls = context.RunContext.fit_epoch, []
 
     def interrupt(*given):
         calls.append(1)
@@ -325,7 +325,7 @@ def test_interrupted_bayesian_runs_end_the_same(
             raise KeyboardInterrupt
         return fit(*given)
 
-    monkeypatch.setattr(train, "_fit_epoch", interrupt)
+    monkeypatch.setattr(context.RunContext, "fit_epoch", interrupt)
     assert main(again, *arguments, *short) == 2
     assert main(again, *arguments, *short, "--resume") == 0
     first, second = report_of(whole), report_of(again)
@@ -423,9 +423,9 @@ def test_fine_tuning_may_follow_the_dense_model(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return fit(job, model, stage, *more)
 
-    monkeypatch.setattr(train, "_fit_epoch", interrupt)
+    monkeypatch.setattr(context.RunContext, "fit_epoch", interrupt)
     assert main(folders[2], *short, "--distill=0.7") == 2
-    monkeypatch.setattr(train, "_fit_epoch", fit)
+    monkeypatch.setattr(context.RunContext, "fit_epoch", fit)
     assert main(folders[2], *short, "--distill=0.7", "--resume") == 0
     reports = [report_of(folder) for folder in folders]
     plain, whole, again = (
@@ -439,17 +439,17 @@ def test_fine_tuning_may_follow_the_dense_model(tmp_path, monkeypatch):
 def test_a_resumed_run_knows_what_weight_decay_leaves_alone(tmp_path, monkeypatch):
     short = ["--method=sparse_vd", "--pretrain_epochs=0", "--warm_up_epochs=1", "--epochs=2",
              "--fine_tune_epochs=0", "--weight_decay=0.3", "--formats=keras"]  # fmt: skip
-    fit = train._fit_epoch
+    fit = context.RunContext.fit_epoch
 
-    def interrupt(job, model, stage, epoch, bar):
+    def interrupt(self, model, name, epoch, rate, bar):
         if epoch == 1:
             raise KeyboardInterrupt
-        return fit(job, model, stage, epoch, bar)
+        return fit(self, model, name, epoch, rate, bar)
 
     assert main(str(tmp_path / "whole"), *short) == 0
-    monkeypatch.setattr(train, "_fit_epoch", interrupt)
+    monkeypatch.setattr(context.RunContext, "fit_epoch", interrupt)
     assert main(str(tmp_path / "again"), *short) == 2
-    monkeypatch.setattr(train, "_fit_epoch", fit)
+    monkeypatch.setattr(context.RunContext, "fit_epoch", fit)
     assert main(str(tmp_path / "again"), *short, "--resume") == 0
     whole, again = (report_of(tmp_path / name) for name in ("whole", "again"))
     losses = [[e["loss"] for e in r["method"]["history"]] for r in (whole, again)]
@@ -482,12 +482,12 @@ def test_only_fine_tuning_that_harms_beyond_chance_is_thrown_away(tmp_path):
 def test_one_image_of_many_is_chance():
     before = np.arange(100) < 99
     lost = np.arange(100)
-    assert not outcome.worse(before, before)
-    assert not outcome.worse(before, before & (lost > 3))  # 4 > 2 sqrt(4) is not so
-    assert outcome.worse(before, before & (lost > 4))
-    assert not outcome.worse(before & (lost > 4), before)
+    assert not scoring.worse(before, before)
+    assert not scoring.worse(before, before & (lost > 3))  # 4 > 2 sqrt(4) is not so
+    assert scoring.worse(before, before & (lost > 4))
+    assert not scoring.worse(before & (lost > 4), before)
     won = ~before | (lost > 4)  # one more is right, five are wrong
-    assert not outcome.worse(before, won)
+    assert not scoring.worse(before, won)
 
 
 def test_npz_and_own_model_and_features(tmp_path):
@@ -639,16 +639,18 @@ def test_second_process_is_kept_out(tmp_path, capsys):
     assert "another process" in capsys.readouterr().err
 
 
-def test_flagfiles_are_flat_complete_and_parse():
-    folder = os.path.join(os.path.dirname(__file__), "..", "configs")
-    fields = {field.name for field in dataclasses.fields(flags.RunConfig)} - {
-        "data_dir", "gamma", "hidden",
-    }  # fmt: skip
-    for name in sorted(os.listdir(folder)):
-        path = os.path.join(folder, name)
-        config, _ = flags.parse(["train", f"--flagfile={path}"])
-        lines = [line for line in Path(path).read_text().splitlines() if line]
-        named = {line.lstrip("-").split("=")[0] for line in lines}
-        assert named >= fields, (name, fields - named)
-        assert config.workdir == f"runs/{name.removesuffix('.flags')}"
-        assert json.dumps(flags.as_json(config))
+FLAGFILES = sorted(Path(__file__).parents[1].joinpath("configs").glob("*.flags"))
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
+def test_flagfiles_parse_and_hold_only_what_they_set(path):
+    config, _ = settings.parse([f"--flagfile={path}"])
+    lines = [x for x in path.read_text().splitlines() if x.startswith("--")]
+    named = {line.lstrip("-").split("=")[0] for line in lines}
+    told = {"data", "model", "method", "workdir"}
+    assert named - told == set(config.changed()) - told
+    assert told <= named and len(named) == len(lines)
+    assert config.to_json()["workdir"] == f"runs/{path.stem}"
+    assert (
+        settings.Settings.from_json(json.loads(json.dumps(config.to_json()))) == config
+    )

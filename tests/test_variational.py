@@ -14,9 +14,10 @@ from keras import ops
 from scipy import integrate, stats
 
 import tfsparse
-from tfsparse import numerics, shrinking
+from tfsparse import numerics
 from tfsparse.deploy import removal
 from tfsparse.deploy.lower import lower
+from tfsparse.engine import training
 from tfsparse.graph import measure
 from tfsparse.layers import (
     VariationalConv1D,
@@ -596,7 +597,7 @@ def test_zeros_stay_zeros_as_a_model_is_tuned():
     kernel = np.zeros((20, 1), "float32")
     kernel[::2] = 1
     model.layers[0].kernel.assign(kernel)
-    shrinking.hold_zeros(model)
+    training.hold_zeros(model)
     model.compile(keras.optimizers.Adam(0.1), "mse")
     model.fit(x, y, epochs=2, verbose=0)
     now = ops.convert_to_numpy(model.layers[0].kernel)

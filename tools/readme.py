@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
-from tfsparse import files, flags
+from tfsparse import files, options
+from tfsparse.engine import settings
 
 START, END = "<!-- results:", "<!-- end of results -->"
 RESULTS = os.path.join("benchmarks", "results")
@@ -357,10 +358,12 @@ def step_costs() -> list[str]:
 def _departures(name: str) -> str:
     """The flags of a row that no paper has, or has otherwise."""
     path = os.path.join("configs", f"{name}.flags")
-    config = flags.as_json(flags.parse(["train", f"--flagfile={path}"])[0])
-    default = flags.as_json(flags.RunConfig())
-    given = {k: str(config[k]).removesuffix(".0") for k in DEPARTURES}
-    told = [f"`--{k}={v.lower()}`" for k, v in given.items() if config[k] != default[k]]
+    changed = settings.parse([f"--flagfile={path}"])[0].changed()
+    told = [
+        f"`--{key}={options.shown(changed[key])}`"
+        for key in DEPARTURES
+        if key in changed
+    ]
     return ", ".join(told) or "none"
 
 

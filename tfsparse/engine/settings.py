@@ -87,7 +87,7 @@ class Settings:
 
     method: methods.Method | None
     parts: Mapping[type, Any]
-    stages: tuple[stages.Stage, ...]
+    stages: tuple[stages.Stage, ...] = dataclasses.field(compare=False)
 
     @classmethod
     def of(cls, method: methods.Method | None, *parts: options.Options) -> Settings:
@@ -183,6 +183,17 @@ class Settings:
         yield from self.parts.values()
         if self.method is not None:
             yield self.method
+
+
+def known_to(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of stored settings that their method has a use for today.
+
+    Reports of older versions hold the settings of every method.
+    """
+    method = methods.find(config["method"])
+    parts = [*ALWAYS, *_of_stages(method), *([method] if method else [])]
+    known = {one.name for part in parts for one in options.fields_of(part)}
+    return {key: value for key, value in config.items() if key in known}
 
 
 def _of_stages(method) -> list[type[options.Options]]:

@@ -88,7 +88,7 @@ class Sparse(stage.Stage):
             before.model.set_weights(dense.model.get_weights())
         job = self._job(context, before.model)
         if not self.settings.trials:
-            return training.carry_on(
+            found = training.carry_on(
                 context,
                 self.name,
                 job.epochs,
@@ -96,6 +96,8 @@ class Sparse(stage.Stage):
                 job.epoch,
                 job.done,
             )
+            self._say_if_missed(context, job, found.model)
+            return found
         made = self._trials(context, before.model, job)
         best = budgets.best(made)
         first = dataclasses.replace(job, bounds={})
@@ -110,6 +112,15 @@ class Sparse(stage.Stage):
         found.facts["trials"] = [dataclasses.asdict(trial) for trial in made]
         found.facts["strength"] = made[best].strength
         return found
+
+    def _say_if_missed(self, context, job, model) -> None:
+        left = job.left(model) if job.bounds else {}
+        if job.bounds and not budgets.met(left, job.bounds):
+            told = ", ".join(f"{name}={left[name]:,}" for name in job.bounds)
+            context.progress.say(
+                f"The target {self.settings.target} is not met yet: {told}. Raise "
+                "--strength or --shrink_epochs, or let --trials=8 find the strength."
+            )
 
     def _job(self, context, model):
         """The training, its target in absolute numbers."""
