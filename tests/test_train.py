@@ -10,14 +10,20 @@ import numpy as np
 import pytest
 
 from tfsparse import files, records, train
-from tfsparse.engine import context, scoring, settings
+from tfsparse.engine import context, scoring, settings, shrinking
 from tfsparse.graph import measure
 
-SMALL = [
-    "--data=digits", "--model=mlp", "--hidden=24,16", "--method=shrinknets",
-    "--strength=0.02", "--epochs=6", "--shrink_epochs=4", "--fine_tune_epochs=2",
-    "--batch_size=64", "--learning_rate=0.01", "--tensorboard=false",
+PLAIN = [
+    "--data=digits", "--model=mlp", "--hidden=24,16", "--epochs=6",
+    "--fine_tune_epochs=2", "--batch_size=64", "--tensorboard=false",
 ]  # fmt: skip
+SMALL = [*PLAIN, "--learning_rate=0.01", "--strength=0.02", "--shrink_epochs=4"]
+
+
+def plain(workdir, *arguments):
+    """A run without a method."""
+    given = ["--method=none", *PLAIN, f"--workdir={workdir}", *arguments]
+    return train.main(["train", *given])
 
 
 def main(workdir, *arguments):
@@ -50,7 +56,7 @@ def test_report_holds_what_is_specified(finished):
         "dense", "sparse", "stripped", "finetuned", "tflite_float", "tflite_int8", "mcu",
     ]  # fmt: skip
     fields = {
-        "name", "accuracy", "samples", "params", "nonzero", "macs", "weight_bytes",
+        "name", "what", "accuracy", "score", "samples", "params", "nonzero", "macs", "weight_bytes",
         "index_bytes", "file", "file_bytes", "arena_bytes", "seconds",
     }  # fmt: skip
     assert all(set(row) == fields for row in report["stages"])
@@ -169,7 +175,7 @@ def test_a_damaged_image_ends_the_run_with_its_name(
     if how == "gone":  # listed, but not there
         os.remove(path)
         os.symlink(f"{image_folder}/nowhere", path)
-    assert main(folder, *IMAGES, f"--data={image_folder}", "--method=none") == 2
+    assert main(folder, *IMAGES, f"--data={image_folder}") == 2
     said = capsys.readouterr().err
     assert "'" + path + "'" in said and "--resume" in said and said.count("\n") == 1
 
@@ -188,7 +194,7 @@ def test_a_run_of_an_older_version_goes_on(finished, tmp_path, capsys):
 
 def test_no_method_and_sgd(tmp_path):
     folder = str(tmp_path / "run")
-    assert main(folder, "--method=none", "--optimizer=sgd", "--epochs=1") == 0
+    assert plain(folder, "--optimizer=sgd", "--epochs=1") == 0
     report = report_of(folder)
     assert all(row["reason"] for row in report["groups"])
     assert report["stages"][0]["params"] == report["stages"][-1]["params"]
@@ -232,10 +238,10 @@ def test_zeros_of_a_model_that_is_trained_on_stay(tmp_path, held):
     kernel.assign(kernel * there)
     model.save(tmp_path / "m.keras")
     arguments = [
-        f"--model={tmp_path}/m.keras", "--hidden=", "--method=none", "--epochs=2",
+        f"--model={tmp_path}/m.keras", "--hidden=", "--epochs=2",
         "--fine_tune_epochs=0", "--formats=keras", f"--hold_zeros={held}",
     ]  # fmt: skip
-    assert main(str(tmp_path / "run"), *arguments) == 0
+    assert plain(str(tmp_path / "run"), *arguments) == 0
     found = keras.saving.load_model(tmp_path / "run" / "model.keras")
     first = next(x for x in found.layers if isinstance(x, keras.layers.Dense))
     received = np.asarray(first.kernel)
@@ -313,8 +319,9 @@ def test_units_and_inputs_go_all_the_way(tmp_path, arguments, words):
 def test_interrupted_bayesian_runs_end_the_same(
     tmp_path, monkeypatch, arguments, calls_before
 ):
-    short = ["--pretrain_epochs=1", "--warm_up_epochs=2", "--epochs=6",
-             "--shrink_epochs=5", "--fine_tune_epochs=2", "--loop_epochs=2"]  # fmt: skip
+    short = ["--epochs=6", "--shrink_epochs=5", "--fine_tune_epochs=2"]
+    own = ["--pretrain_epochs=1", "--warm_up_epochs=2"]
+    short += ["--loop_epochs=2"] if arguments is EVIDENCE else own
     whole, again = str(tmp_path / "whole"), str(tmp_path / "again")
     assert main(whole, *arguments, *short) == 0
     fit, calls = context.RunContext.fit_epoch, []
@@ -337,6 +344,10 @@ def test_interrupted_bayesian_runs_end_the_same(
     assert first["method"]["loops"] == second["method"]["loops"]
 
 
+AT_ONCE = ["--pretrain_epochs=0", "--warm_up_epochs=0"]
+"""The divergence has its whole weight from the first step on."""
+
+
 @pytest.mark.parametrize(
     ("method", "strength"),
     [
@@ -348,10 +359,8 @@ def test_interrupted_bayesian_runs_end_the_same(
 def test_a_collapsed_posterior_stops_and_keeps_a_checkpoint(
     tmp_path, capsys, method, strength
 ):
-    more = [f"--strength={strength}", "--learning_rate=0.01", "--epochs=60", "--shrink_epochs=59",
-            "--pretrain_epochs=0", "--warm_up_epochs=0", "--threshold=3"]  # fmt: skip
-    if method == "bayesnas_compression":
-        more.remove("--threshold=3")
+    more = [f"--strength={strength}", "--epochs=60", "--shrink_epochs=59"]
+    more += AT_ONCE if method != "bayesnas_compression" else []
     assert main(str(tmp_path / "run"), f"--method={method}", *more) == 2
     said = capsys.readouterr().err
     assert "Lower --strength" in said and "Last good checkpoint" in said
@@ -361,10 +370,10 @@ def test_a_collapsed_posterior_stops_and_keeps_a_checkpoint(
 def test_a_collapse_found_at_the_strip_names_the_checkpoint(
     tmp_path, capsys, monkeypatch
 ):
-    def dead(model, method):
+    def dead(model, method, limits):
         raise records.TrainingError("The network must stay alive.")
 
-    monkeypatch.setattr(train.shrinking, "finish", dead)
+    monkeypatch.setattr(shrinking, "finish", dead)
     more = ["--method=bayesian_compression", "--epochs=2", "--shrink_epochs=1",
             "--pretrain_epochs=0", "--warm_up_epochs=0"]  # fmt: skip
     assert main(str(tmp_path / "run"), *more) == 2
@@ -374,23 +383,22 @@ def test_a_collapse_found_at_the_strip_names_the_checkpoint(
 
 def test_what_a_method_cannot_use_is_said_before_the_dense_training(tmp_path, capsys):
     folder = tmp_path / "run"
-    for method, wrong in (
-        ("bayesian_compression", "--layer_thresholds=nope=1"),
-        ("bayesnas_compression", "--multipliers=nope=1"),
+    for method, wrong, *own in (
+        ("bayesian_compression", "--layer_thresholds=nope=1", *AT_ONCE),
+        ("bayesnas_compression", "--multipliers=nope=1", "--loop_epochs=1"),
     ):
-        flags = [f"--method={method}", "--dense_epochs=1", "--loop_epochs=1",
-                 "--pretrain_epochs=0", "--warm_up_epochs=0"]  # fmt: skip
+        flags = [f"--method={method}", "--dense_epochs=1", *own]
         assert main(str(folder), *flags, wrong) == 2
         assert "nope" in capsys.readouterr().err and not folder.exists()
 
 
 def test_rates_may_drop_and_weights_decay(tmp_path):
     folder = str(tmp_path / "run")
-    flags = ("--method=none", "--optimizer=sgd", "--drop_every=1", "--epochs=3")
+    flags = ("--optimizer=sgd", "--drop_every=1", "--epochs=3")
     more = ("--settle_learning_rate=0.1", "--weight_decay=0.01", "--formats=keras")
-    assert main(folder, *flags, *more) == 0
+    assert plain(folder, *flags, *more) == 0
     for epoch, rate in ((2, 0.01), (3, 0.001)):
-        path = f"{folder}/checkpoints/sparse/epoch-{epoch:04d}/model.keras"
+        path = f"{folder}/checkpoints/plain/epoch-{epoch:04d}/model.keras"
         optimizer = keras.saving.load_model(path).optimizer
         assert float(optimizer.learning_rate) == pytest.approx(rate)
         assert optimizer.weight_decay == 0.01 and optimizer.momentum == 0.9
@@ -402,9 +410,9 @@ def test_fine_tuning_may_have_an_optimizer_of_its_own(tmp_path):
         (["--fine_tune_optimizer=adam"], "SGD", "Adam"),
     ):
         folder = str(tmp_path / tuned)
-        short = ["--method=none", "--optimizer=sgd", "--epochs=1", "--formats=keras"]
-        assert main(folder, *short, "--fine_tune_epochs=1", *given) == 0
-        for name, wanted in (("sparse", stage), ("finetuned", tuned)):
+        short = ["--optimizer=sgd", "--epochs=1", "--formats=keras"]
+        assert plain(folder, *short, "--fine_tune_epochs=1", *given) == 0
+        for name, wanted in (("plain", stage), ("finetuned", tuned)):
             path = f"{folder}/checkpoints/{name}/epoch-0001/model.keras"
             optimizer = keras.saving.load_model(path).optimizer
             assert type(optimizer).__name__ == wanted
@@ -415,13 +423,13 @@ def test_fine_tuning_may_follow_the_dense_model(tmp_path, monkeypatch):
     folders = [str(tmp_path / name) for name in ("plain", "whole", "again")]
     assert main(folders[0], *short) == 0
     assert main(folders[1], *short, "--distill=0.7") == 0
-    fit, stages = train._fit_epoch, []
+    fit, stages = context.RunContext.fit_epoch, []
 
-    def interrupt(job, model, stage, *more):
-        stages.append(stage)
+    def interrupt(self, model, name, *more):
+        stages.append(name)
         if stages.count("finetuned") == 2:
             raise KeyboardInterrupt
-        return fit(job, model, stage, *more)
+        return fit(self, model, name, *more)
 
     monkeypatch.setattr(context.RunContext, "fit_epoch", interrupt)
     assert main(folders[2], *short, "--distill=0.7") == 2
@@ -522,7 +530,7 @@ def test_npz_and_own_model_and_features(tmp_path):
         (["--model=gone.keras"], "exists"),
         (["--method=magic"], "method"),
         (["--form=cubic"], "form"),
-        (["--epochs=0"], "positive"),
+        (["--epochs=0"], "1 or more"),
         (["--epochs=many"], "epochs"),
         (["--strength=-1"], "0 or more"),
         (["--from_dense"], "false without --dense_epochs"),
@@ -530,9 +538,9 @@ def test_npz_and_own_model_and_features(tmp_path):
         (["--dense_epochs=1", "--distill=2"], "[0, 1]"),
         (["--distill_temperature=0"], "in [0.1, 100]"),
         (["--distill_temperature=1e10"], "in [0.1, 100]"),
-        (["--seed=4294967296"], "below 2**32"),
+        (["--seed=4294967296"], "in [0, 4294967296)"),
         (["--gamma=2"], "[0, 1]"),
-        (["--power=3"], "1 or 2"),
+        (["--power=3"], "one of [1, 2]"),
         (["--batch_size=100000"], "batch_size"),
         (["--target=size=3"], "measure among"),
         (["--target=params=x"], "params=8000"),

@@ -77,14 +77,18 @@ class Store:
             yield
 
     def check(
-        self, config: dict, may_differ: Collection[str], *, resume: bool
+        self,
+        config: dict,
+        defaults: dict,
+        may_differ: Collection[str],
+        *,
+        resume: bool,
     ) -> dict | None:
         """Checks that the folder is free, or holds the run to resume. Writes nothing.
 
-        Settings that an older version did not know count as not different.
-
         Args:
             config: The run's settings.
+            defaults: What settings were that an older version did not know.
             may_differ: Settings that a resumed run may change.
             resume: Whether to take up what is there.
 
@@ -104,7 +108,7 @@ class Store:
                 "which holds one. Go on with --resume, or choose another folder."
             )
         try:
-            stored = files.read_json(path)
+            stored = {**defaults, **files.read_json(path)}
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"`--workdir` must hold a whole run to resume. "

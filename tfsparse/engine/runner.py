@@ -83,9 +83,9 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
     """
     parts = settings.parts
     store = checkpoints.Store(parts[Run].workdir, parts[Run].tensorboard)
-    config, may_differ = settings.to_json(), settings.locations()
+    told = settings.to_json(), settings.defaults(), settings.locations()
     with progress.Progress() as shown:
-        finished = store.check(config, may_differ, resume=resume)
+        finished = store.check(*told, resume=resume)
         if finished:
             shown.say(f"Finished before. The report is {store.path('report.html')}")
             return finished
@@ -105,10 +105,10 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
             stage.rehearse(context, _untouched(parts[zoo.Model], context))
         model = _untouched(parts[zoo.Model], context)
         with store.locked(), _naming_damaged_files(context):
-            store.check(config, may_differ, resume=resume)
-            store.begin(config)
+            store.check(*told, resume=resume)
+            store.begin(told[0])
             results = go(settings.stages, context, {"model": records.Result(model)})
-            return telling.report(settings.stages, context, results, config)
+            return telling.report(settings.stages, context, results, told[0])
 
 
 def _dataset(chosen: data.Data, training: Training) -> data.Dataset:

@@ -158,16 +158,17 @@ class Settings:
 
     def changed(self) -> dict[str, Any]:
         """The settings that are not at their default: what a flagfile has to hold."""
-        default = {
-            one.name: one.default
-            for part in self.all()
-            for one in options.fields_of(type(part))
-        }
-        return {
-            key: value
-            for key, value in self.to_json().items()
-            if value != (list(d) if isinstance(d := default[key], tuple) else d)
-        }
+        default = self.defaults()
+        return {k: value for k, value in self.to_json().items() if value != default[k]}
+
+    def defaults(self) -> dict[str, Any]:
+        """What every setting is where nothing is said, as JSON."""
+        found: dict[str, Any] = {}
+        for part in self.all():
+            for one in options.fields_of(type(part)):
+                value = one.default
+                found[one.name] = list(value) if isinstance(value, tuple) else value
+        return found
 
     def locations(self) -> list[str]:
         """Settings that change no result, so that a resumed run may differ in them."""
