@@ -14,10 +14,9 @@ import keras
 import numpy as np
 
 from tfsparse import meters, optimizers, records
-from tfsparse.deploy import dead, fold, probe, removal, shrink, variables
-from tfsparse.deploy.lower import lower
-from tfsparse.deploy.strip import compare, fill, without_bias
-from tfsparse.deploy.strip import remove as remove_units
+from tfsparse.deploy import collect as collecting
+from tfsparse.deploy import probe, removal
+from tfsparse.deploy.collect import spare_one
 from tfsparse.graph import find_groups, measure
 
 RETRACE_MACS = 5e10
@@ -221,23 +220,13 @@ def collect(model, keep):
     Raises:
         StripError: The smaller model computes something else.
     """
-    keep, biases, reasons = fold.fold(model, keep)
-    if all(alive.all() for alive in keep.values()):
-        return model, keep, reasons
-    planned = removal.plan(model, keep)
-    small, operations = shrink.build(planned, without_bias(planned, biases))
-    fill(operations, planned, variables.values_of(planned.graph), biases)
-    compare(model, small)
-    pairs, cuts = {}, planned.cut
-    for layer in model.layers:
-        if id(layer) in operations:
-            for old, new in variables.pair(layer, operations[id(layer)]):
-                pairs[new.path] = old.path
-    optimizer = optimizers.resize(
-        model.optimizer, small.trainable_variables, pairs, cuts
-    )
-    optimizers.recompile(small, model, optimizer)
-    return small, keep, reasons
+    done = collecting.collect(model, keep)
+    if done.model is not model:
+        optimizer = optimizers.resize(
+            model.optimizer, done.model.trainable_variables, done.pairs, done.cuts
+        )
+        optimizers.recompile(done.model, model, optimizer)
+    return done.model, done.keep, done.reasons
 
 
 def finish(model, method):
@@ -258,28 +247,11 @@ def finish(model, method):
     """
     method.decide(model)
     method.settle(model)
-    groups = find_groups(model, method.kinds)
-    wanted = method.keep(model, groups)
-    keep = spare_one(wanted)
-    lowered = lower(model)
-    alive = dead.dead_units(lowered)
-    folded, biases, reasons = fold.fold(lowered, alive)
-    decided = {
-        name: np.where(alive[name], values, folded[name]) if name in alive else values
-        for name, values in {**alive, **keep}.items()
-    }
-    small = remove_units(lowered, decided, biases)
-    emptied = {name for name, alive in wanted.items() if not alive.any()}
-    if emptied:
+    wanted = method.keep(model, find_groups(model, method.kinds))
+    small, reasons = collecting.finish(model, wanted)
+    if not all(alive.any() for alive in wanted.values()):
         _check_alive(small, None)
-    left = {variable.path for variable in small.variables}
-    spared = {
-        group.name: "all of it died, and a layer keeps one unit"
-        for group in groups
-        # Others went with their whole branch.
-        if group.name in emptied and any(m.path in left for m in group.members)
-    }
-    return small, {**spared, **reasons}
+    return small, reasons
 
 
 def hold_zeros(model) -> None:
@@ -293,15 +265,6 @@ def hold_zeros(model) -> None:
             there = (keras.ops.convert_to_numpy(variable) != 0).astype(variable.dtype)
             if not there.all():
                 variable.constraint = lambda value, there=there: value * there
-
-
-def spare_one(keep: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Keep masks in which every group keeps a unit: a layer never loses all."""
-    spared = {}
-    for name, alive in keep.items():
-        spared[name] = alive.copy()
-        spared[name][0] |= not alive.any()
-    return spared
 
 
 def absolute_target(target: Mapping[str, float] | None, cost: records.Cost):

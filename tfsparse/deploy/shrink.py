@@ -33,7 +33,7 @@ def build(planned: Plan, bias_on: Container = ()):
 
     def sized(item, name):
         operation, change = item.operation, {}
-        sizes = rules.sizes_of(operation)
+        sizes = rules.rule_of(operation).sizes
         if sizes is not None:
             change = sizes(item, planned)
         elif hasattr(operation, "resized"):
@@ -58,7 +58,7 @@ def build(planned: Plan, bias_on: Container = ()):
             return gather.moved(item, planned, operation, args, kwargs)
         if (
             item.index
-            and rules.sizes_of(item.operation)
+            and rules.rule_of(item.operation).sizes
             and not item.operation.variables
         ):
             operation = sized(item, f"{item.name}_{item.index}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from keras import ops
 
@@ -40,8 +42,14 @@ def masked(values, planned: Plan, surplus: bool = False) -> dict[str, np.ndarray
     Args:
         values: Path -> value of every variable.
         planned: What is dropped.
-        surplus: Zero what writes and carries a surplus unit, too.
+        surplus: Zero what writes and carries a surplus unit, too: for the small model,
+            from which all else that is zeroed is cut. Without a surplus the values are
+            returned as they are.
     """
+    if surplus and all(
+        (planned.wanted[kind] == alive).all() for kind, alive in planned.alive.items()
+    ):
+        return values
     values, copied = dict(values), set()
     for kind, walk in planned.analysis.walks.items():
         wanted, alive = planned.wanted[kind], planned.alive[kind]
@@ -59,16 +67,32 @@ def masked(values, planned: Plan, surplus: bool = False) -> dict[str, np.ndarray
     return values
 
 
-def load(operations: dict[int, object], model, values, planned: Plan | None) -> None:
-    """Writes `values` (path -> array), cut by the plan, into rebuilt operations."""
-    graph = trace.read(model)
+def load(
+    operations: dict[int, object],
+    model,
+    values,
+    planned: Plan | None,
+    loaded: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Writes `values` (path -> array), cut by the plan, into rebuilt operations.
+
+    Args:
+        operations: `id(old operation)` -> new operation.
+        model: The old model, or its graph.
+        values: Path -> value of every old variable.
+        planned: What stays; None for all.
+        loaded: What the new operations hold already, by old path: the same array is
+            not written again.
+    """
+    graph, loaded = trace.read(model), loaded or {}
     for old in graph.operations:
         if operations.get(id(old)) is None:
             continue
         for source, target in pair(old, operations[id(old)]):
             path = graph.paths[id(source)]
             value = values[path]
-            target.assign(value if planned is None else planned.cut(path, value))
+            if loaded.get(path) is not value:
+                target.assign(value if planned is None else planned.cut(path, value))
         refresh(operations[id(old)])
 
 
