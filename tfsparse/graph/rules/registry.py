@@ -52,8 +52,8 @@ class LayerRule:
             [(kernel, bias or None)]`, the sums of the rows of these kernels.
         recurrent: Whether it reads its own output at the next step.
         inner: `layer -> layer` inside a wrapper, which takes the fold in its place.
-        multiplies: `layer -> variables` that hold a factor for each unit: where they
-            are zero nothing of the input gets through.
+        multiplies: `layer -> variables` that hold a factor for each unit that it reads:
+            where they are zero nothing of the input gets through.
         inner_biases: `layer -> biases` between two kernels of the layer, which nothing
             outside sees.
         side_by_side: Whether a call only puts its inputs side by side.
@@ -144,7 +144,7 @@ def register_rule(
             of the input) -> [(kernel, bias or None)]`.
         recurrent: Whether it reads its own output at the next step.
         inner: `layer -> layer` inside a wrapper.
-        multiplies: `layer -> variables` that hold a factor for each unit.
+        multiplies: `layer -> variables` that hold a factor for each unit that it reads.
         inner_biases: `layer -> biases` between two kernels of the layer.
         side_by_side: Whether a call only puts its inputs side by side.
 
