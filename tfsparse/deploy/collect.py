@@ -99,7 +99,7 @@ def finish(model, keep: removal.Keep):
         else values
         for name, values in {**alive, **spare_one(keep)}.items()
     }
-    small = removed(lowered, folded._replace(keep=decided)).model
+    small = removed(lowered, fold.Folded(decided, folded.biases, folded.reasons)).model
     left = {variable.path for variable in small.variables}
     spared = {
         group.name: "all of it died, and a layer keeps one unit"
