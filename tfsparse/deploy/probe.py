@@ -227,8 +227,11 @@ def random_statistics(graph: trace.Graph, values, rng):
             waiting[id(layer)] = drawn
 
     def settle(call, given) -> None:
-        for variable, fresh in waiting.pop(id(call.operation), ()):
-            square = float(ops.mean(ops.square(ops.cast(given[0], "float32")))) or 1.0
+        drawn = waiting.pop(id(call.operation), ())
+        if not drawn:
+            return
+        square = float(ops.mean(ops.square(ops.cast(given[0], "float32")))) or 1.0
+        for variable, fresh in drawn:
             scale = square if variable.name == "moving_variance" else square**0.5
             variable.assign(fresh * scale)
             values[graph.paths[id(variable)]] = fresh * np.float32(scale)

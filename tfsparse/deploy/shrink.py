@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Container
 
 import keras
@@ -65,7 +66,8 @@ def build(planned: Plan, bias_on: Container = ()):
         if hasattr(item.operation, "resized_call"):
             stays = planned.kept(item.outputs[0], -1)
             kwargs = item.operation.resized_call(kwargs, stays, planned)
-        return operation(*args, **kwargs)
+        with _unset(operation):
+            return operation(*args, **kwargs)
 
     def after(old, new):
         if len(old.shape) < 2:
@@ -82,6 +84,36 @@ def build(planned: Plan, bias_on: Container = ()):
         return new
 
     return rebuild(graph, make, call, after, lambda c: c not in needless)
+
+
+_DRAWING = (
+    keras.initializers.VarianceScaling,
+    keras.initializers.RandomNormal,
+    keras.initializers.RandomUniform,
+    keras.initializers.TruncatedNormal,
+    keras.initializers.Orthogonal,
+)
+
+
+@contextlib.contextmanager
+def _unset(layer):
+    """Lets a layer that is built here start with zeros: its weights are loaded later.
+
+    Drawing them takes a fifth of the time of Keras's build of a ResNet-50. The layer
+    keeps its initializers, for its config.
+    """
+    own = {
+        name: value
+        for name, value in vars(layer).items()
+        if name.endswith("_initializer") and isinstance(value, _DRAWING)
+    }
+    try:
+        for name in own:
+            setattr(layer, name, keras.initializers.Zeros())
+        yield
+    finally:
+        for name, value in own.items():
+            setattr(layer, name, value)
 
 
 def _fewer(item, operation, planned, args, kwargs):

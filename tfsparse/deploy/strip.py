@@ -157,7 +157,7 @@ class Removed:
 def removed(
     model, folded: fold.Folded, *, proven: bool = True, compared: bool = False
 ) -> Removed:
-    """Takes units out. The one order of steps: plan, build, prove, fill, compare.
+    """Takes units out. The one order of steps: plan, build, fill, prove, compare.
 
     Args:
         model: The model; it is not changed.
@@ -182,10 +182,9 @@ def removed(
         _check_finite(values)
         _warn(planned)
     small, operations = shrink.build(planned, without_bias(planned, folded.biases))
-    loaded: dict[str, np.ndarray] = {}
+    filled = fill(operations, planned, values, folded.biases)
     if proven and (planned.variables or planned.lost):
-        loaded = _prove(planned, small, operations, values)
-    fill(operations, planned, values, folded.biases, loaded)
+        _prove(planned, small, operations, values, filled)
     if compared:
         compare(model, small)
     return Removed(small, operations, planned)
@@ -234,7 +233,7 @@ def without_bias(planned, biases) -> dict:
     }
 
 
-def fill(operations, planned, values, biases, loaded=None) -> None:
+def fill(operations, planned, values, biases) -> dict[str, np.ndarray]:
     """Loads rebuilt layers with what stays of `values`, and adds to their biases.
 
     Args:
@@ -242,32 +241,33 @@ def fill(operations, planned, values, biases, loaded=None) -> None:
         planned: What stays.
         values: Path -> value of every variable of the old model.
         biases: Path of a bias -> what to add, before anything is cut.
-        loaded: Path -> value of what the layers hold already: the same arrays are not
-            written again.
+
+    Returns:
+        Path -> the value, before it is cut, that the layers hold.
     """
     graph = planned.graph
     more = {path: biases[path] for path in biases.keys() & values.keys()}
     values = values | {path: values[path] + more[path] for path in more}
     left = variables.masked(values, planned, True)
-    variables.load(operations, graph, left, planned, loaded)
+    variables.load(operations, graph, left, planned)
     for layer, path in without_bias(planned, biases).items():
         if id(layer) in operations:
             call = next(c for c in graph.calls if c.operation is layer)
             stays = planned.kept(call.outputs[0], -1)
             operations[id(layer)].bias.assign(biases[path][stays])
+    return left
 
 
-def _prove(planned, small, operations, values) -> dict[str, np.ndarray]:
+def _prove(planned, small, operations, values, filled) -> None:
     """Compares masked and stripped on random input, BatchNorm randomised.
 
-    Returns:
-        Path -> value of what the small model's layers were loaded with.
+    Both run with the old model's `values`, so without what was added to biases; the
+    small model's variables are not changed for it.
     """
-    own = values
     rng = np.random.default_rng(0)
     graph = planned.graph
     inputs = probe.random_inputs(graph, rng)
-    values, settle = probe.random_statistics(graph, values, rng)
+    drawn, settle = probe.random_statistics(graph, values, rng)
     close = gates.closing(planned)
 
     def change(call, given, outputs):
@@ -275,20 +275,21 @@ def _prove(planned, small, operations, values) -> dict[str, np.ndarray]:
             settle(call, given)
         return close(call, given, outputs)
 
-    def zeroed() -> dict[str, np.ndarray]:
-        masked = variables.masked(values, planned)
-        return {path: x for path, x in masked.items() if x is not own[path]}
+    def masked(change, dtype: str = "float32") -> list[np.ndarray]:
+        fresh = {path: x for path, x in drawn.items() if x is not values[path]}
+        zeroed = variables.silenced(planned, fresh)
+        return probe.replay(graph, zeroed, inputs, graph.outputs, change, dtype)
 
-    expected = probe.replay(graph, zeroed(), inputs, graph.outputs, change)
-    loaded = variables.masked(values, planned, True)
-    variables.load(operations, graph, loaded, planned)
+    expected = masked(change)
+    stand_ins = _stand_ins(planned, small, operations, drawn, filled)
 
     def difference(dtype: str) -> float:
         before = expected
         if dtype != "float32":
-            again = zeroed()  # with the statistics drawn above
-            before = probe.replay(graph, again, inputs, graph.outputs, close, dtype)
-        return probe.largest_difference(before, probe.run(small, inputs, dtype))
+            before = masked(close, dtype)  # with the statistics drawn above
+        graph = trace.read(small)
+        after = probe.replay(graph, stand_ins, inputs, graph.outputs, dtype=dtype)
+        return probe.largest_difference(before, after)
 
     found = _without_rounding(difference, TOLERANCE)
     if not found <= TOLERANCE:
@@ -297,4 +298,23 @@ def _prove(planned, small, operations, values) -> dict[str, np.ndarray]:
             f"Received: relative difference {found:.3g}. A layer's rule is wrong, or its "
             "weights hold nan."
         )
-    return loaded
+
+
+def _stand_ins(planned, small, operations, values, filled) -> dict[str, np.ndarray]:
+    """Path in the small model -> its part of `values`, where it holds something else."""
+    paths, graph = trace.read(small).paths, planned.graph
+    left = variables.masked(values, planned, True)
+    found = {}
+    for old in graph.operations:
+        if (new := operations.get(id(old))) is None:
+            continue
+        pairs = variables.pair(old, new)
+        for source, target in pairs:
+            path = graph.paths[id(source)]
+            if left[path] is not filled[path]:
+                found[paths[id(target)]] = planned.cut(path, left[path])
+        known = {id(target) for _, target in pairs}
+        for variable in trace.variables_of(new):  # a bias that it was given
+            if id(variable) not in known:
+                found[paths[id(variable)]] = np.zeros(variable.shape, variable.dtype)
+    return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from keras import ops
 
@@ -67,32 +65,54 @@ def masked(values, planned: Plan, surplus: bool = False) -> dict[str, np.ndarray
     return values
 
 
-def load(
-    operations: dict[int, object],
-    model,
-    values,
-    planned: Plan | None,
-    loaded: Mapping[str, np.ndarray] | None = None,
-) -> None:
-    """Writes `values` (path -> array), cut by the plan, into rebuilt operations.
+def silenced(planned: Plan, values) -> dict:
+    """What a model needs so that nothing reads dropped units: `values`, and the rest.
+
+    As `masked`, for a replay: weights are multiplied by zeros and ones where they lie,
+    which copies none of them to the host and back.
 
     Args:
-        operations: `id(old operation)` -> new operation.
-        model: The old model, or its graph.
-        values: Path -> value of every old variable.
-        planned: What stays; None for all.
-        loaded: What the new operations hold already, by old path: the same array is
-            not written again.
+        planned: What is dropped.
+        values: Path -> value that is to stand in for the variable's own.
+
+    Returns:
+        Path -> value or tensor; variables that stay as they are left out.
     """
-    graph, loaded = trace.read(model), loaded or {}
+    found, known = dict(values), planned.graph.variables
+    for kind, walk in planned.analysis.walks.items():
+        for (path, axis, role), labels in walk.members.items():
+            stays = alive_at(planned.wanted[kind], labels)
+            if role == records.CONSUMER and not stays.all():
+                variable, shape = known[path], [1] * len(known[path].shape)
+                for place in axis if isinstance(axis, tuple) else (axis,):
+                    shape[place] = variable.shape[place]
+                kind_of = variable.dtype
+                factor = ops.cast(
+                    _ordered(stays, axis, variable).reshape(shape), kind_of
+                )
+                value = ops.convert_to_tensor(found.get(path, variable), kind_of)
+                found[path] = value * factor
+    return found
+
+
+def _ordered(flat: np.ndarray, axis, variable) -> np.ndarray:
+    """Positions of two axes, listed as a member does, in the order of the variable's."""
+    if not isinstance(axis, tuple):
+        return flat
+    both = flat.reshape([variable.shape[a] for a in axis])
+    return both if axis[0] < axis[1] else both.T
+
+
+def load(operations: dict[int, object], model, values, planned: Plan | None) -> None:
+    """Writes `values` (path -> array), cut by the plan, into rebuilt operations."""
+    graph = trace.read(model)
     for old in graph.operations:
         if operations.get(id(old)) is None:
             continue
         for source, target in pair(old, operations[id(old)]):
             path = graph.paths[id(source)]
             value = values[path]
-            if loaded.get(path) is not value:
-                target.assign(value if planned is None else planned.cut(path, value))
+            target.assign(value if planned is None else planned.cut(path, value))
         refresh(operations[id(old)])
 
 

@@ -439,7 +439,13 @@ def packed(model, tensors: list):
 
 def takes_training(operation) -> bool:
     """Whether a call of the operation can be told `training`."""
-    return "training" in inspect.signature(operation.call).parameters
+    call = operation.call
+    return _names_training(getattr(call, "__func__", call))
+
+
+@functools.lru_cache(maxsize=1024)
+def _names_training(function) -> bool:
+    return "training" in inspect.signature(function).parameters
 
 
 def variables_of(operation) -> list:
