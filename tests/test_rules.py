@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import pathlib
 
 import keras
@@ -304,3 +305,17 @@ def test_no_engine_names_a_layer_class():
                   and isinstance(n.value, str)}  # fmt: skip
         assert not named & known, engine
     assert {"Dense", "BatchNormalization", "LSTM"} <= known
+
+
+def test_the_example_of_the_door_runs():
+    finder = doctest.DocTestFinder(recurse=False)
+    names = {"keras": keras, "register_rule": tfsparse.register_rule}
+    (example,) = finder.find(tfsparse.register_rule, "register_rule", globs=names)
+    assert example.examples
+    assert doctest.DocTestRunner().run(example, clear_globs=False).failed == 0
+    gain = example.globs["Gain"]
+    x = keras.Input((4,))
+    model = keras.Model(x, layers.Dense(2)(gain()(layers.Dense(5, name="a")(x))))
+    measured = tfsparse.measure(model)
+    assert (measured.macs, measured.weight_bytes) == (20 + 5 + 10, 40 + 5 + 18)
+    assert tfsparse.find_groups(model)[0].frozen is None
