@@ -147,3 +147,34 @@ def test_no_way_lets_a_wrong_cut_pass(way, monkeypatch):
     monkeypatch.setattr(removal.Plan, "cut", wrong)
     with pytest.raises(records.StripError, match="must"):
         WAYS[way](sparse())
+
+
+def test_rounding_is_told_from_faults_in_double_precision(monkeypatch):
+    """With BatchNorm, whose statistics are drawn once and must serve both precisions."""
+    model = models.randomise(models.conv_bn_chain())
+    found, measured = [], STRIP.probe.largest_difference
+
+    def rough(expected, received):  # as if rounding had grown in single precision
+        found.append((expected[0].dtype, measured(expected, received)))
+        return 1.0 if len(found) == 1 else found[-1][1]
+
+    monkeypatch.setattr(STRIP.probe, "largest_difference", rough)
+    small = tfsparse.strip(model, {"a": np.arange(5) < 2, "b": np.arange(4) > 0})
+    assert [kind for kind, _ in found] == ["float32", "float64"]
+    assert found[1][1] <= 1e-12
+    own = model.get_layer("a_bn").moving_variance.numpy()[:2]
+    left = small.get_layer("a_bn").moving_variance.numpy()
+    np.testing.assert_array_equal(left, own)
+
+
+def test_the_small_model_draws_no_weights_and_keeps_its_initializers():
+    model = models.randomise(models.flatten_from_conv())
+    small = tfsparse.strip(model, {"conv": np.arange(5) < 2})
+    for layer in small.layers:
+        old = model.get_layer(layer.name) if layer.weights else layer
+        assert layer.get_config().get("kernel_initializer") == (
+            old.get_config().get("kernel_initializer")
+        )
+    assert type(small.get_layer("conv").kernel_initializer) is (
+        keras.initializers.GlorotUniform
+    )

@@ -190,11 +190,6 @@ def removed(
     return Removed(small, operations, planned)
 
 
-def remove(model, keep: removal.Keep, biases: dict[str, np.ndarray]):
-    """Strips `keep`, adds to biases (see `fold`), and proves the result."""
-    return removed(model, fold.Folded(keep, biases, {})).model
-
-
 def _check_finite(values) -> None:
     for path, value in values.items():
         if value.dtype.kind not in "biu" and not np.isfinite(value).all():
