@@ -8,9 +8,7 @@ from tfsparse import records
 from tfsparse.deploy import lost, variables
 from tfsparse.graph import groups, trace
 from tfsparse.graph.rebuild import rebuild
-
-SCALES = ("gamma", "scale", "kernel", "depthwise_kernel")
-"""Weights of layers that treat every unit by itself, and multiply what they read."""
+from tfsparse.graph.rules import rule_of
 
 
 def dead_units(model, tolerance: float = 0.0) -> dict[str, np.ndarray]:
@@ -44,6 +42,7 @@ def dead_units(model, tolerance: float = 0.0) -> dict[str, np.ndarray]:
     graph = analysis.graph
     values = variables.values_of(graph)
     stopped, _ = stopped_and_moved(analysis, values, tolerance)
+    inner = _inner_biases(graph)
     keep = {}
     for group in analysis.groups:
         if group.frozen:
@@ -53,7 +52,7 @@ def dead_units(model, tolerance: float = 0.0) -> dict[str, np.ndarray]:
         alive = ~stopped[roots]
         if records.PRODUCER in roles:
             alive &= _norms(group, records.PRODUCER, values) > tolerance
-        alive |= _norms(group, _INNER_BIAS, values) > tolerance
+        alive |= _inner_norms(group, inner, values) > tolerance
         if records.CONSUMER in roles and not group.gates:
             alive &= _norms(group, records.CONSUMER, values) > tolerance
         alive[0] |= not alive.any()
@@ -77,12 +76,13 @@ def settled(model, tolerance: float):
     graph = trace.read(model)
     values = variables.values_of(graph)
     changed = {path: value.copy() for path, value in values.items()}
+    scales = _scales(graph)
     for group in groups.find_groups(graph):
         dead = ~found.get(group.name, np.ones(group.size, bool))
         for member in group.members:
             small = _norms(group, member.role, values) <= tolerance
             if member.role == records.CARRIER:
-                if member.path.split("/")[-1] not in SCALES:
+                if member.path not in scales:
                     continue
                 small = _norms_of(group, member, values) <= tolerance
             rows = variables.rows(changed[member.path], member.axis)
@@ -117,8 +117,9 @@ class _Flow:
         walk = analysis.walks["unit"]
         self._analysis, self._count = analysis, len(walk.roots)
         self._members: dict[str, list] = {}  # path -> (role, labels, whether zero)
+        scales = _scales(analysis.graph)
         for (path, axis, role), labels in walk.members.items():
-            if role != records.CARRIER or path.split("/")[-1] in SCALES:
+            if role != records.CARRIER or path in scales:
                 rows = variables.rows(values[path], axis).astype("float64")
                 zero = np.linalg.norm(rows.reshape(len(rows), -1), axis=1) <= tolerance
                 own = labels >= 0
@@ -164,7 +165,7 @@ class _Flow:
             passed[here] = True
         for tensor, here in given:
             passed[here] &= self._constant[tensor][here]
-            if not _is_joined(call):
+            if not rule_of(call.operation).side_by_side:
                 partly |= ~np.isin(np.arange(self._count), here)
         for tensor in call.outputs:
             here = _labels_of(self._analysis, tensor)
@@ -197,11 +198,6 @@ class _Flow:
         return written
 
 
-def _is_joined(call) -> bool:
-    """Whether a call only puts its inputs side by side."""
-    return type(call.operation).__name__ in ("Concatenate", "Stack")
-
-
 def _labels_of(analysis, tensor) -> np.ndarray:
     """The root labels on all axes of a tensor, once each."""
     found = [x for x in analysis.axes["unit"][tensor] if x is not None]
@@ -209,30 +205,51 @@ def _labels_of(analysis, tensor) -> np.ndarray:
     return labels[labels >= 0]
 
 
-_INNER_BIAS = "inner bias"
-"""Biases between two kernels of one attention layer: a unit of it that has one is no
-constant that could be folded, as nothing outside the layer sees it."""
+def _scales(graph) -> set[str]:
+    """Paths of the weights that multiply every unit by a number of its own."""
+    found = set()
+    for operation in graph.operations:
+        for layer in (operation, *_inside(operation)):
+            if (factors := rule_of(layer).multiplies) is not None:
+                found |= {graph.paths[id(variable)] for variable in factors(layer)}
+    return found
 
 
-def _is_inner(group, member) -> bool:
-    *layer, part, name = member.path.split("/")
-    if name != "bias" or part not in ("query", "value", "gate") or not layer:
-        return False
-    inside = "/".join(layer) + "/"
-    return any(
-        m.role == records.CONSUMER and m.path.startswith(inside) for m in group.members
-    )
+def _inside(operation) -> list:
+    """The layer that a wrapper holds."""
+    inner = rule_of(operation).inner
+    return [] if inner is None else [inner(operation)]
+
+
+def _inner_biases(graph) -> dict[str, set[str]]:
+    """Path of a bias between two kernels of one layer -> all paths of that layer.
+
+    A unit that has such a bias is no constant that could be folded, as nothing outside
+    the layer sees it.
+    """
+    found = {}
+    for operation in graph.operations:
+        if (inner := rule_of(operation).inner_biases) is not None:
+            own = {graph.paths[id(v)] for v in trace.variables_of(operation)}
+            found |= {graph.paths[id(bias)]: own for bias in inner(operation)}
+    return found
+
+
+def _inner_norms(group, inner: dict[str, set[str]], values) -> np.ndarray:
+    """L2 norm of the inner biases of each unit that its own layer reads."""
+    squares = np.zeros(group.size)
+    read = {m.path for m in group.members if m.role == records.CONSUMER}
+    for member in group.members:
+        if member.role == records.CARRIER and read & inner.get(member.path, set()):
+            squares += _norms_of(group, member, values) ** 2
+    return np.sqrt(squares)
 
 
 def _norms(group, role: str, values) -> np.ndarray:
     """L2 norm of all the slices of each unit that members of one role hold."""
     squares = np.zeros(group.size)
     for member in group.members:
-        if role == _INNER_BIAS:
-            counts = member.role == records.CARRIER and _is_inner(group, member)
-        else:
-            counts = member.role == role
-        if counts:
+        if member.role == role:
             squares += _norms_of(group, member, values) ** 2
     return np.sqrt(squares)
 

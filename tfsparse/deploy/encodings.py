@@ -13,7 +13,8 @@ import keras
 import numpy as np
 
 from tfsparse.deploy import variables
-from tfsparse.graph import macs, trace
+from tfsparse.graph import trace
+from tfsparse.graph.rules import counting
 
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 
@@ -160,7 +161,7 @@ def stored_bytes(model) -> dict[str, int]:
         id(v) for v in graph.variables.values() if v.name == "depthwise_kernel"
     }
     for path, variable in graph.variables.items():
-        if macs.is_kernel(variable):
+        if counting.is_kernel(variable):
             kernel = quantised(values[path], id(variable) in depthwise)
             for name, encoding in ENCODINGS.items():
                 total[name] += len(encoding.write(kernel))

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 from tfsparse import records
 from tfsparse.deploy import dead, lost, probe, removal, variables
 from tfsparse.graph import groups, trace
-from tfsparse.graph.rules import attention, recurrent
+from tfsparse.graph.rules import LINEAR, rule_of
 
 
-def fold(model, keep: removal.Keep):
+class Folded(NamedTuple):
+    """What can leave once constants are folded.
+
+    Attributes:
+        keep: Group name -> bool array `(units,)`, units that must stay set True.
+        biases: What to add, by path of a bias (or, where a branch goes, by name of its
+            group).
+        reasons: Group name -> why units of it must stay.
+    """
+
+    keep: dict[str, np.ndarray]
+    biases: dict[str, np.ndarray]
+    reasons: dict[str, str]
+
+
+def fold(model, keep: removal.Keep) -> Folded:
     """Turns the constants of dropped units into biases of their consumers.
 
     Measures rather than derives: the model runs once, and each consumer is given
@@ -25,14 +41,12 @@ def fold(model, keep: removal.Keep):
         keep: Group name -> bool array `(units,)`, True = stays.
 
     Returns:
-        The masks, with the units that must stay set True; what to add, by path of a
-        bias (or, where a branch goes, by name of its group); and the reasons, group
-        name -> sentence.
+        A `Folded`.
     """
     keep = {name: np.array(values) for name, values in keep.items()}
     reasons: dict[str, str] = {}
     if all(values.all() for values in keep.values()):
-        return keep, {}, reasons
+        return Folded(keep, {}, reasons)
     analysis = groups.analyse(model, removal.kinds_in(keep))
     constants = lost.fold_branches(analysis.graph, keep, reasons)
     reads = _reads(analysis)
@@ -66,7 +80,7 @@ def fold(model, keep: removal.Keep):
         if not faults:
             biases |= constants
             biases = {name: bias for name, bias in biases.items() if bias.any()}
-            return keep, biases, reasons
+            return Folded(keep, biases, reasons)
         for read, reason in faults:
             _keep_at_fault(planned, keep, reasons, read, reason)
 
@@ -176,7 +190,7 @@ class _Read:
         if self.number < 0:
             reason = f"a dead unit of {name!r} keeps a state that is not zero"
             return {}, reason if alone.any() and self._is_read(gone) else None
-        if isinstance(_unwrapped(layer), _LINEAR) and self._has_bias():
+        if rule_of(_unwrapped(layer)).folds == LINEAR and self._has_bias():
             return self._linear(alone)
         takers = self._takers()
         if takers and None not in takers:  # zeros count, too: a shared layer has one
@@ -204,7 +218,8 @@ class _Read:
     def _has_bias(self) -> bool:
         """Whether the layer has a bias, or can be given one."""
         layer = self.call.operation
-        return _unwrapped(layer).bias is not None or hasattr(layer, "use_bias")
+        bias = getattr(_unwrapped(layer), "bias", None)
+        return bias is not None or hasattr(layer, "use_bias")
 
     def _linear(self, alone):
         """The bias that a linear layer needs for these values, or why there is none."""
@@ -237,26 +252,12 @@ class _Read:
         }, None
 
     def _takers(self) -> list:
-        """`(kernel, bias)` that read this input of a recurrent layer or attention.
+        """`(kernel, bias)` that read this input, by the layer's own record.
 
         None stands for a kernel without a bias.
         """
-        layer, call = self.call.operation, self.call
-        if isinstance(layer, attention.MULTI):
-            own = attention.parts(layer)
-            numbers = {p: call.numbers(p) for p in ("query", "value", "key")}
-            numbers["key"] = numbers["key"] or numbers["value"]
-            numbers["gate"] = numbers["query"]
-            pairs = [
-                own[p] for p, n in numbers.items() if p in own and self.number in n
-            ]
-        else:
-            sides = [layer]
-            if isinstance(layer, layers.Bidirectional):
-                sides = [layer.forward_layer, layer.backward_layer]
-            if self.number != 0 or not all(type(s) in _STEPPED for s in sides):
-                return []
-            pairs = [(side.cell.kernel, side.cell.bias) for side in sides]
+        folds = rule_of(self.call.operation).folds
+        pairs = folds(self.call, self.number) if callable(folds) else []
         return [None if bias is None else (kernel, bias) for kernel, bias in pairs]
 
     def _constant(self, alone):
@@ -280,27 +281,9 @@ def _into(bias, kernel, constant: np.ndarray) -> np.ndarray:
     return result
 
 
-_LINEAR = (
-    layers.Dense,
-    layers.EinsumDense,
-    layers.Conv1D,
-    layers.Conv2D,
-    layers.Conv3D,
-    layers.Conv1DTranspose,
-    layers.Conv2DTranspose,
-    layers.Conv3DTranspose,
-    layers.SeparableConv1D,
-    layers.SeparableConv2D,
-)
-"""Layers whose bias can take what a kernel makes of a constant."""
-
-_STEPPED = tuple(set(recurrent.GATES) - set(recurrent.CONVOLUTIONAL))
-_RECURRENT = (*recurrent.GATES, layers.Bidirectional)
-_WRAPPERS = (layers.TimeDistributed, layers.SpectralNormalization)
-
-
 def _unwrapped(layer):
-    return layer.layer if isinstance(layer, _WRAPPERS) else layer
+    inner = rule_of(layer).inner
+    return layer if inner is None else inner(layer)
 
 
 def _reads(analysis) -> list[_Read]:
@@ -328,7 +311,7 @@ def _reads(analysis) -> list[_Read]:
             if (own and tensor not in call.inputs[:number])
             or (call.name, call.index, number) in gates
         ]
-        if own and isinstance(call.operation, _RECURRENT):
+        if own and rule_of(call.operation).recurrent:
             read.append((-1, call.outputs[0]))  # its own state, at the next step
         for number, tensor in read:
             labels = [

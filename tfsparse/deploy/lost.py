@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import keras
 import numpy as np
 
 from tfsparse.deploy import probe, removal, variables
 from tfsparse.graph import branches, trace
+from tfsparse.graph.rules import rule_of
 
 
 def dead_branches(graph: trace.Graph, values, tolerance: float) -> dict:
@@ -31,14 +31,16 @@ def dead_branches(graph: trace.Graph, values, tolerance: float) -> dict:
 
 
 def _is_shut(graph, call, values, tolerance: float) -> bool:
-    """Whether nothing of its input gets through a layer: kernels, or gamma, are zero."""
+    """Whether nothing of its input gets through a layer: its factors are zero.
+
+    Those that its record names (BatchNorm's gamma), else its kernels.
+    """
     layer = call.operation
-    if isinstance(layer, keras.layers.BatchNormalization):
-        own = [] if layer.gamma is None else [layer.gamma]
-    elif isinstance(layer, keras.layers.PReLU):
-        own = []
-    else:
+    factors = rule_of(layer).multiplies
+    if factors is None:
         own = [v for v in trace.variables_of(layer) if len(v.shape) > 1]
+    else:
+        own = factors(layer)
     arrays = [values[graph.paths[id(variable)]] for variable in own]
     return bool(arrays) and all(np.linalg.norm(x) <= tolerance for x in arrays)
 

@@ -10,23 +10,7 @@ import numpy as np
 from tfsparse.deploy import variables
 from tfsparse.graph import trace
 from tfsparse.graph.rebuild import config_of, rebuild
-
-_FUSES = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
-_READS = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-)
+from tfsparse.graph.rules import rule_of
 
 
 @dataclasses.dataclass
@@ -38,7 +22,7 @@ class _Scaling:
     writer: object = None
     readers: tuple = ()
     front: object = None
-    """The layer whose only reader is the BatchNorm that is the writer."""
+    """The layer whose only reader is the writer, which joins it (a BatchNorm)."""
     done: bool = False
     """Another call of the same shared writer takes the factor."""
 
@@ -66,16 +50,7 @@ def lower(model):
     """
     graph = trace.read(model)
     scalings = _place(graph)
-    activations = {
-        id(s.writer): s.activation
-        for s in scalings.values()
-        if s.writer is not None and s.activation and isinstance(s.writer, _FUSES)
-    }
-    scaled_norms = {
-        id(s.writer)
-        for s in scalings.values()
-        if isinstance(s.writer, keras.layers.BatchNormalization)
-    }
+    changes = _changes(scalings.values())
 
     def make(operation, name):
         if hasattr(operation, "lowered"):
@@ -85,11 +60,7 @@ def lower(model):
         if cls is not type(operation):
             own = operation.own_arguments
             config = {key: value for key, value in config.items() if key not in own}
-        if id(operation) in activations:
-            config["activation"] = activations[id(operation)]
-        if id(operation) in scaled_norms:
-            config["scale"] = True
-        return cls.from_config(config)
+        return cls.from_config(config | changes.get(id(operation), {}))
 
     def call(item, operation, args, kwargs):
         scaling = scalings.get(item.outputs[0])
@@ -101,8 +72,7 @@ def lower(model):
             alike = (scaling.scale == scaling.scale[0]).all()
             factor = float(scaling.scale[0]) if alike else scaling.scale.tolist()
             outputs = keras.layers.Rescaling(factor, name=name)(outputs)
-        fused = scaling.writer is not None and isinstance(scaling.writer, _FUSES)
-        if scaling.activation and not fused:
+        if scaling.activation and not hasattr(scaling.writer, "activation"):
             name = f"{item.name}_{item.index}_activation"
             outputs = keras.layers.Activation(scaling.activation, name=name)(outputs)
         return outputs
@@ -112,14 +82,30 @@ def lower(model):
     variables.load(stays, graph, _values(graph), None)
     for scaling in scalings.values():
         if scaling.front is not None:  # off behind BatchNorm: then dead in front, too
-            _scale_writer(
-                stays[id(scaling.front)], (scaling.scale != 0).astype("float32")
-            )
+            on = (scaling.scale != 0).astype("float32")
+            _assign(_scaled_output(stays[id(scaling.front)], on))
         if scaling.writer is not None and not scaling.done:
-            _scale_writer(stays[id(scaling.writer)], scaling.scale)
+            _assign(_scaled_output(stays[id(scaling.writer)], scaling.scale))
         for reader in scaling.readers:
-            _scale_reader(stays[id(reader)], scaling.scale)
+            _assign(_scaled_input(stays[id(reader)], scaling.scale))
     return stock
+
+
+def _changes(scalings) -> dict[int, dict]:
+    """`id(layer)` -> config entries that change where a factor goes into the layer."""
+    changes: dict[int, dict] = {}
+    for scaling in scalings:
+        if scaling.writer is not None:
+            change = changes.setdefault(id(scaling.writer), {})
+            change.update(rule_of(scaling.writer).scaled_config or {})
+            if scaling.activation and hasattr(scaling.writer, "activation"):
+                change["activation"] = scaling.activation
+    return changes
+
+
+def _assign(scaled) -> None:
+    for variable, value in scaled:
+        variable.assign(value)
 
 
 def _values(graph) -> dict[str, np.ndarray]:
@@ -168,7 +154,7 @@ def _place(graph) -> dict[trace.Tensor, _Scaling]:
                 scaling.writer, scaling.front = before.writer, before.front
         elif source in writers:
             operation = writers[source].operation
-            if _linear(operation) and alike(call, operation):
+            if _can_write(operation, scale) and alike(call, operation):
                 scaling.writer = operation
                 scaling.done = id(operation) in taken
                 taken.add(id(operation))
@@ -179,55 +165,44 @@ def _place(graph) -> dict[trace.Tensor, _Scaling]:
             if (
                 reading
                 and not shown
-                and all(_can_read(op) and len(calls_of[id(op)]) == 1 for op in reading)
+                and all(len(calls_of[id(op)]) == 1 for op in reading)
+                and all(_scaled_input(op, scale) is not None for op in reading)
             ):
                 scaling.readers = tuple(reading)
     return scalings
 
 
 def _front(call, writers, only_reader, calls_of):
-    """The layer in front of a BatchNorm that nothing else reads; None otherwise."""
-    if not isinstance(call.operation, keras.layers.BatchNormalization):
+    """The layer in front of what joins it and alone reads it; None otherwise."""
+    if not rule_of(call.operation).joins_front:
         return None
     source = call.inputs[0]
     if source not in writers or only_reader(source) is None:
         return None
     layer = writers[source].operation
     once = len(calls_of[id(layer)]) == len(calls_of[id(call.operation)]) == 1
-    return layer if once and isinstance(layer, _FUSES) else None
+    rule = rule_of(layer)
+    return layer if once and rule.scale_output and not rule.joins_front else None
 
 
-def _linear(operation) -> bool:
-    if isinstance(operation, keras.layers.BatchNormalization):
-        return operation.axis in (-1, len(operation.input.shape) - 1)
-    if not isinstance(operation, _FUSES):
+def _can_write(operation, scale: np.ndarray) -> bool:
+    """Whether a layer's weights can take a factor on what it puts out."""
+    linear = keras.activations.linear
+    if getattr(operation, "activation", linear) not in (linear, None):
         return False
-    return operation.activation is keras.activations.linear
+    return _scaled_output(operation, scale) is not None
 
 
-def _can_read(operation) -> bool:
-    return isinstance(operation, _READS) and getattr(operation, "groups", 1) == 1
+def _scaled_output(layer, scale: np.ndarray):
+    """`(variable, value)` for `scale` times the output; None where it cannot be."""
+    rule = rule_of(layer).scale_output
+    return None if rule is None else rule(layer, scale)
 
 
-def _scale_writer(layer, scale: np.ndarray) -> None:
-    if isinstance(layer, keras.layers.BatchNormalization):
-        layer.gamma.assign(layer.gamma * scale)
-        if layer.beta is not None:
-            layer.beta.assign(layer.beta * scale)
-        return
-    if isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D):
-        shape = layer.kernel.shape[-2:]
-        layer.kernel.assign(layer.kernel * scale.reshape(shape))
-    else:
-        separable = hasattr(layer, "pointwise_kernel")
-        kernel = layer.pointwise_kernel if separable else layer.kernel
-        kernel.assign(kernel * scale)
-    if layer.bias is not None:
-        layer.bias.assign(layer.bias * scale)
-
-
-def _scale_reader(layer, scale: np.ndarray) -> None:
-    layer.kernel.assign(layer.kernel * scale[:, None])
+def _scaled_input(layer, scale: np.ndarray):
+    """`(variable, value)` for `scale` times the input; None where it cannot be."""
+    rule = rule_of(layer).scale_input
+    return None if rule is None else rule(layer, scale)
 
 
 def _without_house_regularizers(config: dict) -> dict:

@@ -102,7 +102,7 @@ def replay(
 
     Args:
         graph: The graph, whose own layers are called.
-        values: Path -> value that stands in for the variable's own.
+        values: Path -> value that stands in for the variable's own; others keep theirs.
         inputs: An array for each input of the graph.
         wanted: The tensors to return.
         change: `(call, arguments as a list, None) -> list` before a call, and
@@ -113,7 +113,8 @@ def replay(
         An array for each wanted tensor.
     """
     lower = HALF if dtype == "float32" else (*HALF, "float32")
-    mapping = [(variable, values[path]) for path, variable in graph.variables.items()]
+    known = graph.variables
+    mapping = [(known[path], value) for path, value in values.items()]
     left = {tensor: len(readers) for tensor, readers in graph.readers.items()}
     for tensor in wanted:
         left[tensor] = left.get(tensor, 0) + 1  # stays to the end
@@ -226,8 +227,11 @@ def random_statistics(graph: trace.Graph, values, rng):
             waiting[id(layer)] = drawn
 
     def settle(call, given) -> None:
-        for variable, fresh in waiting.pop(id(call.operation), ()):
-            square = float(ops.mean(ops.square(ops.cast(given[0], "float32")))) or 1.0
+        drawn = waiting.pop(id(call.operation), ())
+        if not drawn:
+            return
+        square = float(ops.mean(ops.square(ops.cast(given[0], "float32")))) or 1.0
+        for variable, fresh in drawn:
             scale = square if variable.name == "moving_variance" else square**0.5
             variable.assign(fresh * scale)
             values[graph.paths[id(variable)]] = fresh * np.float32(scale)
@@ -238,8 +242,7 @@ def random_statistics(graph: trace.Graph, values, rng):
 def run(model, inputs: list[np.ndarray], dtype: str = "float32") -> list[np.ndarray]:
     """Outputs of a model in inference mode, flat, as arrays; its states stay."""
     graph = trace.read(model)
-    held = {path: variable.value for path, variable in graph.variables.items()}
-    return replay(graph, held, inputs, graph.outputs, dtype=dtype)
+    return replay(graph, {}, inputs, graph.outputs, dtype=dtype)
 
 
 def largest_difference(expected, received) -> float:

@@ -48,7 +48,7 @@ class Plan:
         """Path -> factor on weights that make up for a changed size."""
         found = {}
         for call in self.graph.calls:
-            rule = rules.factors_of(call.operation)
+            rule = rules.rule_of(call.operation).factors
             if rule is not None and call.index == 0:
                 for variable, factor in rule(call, self).items():
                     if factor != 1.0:

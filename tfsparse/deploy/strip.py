@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -86,12 +87,11 @@ def strip(model, keep: removal.Keep | None = None, *, tolerance: float = 0.0):
                 f"Received: tolerance={tolerance!r}."
             )
         model = _stock(model)
-        return remove(model, *lost.whole_branches(model, keep))
+        keep, constants = lost.whole_branches(model, keep)
+        return removed(model, fold.Folded(keep, constants, {})).model
     model = dead.settled(_stock(model), tolerance)
-    keep, biases, _ = fold.fold(model, dead.dead_units(model))
-    small = remove(model, keep, biases)
-    compare(model, small)
-    return small
+    folded = fold.fold(model, dead.dead_units(model))
+    return removed(model, folded, compared=True).model
 
 
 def _stock(model):
@@ -139,17 +139,68 @@ def _without_rounding(difference: Callable[[str], float], bound: float) -> float
     return found
 
 
-def remove(model, keep: removal.Keep, biases: dict[str, np.ndarray]):
-    """Strips `keep`, adds to biases (see `fold`), and proves the result."""
-    planned = removal.plan(model, keep)
-    planned = dataclasses.replace(planned, constants=biases)
-    graph = planned.graph
-    values = variables.values_of(graph)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Removed:
+    """A small model, and how it was made.
+
+    Attributes:
+        model: The small model.
+        operations: `id(old operation)` -> new operation.
+        planned: What stays of the old model.
+    """
+
+    model: Any
+    operations: dict[int, Any]
+    planned: removal.Plan
+
+
+def removed(
+    model, folded: fold.Folded, *, proven: bool = True, compared: bool = False
+) -> Removed:
+    """Takes units out. The one order of steps: plan, build, fill, prove, compare.
+
+    Args:
+        model: The model; it is not changed.
+        folded: What stays, and what to add to biases.
+        proven: Whether the result is compared with the masked model on randomised
+            BatchNorm statistics, and what is worth a warning is logged.
+        compared: Whether the result is compared with the model itself, whose function
+            it has where only dead units leave.
+
+    Returns:
+        A `Removed`.
+
+    Raises:
+        ValueError: `folded.keep` does not fit the model's groups, or, where it is to be
+            proven, weights are nan.
+        StripError: The result computes something else.
+    """
+    planned = removal.plan(model, folded.keep)
+    planned = dataclasses.replace(planned, constants=folded.biases)
+    values = variables.values_of(planned.graph)
+    if proven:
+        _check_finite(values)
+        _warn(planned)
+    small, operations = shrink.build(planned, without_bias(planned, folded.biases))
+    filled = fill(operations, planned, values, folded.biases)
+    if proven and (planned.variables or planned.lost):
+        _prove(planned, small, operations, values, filled)
+    if compared:
+        compare(model, small)
+    return Removed(small, operations, planned)
+
+
+def _check_finite(values) -> None:
     for path, value in values.items():
         if value.dtype.kind not in "biu" and not np.isfinite(value).all():
             raise ValueError(
                 f"`model` must have finite weights. Received: nan or inf in {path}."
             )
+
+
+def _warn(planned) -> None:
+    """Logs which variables no longer are shared, and which units stay as a surplus."""
+    graph = planned.graph
     owners: dict[int, str] = {}
     for layer in graph.operations:
         for variable in trace.variables_of(layer):
@@ -163,11 +214,6 @@ def remove(model, keep: removal.Keep, biases: dict[str, np.ndarray]):
                 )
     for name, sentence in planned.surplus.items():
         _LOG.warning("group %r: %s", name, sentence)
-    small, operations = shrink.build(planned, without_bias(planned, biases))
-    if planned.variables or planned.lost:
-        _prove(planned, small, operations, values)
-    fill(operations, planned, values, biases)
-    return small
 
 
 def without_bias(planned, biases) -> dict:
@@ -182,7 +228,7 @@ def without_bias(planned, biases) -> dict:
     }
 
 
-def fill(operations, planned, values, biases) -> None:
+def fill(operations, planned, values, biases) -> dict[str, np.ndarray]:
     """Loads rebuilt layers with what stays of `values`, and adds to their biases.
 
     Args:
@@ -190,24 +236,33 @@ def fill(operations, planned, values, biases) -> None:
         planned: What stays.
         values: Path -> value of every variable of the old model.
         biases: Path of a bias -> what to add, before anything is cut.
+
+    Returns:
+        Path -> the value, before it is cut, that the layers hold.
     """
     graph = planned.graph
     more = {path: biases[path] for path in biases.keys() & values.keys()}
     values = values | {path: values[path] + more[path] for path in more}
-    variables.load(operations, graph, variables.masked(values, planned, True), planned)
+    left = variables.masked(values, planned, True)
+    variables.load(operations, graph, left, planned)
     for layer, path in without_bias(planned, biases).items():
         if id(layer) in operations:
             call = next(c for c in graph.calls if c.operation is layer)
             stays = planned.kept(call.outputs[0], -1)
             operations[id(layer)].bias.assign(biases[path][stays])
+    return left
 
 
-def _prove(planned, small, operations, values) -> None:
-    """Compares masked and stripped on random input, BatchNorm randomised."""
+def _prove(planned, small, operations, values, filled) -> None:
+    """Compares masked and stripped on random input, BatchNorm randomised.
+
+    Both run with the old model's `values`, so without what was added to biases; the
+    small model's variables are not changed for it.
+    """
     rng = np.random.default_rng(0)
     graph = planned.graph
     inputs = probe.random_inputs(graph, rng)
-    values, settle = probe.random_statistics(graph, values, rng)
+    drawn, settle = probe.random_statistics(graph, values, rng)
     close = gates.closing(planned)
 
     def change(call, given, outputs):
@@ -215,18 +270,21 @@ def _prove(planned, small, operations, values) -> None:
             settle(call, given)
         return close(call, given, outputs)
 
-    zeroed = variables.masked(values, planned)
-    expected = probe.replay(graph, zeroed, inputs, graph.outputs, change)
-    variables.load(operations, graph, variables.masked(values, planned, True), planned)
+    def masked(change, dtype: str = "float32") -> list[np.ndarray]:
+        fresh = {path: x for path, x in drawn.items() if x is not values[path]}
+        zeroed = variables.silenced(planned, fresh)
+        return probe.replay(graph, zeroed, inputs, graph.outputs, change, dtype)
+
+    expected = masked(change)
+    stand_ins = _stand_ins(planned, small, operations, drawn, filled)
 
     def difference(dtype: str) -> float:
         before = expected
         if dtype != "float32":
-            zeroed = variables.masked(
-                values, planned
-            )  # with the statistics drawn above
-            before = probe.replay(graph, zeroed, inputs, graph.outputs, close, dtype)
-        return probe.largest_difference(before, probe.run(small, inputs, dtype))
+            before = masked(close, dtype)  # with the statistics drawn above
+        graph = trace.read(small)
+        after = probe.replay(graph, stand_ins, inputs, graph.outputs, dtype=dtype)
+        return probe.largest_difference(before, after)
 
     found = _without_rounding(difference, TOLERANCE)
     if not found <= TOLERANCE:
@@ -235,3 +293,23 @@ def _prove(planned, small, operations, values) -> None:
             f"Received: relative difference {found:.3g}. A layer's rule is wrong, or its "
             "weights hold nan."
         )
+
+
+def _stand_ins(planned, small, operations, values, filled) -> dict[str, np.ndarray]:
+    """Path in the small model -> its part of `values`, where it holds something else."""
+    paths, graph = trace.read(small).paths, planned.graph
+    left = variables.masked(values, planned, True)
+    found = {}
+    for old in graph.operations:
+        if (new := operations.get(id(old))) is None:
+            continue
+        pairs = variables.pair(old, new)
+        for source, target in pairs:
+            path = graph.paths[id(source)]
+            if left[path] is not filled[path]:
+                found[paths[id(target)]] = planned.cut(path, left[path])
+        known = {id(target) for _, target in pairs}
+        for variable in trace.variables_of(new):  # a bias that it was given
+            if id(variable) not in known:
+                found[paths[id(variable)]] = np.zeros(variable.shape, variable.dtype)
+    return found

@@ -40,8 +40,14 @@ def masked(values, planned: Plan, surplus: bool = False) -> dict[str, np.ndarray
     Args:
         values: Path -> value of every variable.
         planned: What is dropped.
-        surplus: Zero what writes and carries a surplus unit, too.
+        surplus: Zero what writes and carries a surplus unit, too: for the small model,
+            from which all else that is zeroed is cut. Without a surplus the values are
+            returned as they are.
     """
+    if surplus and all(
+        (planned.wanted[kind] == alive).all() for kind, alive in planned.alive.items()
+    ):
+        return values
     values, copied = dict(values), set()
     for kind, walk in planned.analysis.walks.items():
         wanted, alive = planned.wanted[kind], planned.alive[kind]
@@ -57,6 +63,44 @@ def masked(values, planned: Plan, surplus: bool = False) -> dict[str, np.ndarray
                     values[path] = values[path].copy()
                 zero(values[path], axis, gone)
     return values
+
+
+def silenced(planned: Plan, values) -> dict:
+    """What a model needs so that nothing reads dropped units: `values`, and the rest.
+
+    As `masked`, for a replay: weights are multiplied by zeros and ones where they lie,
+    which copies none of them to the host and back.
+
+    Args:
+        planned: What is dropped.
+        values: Path -> value that is to stand in for the variable's own.
+
+    Returns:
+        Path -> value or tensor; variables that stay as they are left out.
+    """
+    found, known = dict(values), planned.graph.variables
+    for kind, walk in planned.analysis.walks.items():
+        for (path, axis, role), labels in walk.members.items():
+            stays = alive_at(planned.wanted[kind], labels)
+            if role == records.CONSUMER and not stays.all():
+                variable, shape = known[path], [1] * len(known[path].shape)
+                for place in axis if isinstance(axis, tuple) else (axis,):
+                    shape[place] = variable.shape[place]
+                kind_of = variable.dtype
+                factor = ops.cast(
+                    _ordered(stays, axis, variable).reshape(shape), kind_of
+                )
+                value = ops.convert_to_tensor(found.get(path, variable), kind_of)
+                found[path] = value * factor
+    return found
+
+
+def _ordered(flat: np.ndarray, axis, variable) -> np.ndarray:
+    """Positions of two axes, listed as a member does, in the order of the variable's."""
+    if not isinstance(axis, tuple):
+        return flat
+    both = flat.reshape([variable.shape[a] for a in axis])
+    return both if axis[0] < axis[1] else both.T
 
 
 def load(operations: dict[int, object], model, values, planned: Plan | None) -> None:

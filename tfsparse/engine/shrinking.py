@@ -12,10 +12,8 @@ import keras
 import numpy as np
 
 from tfsparse import budgets, meters, optimizers, records
-from tfsparse.deploy import dead, finished, fold, probe, removal, shrink, variables
-from tfsparse.deploy.lower import lower
-from tfsparse.deploy.strip import compare, fill, without_bias
-from tfsparse.deploy.strip import remove as remove_units
+from tfsparse.deploy import collect as collecting
+from tfsparse.deploy import finished, probe, removal, variables
 from tfsparse.engine.context import Context
 from tfsparse.graph import find_groups, measure
 
@@ -181,7 +179,7 @@ class Shrinking:
         found = budgets.with_units(measure(model, removal.plan(model, keep)), keep)
         wanted = [name for name in budgets.FINISHED if name in self.bounds]
         if wanted:
-            small = remove_units(lower(model), keep, {})
+            small = collecting.finish(model, keep, dead_stay=True)[0]
             found |= finished.sizes(small, wanted)
         return found
 
@@ -327,23 +325,13 @@ def collect(model, keep):
     Raises:
         StripError: The smaller model computes something else.
     """
-    keep, biases, reasons = fold.fold(model, keep)
-    if all(alive.all() for alive in keep.values()):
-        return model, keep, reasons
-    planned = removal.plan(model, keep)
-    small, operations = shrink.build(planned, without_bias(planned, biases))
-    fill(operations, planned, variables.values_of(planned.graph), biases)
-    compare(model, small)
-    pairs, cuts = {}, planned.cut
-    for layer in model.layers:
-        if id(layer) in operations:
-            for old, new in variables.pair(layer, operations[id(layer)]):
-                pairs[new.path] = old.path
-    optimizer = optimizers.resize(
-        model.optimizer, small.trainable_variables, pairs, cuts
-    )
-    optimizers.recompile(small, model, optimizer)
-    return small, keep, reasons
+    done = collecting.collect(model, keep)
+    if done.model is not model:
+        optimizer = optimizers.resize(
+            model.optimizer, done.model.trainable_variables, done.pairs, done.cuts
+        )
+        optimizers.recompile(done.model, model, optimizer)
+    return done.model, done.keep, done.reasons
 
 
 def finish(model, method, limits: budgets.Limits | None = None):
@@ -367,33 +355,14 @@ def finish(model, method, limits: budgets.Limits | None = None):
     method.settle(model)
     groups = find_groups(model, method.kinds)
     wanted = method.keep(model, groups)
-    keep = budgets.spare_one(wanted)
-    lowered = lower(model)
-    alive = dead.dead_units(lowered)
     limits = limits or budgets.Limits()
+    keep = wanted
     if not limits.trivial:
-        keep = limits.applied(keep, norms(model, groups))
-        alive = {
-            name: own | keep[name] if name in keep else own
-            for name, own in alive.items()
-        }
-    folded, biases, reasons = fold.fold(lowered, alive)
-    decided = {
-        name: np.where(alive[name], values, folded[name]) if name in alive else values
-        for name, values in {**alive, **keep}.items()
-    }
-    small = remove_units(lowered, decided, biases)
-    emptied = {name for name, alive in wanted.items() if not alive.any()}
-    if emptied:
+        keep = limits.applied(budgets.spare_one(wanted), norms(model, groups))
+    small, reasons = collecting.finish(model, keep, dead_stay=not limits.trivial)
+    if not all(alive.any() for alive in wanted.values()):
         check_alive(small, None)
-    left = {variable.path for variable in small.variables}
-    spared = {
-        group.name: "all of it died, and a layer keeps one unit"
-        for group in groups
-        # Others went with their whole branch.
-        if group.name in emptied and any(m.path in left for m in group.members)
-    }
-    return small, {**spared, **reasons}
+    return small, reasons
 
 
 def _check_loss(logs: Mapping[str, float], epoch: int) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-from keras import layers
 
 from tfsparse import records
-from tfsparse.graph import macs as counting
 from tfsparse.graph import memory, trace
-from tfsparse.graph.rules import moves
-
-BIAS_BYTES = 4
-INDEX_BYTES = 4
+from tfsparse.graph.rules import counting, rule_of
 
 
 class Whole:
-    """Nothing is removed: what `measure` asks of a plan, for the model as it is."""
+    """Nothing is removed: what `measure` asks of a plan, for the model as it is.
+
+    Args:
+        graph: The model's graph.
+    """
+
+    def __init__(self, graph: trace.Graph):
+        self.graph = graph
 
     def shape(self, variable) -> tuple[int, ...]:
         """The variable's own shape."""
@@ -58,15 +60,15 @@ def measure(model, left=None) -> records.Cost:
         2293000
     """
     graph = trace.read(model)
-    left = left or Whole()
+    left = left or Whole(graph)
     params = nonzero = total = weight_bytes = index_bytes = memory_1 = memory_2 = 0
     counted: set[int] = set()
     for call in graph.calls:
         operation = call.operation
         if hasattr(operation, "lowered"):
             continue
-        if type(operation) is moves.TAKE:
-            index_bytes += INDEX_BYTES * left.size(call.outputs[0])
+        if (indices := rule_of(operation).index_bytes) is not None:
+            index_bytes += indices(call, left)
         variables = counting.numeric(operation)
         own = sum(int(np.prod(left.shape(v), dtype=int)) for v in variables)
         inputs = sum(left.size(t) for t in dict.fromkeys(call.inputs))
@@ -85,7 +87,7 @@ def measure(model, left=None) -> records.Cost:
                 value = keras.ops.convert_to_numpy(variable)
             nonzero += int(np.count_nonzero(left.cut(graph.paths[id(variable)], value)))
         if fresh:
-            weight_bytes += _stored_bytes(graph, call, left)
+            weight_bytes += counting.stored_bytes(call, left)
     return records.Cost(
         params=params,
         nonzero=nonzero,
@@ -106,8 +108,9 @@ def layer_costs(model) -> list[dict]:
         kernels, `shape` is the output's,
         the batch left out.
     """
-    rows, whole = [], Whole()
-    for call in trace.read(model).calls:
+    graph = trace.read(model)
+    rows, whole = [], Whole(graph)
+    for call in graph.calls:
         if hasattr(call.operation, "lowered"):
             continue
         spent = counting.macs(call, whole)
@@ -129,32 +132,3 @@ def layer_costs(model) -> list[dict]:
                 }
             )
     return rows
-
-
-def _stored_bytes(graph, call, left) -> int:
-    """Bytes as int8 TFLite stores this layer: a byte a weight, four a bias."""
-
-    def elements(variables):
-        return sum(int(np.prod(left.shape(v), dtype=int)) for v in variables)
-
-    layer = call.operation
-    variables = counting.numeric(layer)
-    if isinstance(layer, layers.BatchNormalization):
-        channels = elements([layer.moving_mean])
-        writer = graph.writers.get(call.inputs[0])
-        before = None if writer is None else writer.operation
-        own = counting.numeric(before)
-        kernels = [v for v in own if len(v.shape) > 1]
-        alone = len(graph.readers[call.inputs[0]]) == 1
-        linear = getattr(before, "activation", None) in (
-            None,
-            keras.activations.linear,
-        )
-        if kernels and alone and linear:  # folded: it becomes that layer's bias
-            return 0 if len(own) > len(kernels) else BIAS_BYTES * channels
-        return channels + BIAS_BYTES * channels  # a MUL by int8 and an ADD
-    if isinstance(layer, layers.PReLU):
-        return elements(variables)
-    kernels = [v for v in variables if counting.is_kernel(v)]
-    others = [v for v in variables if not counting.is_kernel(v)]
-    return elements(kernels) + BIAS_BYTES * elements(others)

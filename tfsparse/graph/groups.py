@@ -44,26 +44,52 @@ class Analysis:
 
 
 def analyse(model, kinds=("unit",)) -> Analysis:
-    """One walk for each kind of group. See `find_groups`."""
+    """One walk for each kind of group, once for each model. See `find_groups`.
+
+    What was found is kept with the model's graph, and found again where a rule was
+    registered since, or a layer got another activation, LoRA or quantised weights.
+    """
     kinds = (kinds,) if isinstance(kinds, str) else kinds
     if not isinstance(kinds, tuple | list) or not all(k in KINDS for k in kinds):
         raise ValueError(f"`kinds` must be among {KINDS}. Received: {kinds!r}.")
     kinds = dict.fromkeys(kinds)
     graph = trace.read(model)
+    state = _state(graph)
+    known = graph.kept.get("groups")
+    if known is None or known[0] != state:
+        known = graph.kept["groups"] = (state, {})
     groups, walks, axes = [], {}, {}
     for kind in kinds:
-        if kind == "branch":
-            groups += branches.find(graph)
-            continue
-        walk = Walk(graph, kind)
-        tensors = _walked(graph, walk)
-        for tensor in graph.outputs:
-            walk.freeze_all([tensors[tensor]], "its units are the model's output")
-        found = walk.result()
-        groups += found.groups
-        walks[kind] = found
-        axes[kind] = {t: [found.rooted(x) for x in a] for t, a in tensors.items()}
+        if kind not in known[1]:
+            known[1][kind] = _found(graph, kind)
+        own, walk, labels = known[1][kind]
+        groups += own
+        if walk is not None:
+            walks[kind], axes[kind] = walk, labels
     return Analysis(graph, tuple(groups), walks, axes)
+
+
+def _state(graph: trace.Graph) -> tuple:
+    """What a rule may look at that can change after a model was built."""
+    looked_at = (
+        "activation", "recurrent_activation", "lora_enabled", "quantization_mode",
+    )  # fmt: skip
+    layers = trace.sublayers(graph.operations)
+    own = tuple(getattr(x, name, None) for x in layers for name in looked_at)
+    return rules.version(), own
+
+
+def _found(graph: trace.Graph, kind: str) -> tuple:
+    """The groups of one kind, what the walk found, and the labels of every tensor."""
+    if kind == "branch":
+        return tuple(branches.find(graph)), None, None
+    walk = Walk(graph, kind)
+    tensors = _walked(graph, walk)
+    for tensor in graph.outputs:
+        walk.freeze_all([tensors[tensor]], "its units are the model's output")
+    found = walk.result()
+    axes = {t: [found.rooted(x) for x in a] for t, a in tensors.items()}
+    return tuple(found.groups), found, axes
 
 
 def _walked(graph: trace.Graph, walk: Walk) -> dict[trace.Tensor, list]:
@@ -124,7 +150,7 @@ def _rule(operation):
     lora = getattr(operation, "lora_enabled", False)
     if lora or getattr(operation, "quantization_mode", None):
         return rules.unplain
-    return rules.rule_of(operation)
+    return rules.rule_of(operation).units
 
 
 def find_groups(model, kinds=("unit",)) -> tuple[records.UnitGroup, ...]:

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from keras import layers
-
-from tfsparse.graph.rules import moves
+from tfsparse.graph.rules import rule_of
 
 BEAM = 64
 """Partial orders that are kept where a graph branches; more is slower and seldom better."""
 
-_IN_PLACE = (
-    layers.Flatten,
-    layers.Reshape,
-    layers.Dropout,
-    layers.Identity,
-    moves.RESHAPE,
-    layers.ReLU,
-    layers.Activation,
-    layers.BatchNormalization,
-)
-
 
 def in_place(operation) -> bool:
     """Views, and element-wise layers that TFLite fuses into the one before."""
-    return isinstance(operation, _IN_PLACE) or hasattr(operation, "lowered")
+    return bool(rule_of(operation).in_place) or hasattr(operation, "lowered")
 
 
 def peak(graph, left) -> int:

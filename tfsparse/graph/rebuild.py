@@ -30,16 +30,23 @@ def config_of(operation, name: str) -> dict:
     return config
 
 
-def clone(operation, name: str, change: Mapping | None = None):
+def clone(operation, name: str, change: Mapping | None = None, cls: type | None = None):
     """A new layer or op of the same configuration but for `change`, without weights.
+
+    Args:
+        operation: The layer or op.
+        name: The new one's name.
+        change: Entries of the config that are different.
+        cls: Its class; by default the operation's own.
 
     Raises:
         ValueError: Its configuration does not tell all that it needs.
     """
+    cls = cls or operation.__class__
     try:
         config = config_of(operation, name) | (change or {})
         try:
-            return operation.__class__.from_config({**config})
+            return cls.from_config({**config})
         except (TypeError, ValueError):  # a function of the user's own has no name
             own = {
                 key: value
@@ -47,7 +54,7 @@ def clone(operation, name: str, change: Mapping | None = None):
                 if callable(value := getattr(operation, key, None))
                 and key not in (change or {})
             }
-            return operation.__class__.from_config({**config, **own})
+            return cls.from_config({**config, **own})
     except Exception as error:  # whatever a layer's own code raises
         reason = " ".join(str(error).split())[:160]
         raise ValueError(
@@ -119,10 +126,94 @@ def flat(model):
         return model
     copy, operations = rebuild(graph)
     for operation in graph.operations:
-        if trace.variables_of(operation):
-            operations[id(operation)].set_weights(operation.get_weights())
-            refresh(operations[id(operation)])
+        copy_weights(operation, operations[id(operation)])
     return copy
+
+
+def graft(
+    model,
+    configure: Callable | None = None,
+    after: Callable | None = None,
+    before: Callable | None = None,
+    swap: Callable | None = None,
+) -> keras.Model:
+    """A copy of `model`, with layers reconfigured and calls added around layers.
+
+    Args:
+        model: A built Functional or Sequential model, or its Graph; it is not changed.
+            Nested models are opened.
+        configure: `(layer, config dict) -> config dict`; None for no change.
+        after: `(layer name, call index, outputs) -> outputs`; asked for the model's
+            rank-2 inputs too, under the input's name.
+        before: `(layer name, call index, number of the input, tensor) -> tensor`.
+        swap: Layer -> the class of its copy, which has variables of the same names, and
+            perhaps more; None for its own.
+
+    Returns:
+        A new functional model with the same layer names and the same weights.
+
+    Raises:
+        ValueError: `model` cannot be read as a graph, or a layer's config does not tell
+            all that it needs.
+
+    Example:
+        >>> linear = graft(model, lambda layer, config: config | {"activation": None}
+        ...                if isinstance(layer, keras.layers.Dense) else config)
+    """
+    graph = trace.read(model)
+
+    def make(layer, name):
+        if not isinstance(layer, keras.layers.Layer):
+            return clone(layer, name)
+        config = config_of(layer, name)
+        config = configure(layer, config) if configure else config
+        return clone(layer, name, config, swap(layer) if swap else None)
+
+    def call(item, operation, args, kwargs):
+        if before:
+            tensors = [
+                before(item.name, item.index, number, x)
+                for number, x in enumerate(_tensors(args, kwargs))
+            ]
+            args, kwargs = _refilled(tensors, args, kwargs)
+        outputs = operation(*args, **kwargs)
+        return after(item.name, item.index, outputs) if after else outputs
+
+    def at_input(old, new):
+        asked = after and old in graph.inputs and len(old.shape) == 2
+        return after(old.origin, 0, new) if asked else new
+
+    copy, operations = rebuild(graph, make, call, at_input)
+    for layer in graph.operations:
+        copy_weights(layer, operations[id(layer)])
+    return copy
+
+
+def _tensors(args, kwargs) -> list:
+    flat_arguments = keras.tree.flatten((args, kwargs))
+    return [x for x in flat_arguments if isinstance(x, keras.KerasTensor)]
+
+
+def _refilled(tensors, args, kwargs) -> tuple[tuple, dict]:
+    """A call's arguments with other tensors, one by one."""
+    tensors = iter(tensors)
+    return keras.tree.map_structure(
+        lambda x: next(tensors) if isinstance(x, keras.KerasTensor) else x,
+        (args, kwargs),
+    )
+
+
+def copy_weights(old, new) -> None:
+    """Gives a layer's copy its weights; by their names where its class is another."""
+    if not trace.variables_of(old):
+        return
+    if type(new) is type(old):
+        new.set_weights(old.get_weights())
+        refresh(new)
+        return
+    by_name = {variable.name: variable for variable in new.variables}
+    for variable in old.variables:
+        by_name[variable.name].assign(variable)
 
 
 def refresh(layer) -> None:

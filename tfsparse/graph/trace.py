@@ -107,6 +107,7 @@ class Graph:
         names: `id(operation)` -> unique name.
         paths: `id(variable)` -> path, unique in the graph: Keras's own, behind the
             nested model's name where two models use one path.
+        kept: What was worked out of the graph before (`groups.analyse`), under a name.
     """
 
     model: Any
@@ -115,6 +116,7 @@ class Graph:
     outputs: tuple[Tensor, ...]
     names: dict[int, str]
     paths: dict[int, str]
+    kept: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def readers(self) -> dict[Tensor, list[Call]]:
@@ -221,17 +223,59 @@ def _functional_class() -> type:
     return type(keras.Model(x, x))
 
 
+class _Reading:
+    """A graph, kept on the model that it was read from, and what it was true of.
+
+    No weak dictionary: the graph refers to its model, so a value there would keep its
+    own key alive. On the model itself both are one cycle, which Python collects. It is
+    no layer, variable, list or dict, so Keras neither tracks nor saves it.
+    """
+
+    name = "_tfsparse_reading"
+
+    def __init__(self, state: tuple, graph: Graph):
+        self.state, self.graph = state, graph
+
+
 def read(model) -> Graph:
-    """Reads a model, its nested models included.
+    """Reads a model, its nested models included; the same model only once.
+
+    The graph holds structure and variables, no values. It is read again where layers
+    were added to or taken from a Sequential, or variables to or from a layer.
 
     Args:
         model: A built Functional or Sequential model, or a Graph (returned as it is).
 
+    Returns:
+        The model's `Graph`, the same object each time.
+
     Raises:
         ValueError: `model` is not built or is a subclass.
+
+    Example:
+        >>> read(net) is read(net)
+        True
     """
     if isinstance(model, Graph):
         return model
+    if not isinstance(model, keras.Model):
+        functional(model)  # says what is wrong
+    state = _state(model)
+    known = vars(model).get(_Reading.name)
+    if known is None or known.state != state:
+        known = _Reading(state, read_anew(model))
+        object.__setattr__(model, _Reading.name, known)  # past Keras's tracking
+    return known.graph
+
+
+def _state(model) -> tuple:
+    """What may change of a model once built: its layers and variables, one by one."""
+    layers = tuple(id(layer) for layer in model._flatten_layers())
+    return layers, tuple(id(variable) for variable in model.variables)
+
+
+def read_anew(model) -> Graph:
+    """Reads a model, whatever is known of it. See `read`."""
     model = functional(model)
     reader = _Reader()
     tensors = {id(t): _tensor(t, (), origin(t)) for t in model.inputs}
@@ -395,7 +439,13 @@ def packed(model, tensors: list):
 
 def takes_training(operation) -> bool:
     """Whether a call of the operation can be told `training`."""
-    return "training" in inspect.signature(operation.call).parameters
+    call = operation.call
+    return _names_training(getattr(call, "__func__", call))
+
+
+@functools.lru_cache(maxsize=1024)
+def _names_training(function) -> bool:
+    return "training" in inspect.signature(function).parameters
 
 
 def variables_of(operation) -> list:

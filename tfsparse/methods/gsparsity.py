@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tfsparse import options, records
-from tfsparse.methods import base, partitions, placing
+from tfsparse.methods import base, partitions
 
 PARTITIONS = ("unit", "operation", *partitions.SHAPES)
 
@@ -107,6 +107,7 @@ class GSparsity(base.Method):
         import keras
 
         from tfsparse import layers
+        from tfsparse.graph import rebuild
 
         bare, trained = {}, {v.path for v in model.trainable_variables}
         for group in groups:
@@ -132,7 +133,7 @@ class GSparsity(base.Method):
                 return tensor
             return layers.Scale(name=partitions.scale_name(gate))(tensor)
 
-        return placing.graft(model, before=before)
+        return rebuild.graft(model, before=before)
 
     def optimizer(self, model, groups):
         """ProxSGD over the groups of the penalty.

@@ -1,8 +1,6 @@
-"""Copies of a model with calls added: factors on units, layers of another class."""
+"""Copies of a model with factors on its units, each in front of the non-linearity."""
 
 from __future__ import annotations
-
-import itertools
 
 
 def place(model, placed, configure=None, swap=None, before=None):
@@ -12,7 +10,7 @@ def place(model, placed, configure=None, swap=None, before=None):
         model: A built Functional or Sequential model; it is not changed.
         placed: `(layer name, call index)` -> list of `(PerUnit layer, Site)`; an index of
             None stands for every call.
-        configure, swap, before: As of `graft`.
+        configure, swap, before: As of `graph.rebuild.graft`.
 
     Returns:
         A new model; an activation behind a factor is split off the layer in front.
@@ -44,7 +42,9 @@ def place(model, placed, configure=None, swap=None, before=None):
             outputs = keras.layers.Activation(split[name])(outputs)
         return outputs
 
-    return graft(model, configured, after, before, swap)
+    from tfsparse.graph import rebuild
+
+    return rebuild.graft(model, configured, after, before, swap)
 
 
 def at_sites(model, groups, make) -> dict[tuple[str, int], list]:
@@ -104,78 +104,3 @@ def _has_activation(layer) -> bool:
     return activation not in (None, keras.activations.linear) and not isinstance(
         layer, keras.layers.Activation
     )
-
-
-def graft(model, configure=None, after=None, before=None, swap=None):
-    """A copy of `model`, with layers reconfigured and calls added around layers.
-
-    Args:
-        model: A built Functional or Sequential model; it is not changed.
-        configure: `(layer, config dict) -> config dict`; None for no change.
-        after: `(layer name, call index, outputs) -> outputs`; asked for the model's
-            rank-2 inputs too, under the input's name.
-        before: `(layer name, call index, number of the input, tensor) -> tensor`.
-        swap: Layer -> the class of its copy; None for its own.
-
-    Returns:
-        A new functional model with the same layer names and the same weights.
-    """
-    import keras
-
-    if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    counts: dict[str, int] = {}
-
-    def clone(layer):
-        config = layer.get_config()
-        cls = swap(layer) if swap else type(layer)
-        return cls.from_config(configure(layer, config) if configure else config)
-
-    names = {
-        id(layer.output): layer.name
-        for layer in model.layers
-        if isinstance(layer, keras.layers.InputLayer)
-    }
-
-    def placeholder(tensor):
-        name = names[id(tensor)]
-        return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
-
-    inputs = keras.tree.map_structure(placeholder, model.input)
-    switched = {
-        id(x): after(x.name, 0, x)
-        for x in keras.tree.flatten(inputs)
-        if after and len(x.shape) == 2
-    }
-
-    def call(layer, *args, **kwargs):
-        index = counts.get(layer.name, 0)
-        counts[layer.name] = index + 1
-        args, kwargs = keras.tree.map_structure(
-            lambda x: switched.get(id(x), x), (args, kwargs)
-        )
-        if before:
-            numbers = itertools.count()
-            args, kwargs = keras.tree.map_structure(
-                lambda x: (
-                    before(layer.name, index, next(numbers), x)
-                    if isinstance(x, keras.KerasTensor)
-                    else x
-                ),
-                (args, kwargs),
-            )
-        outputs = layer(*args, **kwargs)
-        return after(layer.name, index, outputs) if after else outputs
-
-    body = keras.models.clone_model(
-        model, input_tensors=inputs, clone_function=clone, call_function=call
-    )
-    for old in model.layers:
-        new = body.get_layer(old.name)
-        if type(new) is type(old):
-            new.set_weights(old.get_weights())
-        else:
-            by_name = {variable.name: variable for variable in new.variables}
-            for variable in old.variables:
-                by_name[variable.name].assign(variable)
-    return body

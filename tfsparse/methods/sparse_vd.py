@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tfsparse import options, records
-from tfsparse.methods import base, bayesian, placing
+from tfsparse.methods import base, bayesian
 
 THRESHOLDS = {"above": -records.LOG_ALPHA_LIMIT, "high": records.LOG_ALPHA_LIMIT}
 """Log alpha lies there; with the lowest no weight would stay."""
@@ -58,6 +58,8 @@ class SparseVD(bayesian.Bayesian):
             ValueError: No layer has a twin.
         """
 
+        from tfsparse.graph import rebuild
+
         own = options.numbers(self.layer_thresholds, "layer_thresholds", "dense*=2.5")
 
         def arguments(layer):
@@ -67,7 +69,7 @@ class SparseVD(bayesian.Bayesian):
         names = [x.name for x in model.layers if swap(x) is not type(x)]
         options.check_patterns("layer_thresholds", own, names)
         options.check_patterns("multipliers", self._multipliers(), names)
-        return placing.graft(model, configure, swap=swap)
+        return rebuild.graft(model, configure, swap=swap)
 
     def groups(self, model) -> int:
         return sum(int(np.prod(layer.kernel.shape)) for layer in bayesian.twins(model))

@@ -10,11 +10,12 @@ from tfsparse.graph.rules import (  # noqa: F401  (each registers its layers)
     weights,
 )
 from tfsparse.graph.rules.registry import (
-    factors_of,
+    LINEAR,
+    LayerRule,
     register_rule,
     rule_of,
-    sizes_of,
     unplain,
+    version,
 )
 
-__all__ = ["factors_of", "register_rule", "rule_of", "sizes_of", "unplain"]
+__all__ = ["LINEAR", "LayerRule", "register_rule", "rule_of", "unplain", "version"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from keras import layers
 
+from tfsparse.graph.rules import counting
 from tfsparse.graph.rules.registry import nothing, register_rule, unknown
 
 MULTI = (layers.MultiHeadAttention, layers.GroupQueryAttention)
@@ -51,7 +52,42 @@ def _roles(call, axes):
     return axes[query[0]], axes[value[0]], axes[(key or value)[0]]
 
 
-@register_rule(*MULTI, sizes=_multi_sizes, factors=_root_of_width)
+def _multi_macs(call, left) -> int:
+    """MACs of the kernels, each at its steps, and of both products of each head."""
+    own = {name: kernel for name, (kernel, _) in parts(call.operation).items()}
+    size = {name: counting.elements(left, kernel) for name, kernel in own.items()}
+    query = left.extent(call.inputs[call.numbers("query")[0]], 1)
+    value = left.extent(call.inputs[call.numbers("value")[0]], 1)
+    by_query = size["query"] + size["attention_output"] + size.get("gate", 0)
+    heads, width = left.shape(own["query"])[-2:]
+    scores = heads * query * value * (width + left.shape(own["value"])[-1])
+    return query * by_query + value * (size["key"] + size["value"]) + scores
+
+
+def _takers(call, number: int) -> list:
+    """Kernel and bias of every part that reads one input; the key may be the value."""
+    own = parts(call.operation)
+    numbers = {part: call.numbers(part) for part in ("query", "value", "key")}
+    numbers["key"] = numbers["key"] or numbers["value"]
+    numbers["gate"] = numbers["query"]
+    return [own[part] for part, n in numbers.items() if part in own and number in n]
+
+
+def _inner_biases(layer) -> list:
+    own = parts(layer)
+    biases = [own[part][1] for part in ("query", "value", "gate") if part in own]
+    return [bias for bias in biases if bias is not None]
+
+
+@register_rule(
+    *MULTI,
+    sizes=_multi_sizes,
+    factors=_root_of_width,
+    macs=_multi_macs,
+    folds=_takers,
+    multiplies=lambda layer: [kernel for kernel, _ in parts(layer).values()],
+    inner_biases=_inner_biases,
+)
 def _multi_head(walk, call, axes):
     """Query, key, value: (model, heads, width) kernels; output: (heads, width, model).
 
@@ -144,7 +180,14 @@ def _listed(call, axes):
     return query, value, key[0] if key else value
 
 
-@register_rule(layers.Attention)
+def _product_macs(call, left) -> int:
+    query, value, *key = [call.inputs[n] for n in call.numbers("inputs")]
+    key = key[0] if key else value
+    width = left.extent(query, -1) + left.extent(value, -1)
+    return left.extent(query, 1) * left.extent(value, 1) * width
+
+
+@register_rule(layers.Attention, macs=_product_macs)
 def _attention(walk, call, axes):
     """Query meets key in a product that is summed; the value's features pass."""
     layer = call.operation

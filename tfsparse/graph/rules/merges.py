@@ -88,6 +88,7 @@ def _concatenated(walk, call, axes):
 register_rule(
     layers.Concatenate,
     trace.operation_class(lambda x, y: ops.concatenate([x, y], axis=1), inputs=2),
+    side_by_side=True,
 )(_concatenated)
 
 
@@ -112,7 +113,18 @@ def contract(walk, call, axes, specs, written: str):
     return [[labels[letter] for letter in written]]
 
 
-@register_rule(layers.Dot)
+def _terms(call, left, axes) -> int:
+    """MACs of a product of two tensors: what comes out, times what is summed."""
+    summed = [left.extent(call.inputs[0], axis) for axis in axes]
+    return left.size(call.outputs[0]) * int(np.prod(summed, dtype=int))
+
+
+def _dot_macs(call, left) -> int:
+    axes = call.operation.axes
+    return _terms(call, left, [axes if isinstance(axes, int) else axes[0]])
+
+
+@register_rule(layers.Dot, macs=_dot_macs)
 def _dot(walk, call, axes):
     layer = call.operation
     if layer.normalize or len(axes) != 2:
@@ -143,7 +155,10 @@ def _matmul(walk, call, axes):
     )
 
 
-register_rule(trace.operation_class(ops.matmul, inputs=2))(_matmul)
+register_rule(
+    trace.operation_class(ops.matmul, inputs=2),
+    macs=lambda call, left: _terms(call, left, [-1]),
+)(_matmul)
 
 
 def _einsum(walk, call, axes):
@@ -157,6 +172,13 @@ def _einsum(walk, call, axes):
     return contract(walk, call, axes, specs, written)
 
 
+def _einsum_macs(call, left) -> int:
+    read, written = call.operation.subscripts.replace(" ", "").split("->")
+    spec = read.split(",")[0]
+    return _terms(call, left, [k for k, c in enumerate(spec) if c not in written])
+
+
 register_rule(
-    trace.operation_class(lambda x, y: ops.einsum("abc,adc->abd", x, y), inputs=2)
+    trace.operation_class(lambda x, y: ops.einsum("abc,adc->abd", x, y), inputs=2),
+    macs=_einsum_macs,
 )(_einsum)

@@ -11,6 +11,7 @@ import numpy as np
 from keras import layers, ops
 
 from tfsparse.graph import trace
+from tfsparse.graph.rules import counting
 from tfsparse.graph.rules.registry import nothing, register_rule, unknown
 
 UNKNOWN_SIZE = 12
@@ -133,10 +134,10 @@ def _shape(call, left) -> dict:
 RESHAPE = trace.operation_class(lambda x: ops.reshape(x, (-1, 16)))
 TAKE = trace.operation_class(lambda x: ops.take(x, [0, 1], axis=-1))
 
-register_rule(layers.Reshape, RESHAPE, sizes=_shape)(moved)
+register_rule(layers.Reshape, RESHAPE, sizes=_shape, in_place=True)(moved)
 
 
-@register_rule(layers.Flatten)
+@register_rule(layers.Flatten, in_place=True)
 def _flatten(walk, call, axes):
     (labels,) = moved(walk, call, axes)
     source = walk.source(call.name, call.index, call.outputs[0].shape[-1])
@@ -163,7 +164,10 @@ def constant_indices(call) -> np.ndarray | None:
     return np.asarray(values[0], dtype=int).reshape(-1)
 
 
-register_rule(TAKE)(_take)
+register_rule(
+    TAKE,
+    index_bytes=lambda call, left: counting.INDEX_BYTES * left.size(call.outputs[0]),
+)(_take)
 
 _MOVES = {
     "squeeze": lambda x: ops.squeeze(ops.expand_dims(x, 1), 1),
@@ -188,4 +192,5 @@ MOVES = tuple({trace.operation_class(f) for f in _MOVES.values()})
 """Ops that only move values; their arguments may name indices of a shrunk axis."""
 
 register_rule(*MOVES)(moved)
+register_rule(trace.operation_class(_MOVES["stack"]), side_by_side=True)(moved)
 register_rule(layers.Permute, layers.RepeatVector)(moved)

@@ -8,10 +8,44 @@ import keras
 import numpy as np
 from keras import layers
 
+from tfsparse.graph.rules import counting
 from tfsparse.graph.rules.registry import ends_chain, nothing, register_rule, unknown
 
 
-@register_rule(layers.BatchNormalization)
+def _gamma(layer) -> list:
+    return [] if layer.gamma is None else [layer.gamma]
+
+
+def _folded_bytes(call, left) -> int:
+    """Bytes of a BatchNorm: as a bias of the layer in front where it is folded into it."""
+    channels = counting.elements(left, call.operation.moving_mean)
+    writer = left.graph.writers.get(call.inputs[0])
+    before = None if writer is None else writer.operation
+    own = counting.numeric(before)
+    kernels = [v for v in own if len(v.shape) > 1]
+    alone = len(left.graph.readers[call.inputs[0]]) == 1
+    linear = getattr(before, "activation", None) in (None, keras.activations.linear)
+    if kernels and alone and linear:
+        return 0 if len(own) > len(kernels) else counting.BIAS_BYTES * channels
+    return channels + counting.BIAS_BYTES * channels  # a MUL by int8 and an ADD
+
+
+def _scaled(layer, scale) -> list | None:
+    """Gamma and beta under which a BatchNorm writes `scale` times as much."""
+    if layer.axis not in (-1, len(layer.input.shape) - 1):
+        return None
+    return [(v, v * scale) for v in (layer.gamma, layer.beta) if v is not None]
+
+
+@register_rule(
+    layers.BatchNormalization,
+    stored_bytes=_folded_bytes,
+    in_place=True,
+    joins_front=True,
+    scale_output=_scaled,
+    scaled_config={"scale": True},
+    multiplies=_gamma,
+)
 def _batch_norm(walk, call, axes):
     layer, x = call.operation, axes[0]
     labels = x[layer.axis]
@@ -47,7 +81,7 @@ def _group_count(call, left) -> dict:
     return {"groups": int(kept.any(axis=1).sum())}
 
 
-@register_rule(layers.GroupNormalization, sizes=_group_count)
+@register_rule(layers.GroupNormalization, sizes=_group_count, multiplies=_gamma)
 def _group_norm(walk, call, axes):
     """Channels that are normalised together leave together."""
     (x,), layer = axes, call.operation
@@ -86,7 +120,12 @@ def _scale(call, left) -> dict:
     return {id(layer.scale): float(np.sqrt(len(kept) / kept.sum()))}
 
 
-@register_rule(layers.RMSNormalization, sizes=_epsilon, factors=_scale)
+@register_rule(
+    layers.RMSNormalization,
+    sizes=_epsilon,
+    factors=_scale,
+    multiplies=lambda layer: [layer.scale],
+)
 def _rms_norm(walk, call, axes):
     """Exact once the dropped units are zero: `scale` and `epsilon` take the factor."""
     (x,), layer = axes, call.operation
@@ -123,7 +162,7 @@ def _projection(call, left) -> dict:
     return {"projection_dim": int(width)}
 
 
-@register_rule(LAYER_SCALE, sizes=_projection)
+@register_rule(LAYER_SCALE, sizes=_projection, multiplies=_gamma)
 def _layer_scale(walk, call, axes):
     walk.carry(call.operation.gamma, 0, axes[0][-1])
     return [list(axes[0])]

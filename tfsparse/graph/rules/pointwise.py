@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers, ops
 
 from tfsparse.graph import trace
+from tfsparse.graph.rules import counting
 from tfsparse.graph.rules.registry import (
     activate,
     channel_axis,
@@ -18,10 +19,8 @@ from tfsparse.graph.rules.registry import (
 
 
 @register_rule(
-    layers.ReLU,
     layers.LeakyReLU,
     layers.ELU,
-    layers.Dropout,
     layers.GaussianNoise,
     layers.GaussianDropout,
     layers.AlphaDropout,
@@ -29,11 +28,13 @@ from tfsparse.graph.rules.registry import (
     layers.SpatialDropout2D,
     layers.SpatialDropout3D,
     layers.ActivityRegularization,
-    layers.Identity,
 )
 def same(walk, call, axes):
     """Every label stays where it is."""
     return [list(axes[0])]
+
+
+register_rule(layers.ReLU, layers.Dropout, layers.Identity, in_place=True)(same)
 
 
 @register_rule(layers.Masking)
@@ -42,7 +43,7 @@ def _masking(walk, call, axes):
     return [list(axes[0])]
 
 
-@register_rule(layers.Activation)
+@register_rule(layers.Activation, in_place=True)
 def _activation(walk, call, axes):
     for labels in axes[0]:
         activate(walk, call, labels)
@@ -57,7 +58,12 @@ def _softmax(walk, call, axes):
     return [list(x)]
 
 
-@register_rule(layers.PReLU)
+@register_rule(
+    layers.PReLU,
+    macs=counting.no_macs,
+    stored_bytes=lambda call, left: counting.elements(left, call.operation.alpha),
+    multiplies=lambda layer: [],  # of slope 0 it still lets positive values through
+)
 def _prelu(walk, call, axes):
     layer, (x,) = call.operation, axes
     for axis, labels in enumerate(x[1:]):

@@ -8,6 +8,7 @@ import numpy as np
 from keras import layers
 
 from tfsparse.graph.rebuild import config_of
+from tfsparse.graph.rules import counting
 from tfsparse.graph.rules.registry import activate, nothing, register_rule, unknown
 
 GATES = {
@@ -19,6 +20,7 @@ GATES = {
     layers.ConvLSTM3D: 4,
 }
 CONVOLUTIONAL = (layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)
+STEPPED = tuple(set(GATES) - set(CONVOLUTIONAL))
 
 
 def _units(call, left) -> dict:
@@ -27,7 +29,28 @@ def _units(call, left) -> dict:
     return {name: left.shape(layer.cell.recurrent_kernel)[-2]}
 
 
-@register_rule(*GATES, sizes=_units)
+def _macs(call, left) -> int:
+    """MACs of both kernels at every step, and at every place of a ConvLSTM's output."""
+    cell = call.operation.cell
+    own = counting.elements(left, cell.kernel, cell.recurrent_kernel)
+    steps = left.extent(call.inputs[0], 1)
+    rank = len(cell.kernel.shape) - 2
+    spatial = [n or 1 for n in call.outputs[0].shape[-1 - rank : -1]] if rank else []
+    return steps * int(np.prod(spatial, dtype=int)) * own
+
+
+def _takers(call, number: int) -> list:
+    """Kernel and bias that read the sequence; states have no bias."""
+    layer = call.operation
+    sides = [layer]
+    if isinstance(layer, layers.Bidirectional):
+        sides = [layer.forward_layer, layer.backward_layer]
+    if number != 0 or not all(type(side) in STEPPED for side in sides):
+        return []
+    return [(side.cell.kernel, side.cell.bias) for side in sides]
+
+
+@register_rule(*GATES, sizes=_units, macs=_macs, folds=_takers, recurrent=True)
 def _recurrent(walk, call, axes):
     layer, cell = call.operation, call.operation.cell
     x = axes[0]
@@ -83,7 +106,21 @@ def _both(call, left) -> dict:
     return result
 
 
-@register_rule(layers.Bidirectional, sizes=_both)
+def _macs_of_both(call, left) -> int:
+    wrapper = call.operation
+    sides = (wrapper.forward_layer, wrapper.backward_layer)
+    return sum(
+        counting.macs(dataclasses.replace(call, operation=side), left) for side in sides
+    )
+
+
+@register_rule(
+    layers.Bidirectional,
+    sizes=_both,
+    macs=_macs_of_both,
+    folds=_takers,
+    recurrent=True,
+)
 def _bidirectional(walk, call, axes):
     wrapper = call.operation
     forward, backward = wrapper.forward_layer, wrapper.backward_layer

@@ -8,22 +8,50 @@ import numpy as np
 from keras import layers
 
 from tfsparse.graph.rebuild import config_of
+from tfsparse.graph.rules import counting
 from tfsparse.graph.rules.registry import (
+    LINEAR,
     activate,
     channel_axis,
     nothing,
     only_channels,
     register_rule,
     rule_of,
-    sizes_of,
     unknown,
     write,
 )
 
 
+def _scaled_output(layer, scale) -> list:
+    """Kernel and bias under which a layer writes `scale` times as much."""
+    separable = hasattr(layer, "pointwise_kernel")
+    kernel = layer.pointwise_kernel if separable else layer.kernel
+    return [(kernel, kernel * scale), *_scaled_bias(layer, scale)]
+
+
+def _scaled_channels(layer, scale) -> list:
+    """The same of a depthwise convolution."""
+    own = scale.reshape(layer.kernel.shape[-2:])  # (channels, multiplier)
+    return [(layer.kernel, layer.kernel * own), *_scaled_bias(layer, scale)]
+
+
+def _scaled_bias(layer, scale) -> list:
+    return [] if layer.bias is None else [(layer.bias, layer.bias * scale)]
+
+
+def _scaled_input(layer, scale) -> list | None:
+    """The kernel that reads channels `scale` times as large; None of a grouped one."""
+    if getattr(layer, "groups", 1) > 1:
+        return None
+    return [(layer.kernel, layer.kernel * scale[:, None])]
+
+
 @register_rule(
     layers.Dense,
     sizes=lambda call, left: {"units": left.shape(call.operation.kernel)[-1]},
+    scale_output=_scaled_output,
+    scale_input=_scaled_input,
+    folds=LINEAR,
 )
 def _dense(walk, call, axes):
     layer, (x,) = call.operation, axes
@@ -46,7 +74,15 @@ def _filters(call, left) -> dict:
     return sizes
 
 
-@register_rule(layers.Conv1D, layers.Conv2D, layers.Conv3D, sizes=_filters)
+@register_rule(
+    layers.Conv1D,
+    layers.Conv2D,
+    layers.Conv3D,
+    sizes=_filters,
+    scale_output=_scaled_output,
+    scale_input=_scaled_input,
+    folds=LINEAR,
+)
 def _conv(walk, call, axes):
     layer, (x,) = call.operation, axes
     channel, rank = channel_axis(layer, len(x)), len(layer.kernel.shape)
@@ -83,6 +119,8 @@ def _grouped(walk, call, labels, out) -> None:
     layers.Conv2DTranspose,
     layers.Conv3DTranspose,
     sizes=lambda call, left: {"filters": left.shape(call.operation.kernel)[-2]},
+    macs=counting.input_macs,
+    folds=LINEAR,
 )
 def _transposed(walk, call, axes):
     layer, (x,) = call.operation, axes
@@ -95,7 +133,12 @@ def _transposed(walk, call, axes):
     return [result]
 
 
-@register_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+@register_rule(
+    layers.DepthwiseConv1D,
+    layers.DepthwiseConv2D,
+    scale_output=_scaled_channels,
+    multiplies=lambda layer: [layer.kernel],
+)
 def _depthwise(walk, call, axes):
     layer, (x,) = call.operation, axes
     channel = channel_axis(layer, len(x))
@@ -116,6 +159,9 @@ def _depthwise(walk, call, axes):
     sizes=lambda call, left: {
         "filters": left.shape(call.operation.pointwise_kernel)[-1]
     },
+    scale_output=_scaled_output,
+    folds=LINEAR,
+    multiplies=lambda layer: [layer.depthwise_kernel],
 )
 def _separable(walk, call, axes):
     layer, (x,) = call.operation, axes
@@ -152,7 +198,22 @@ def _einsum_shape(call, left) -> dict:
     return {"output_shape": shape}
 
 
-@register_rule(layers.EinsumDense, sizes=_einsum_shape)
+def _einsum_macs(call, left) -> int:
+    """MACs of an EinsumDense: each weight at every place of an axis that it lacks."""
+    layer = call.operation
+    read, kernel, written = letters(layer.equation, len(call.inputs[0].shape))
+    free = [c for c in written if c not in kernel][1:]
+    places = [left.extent(call.inputs[0], read.index(c)) for c in free]
+    return counting.elements(left, layer.kernel) * int(np.prod(places, dtype=int))
+
+
+@register_rule(
+    layers.EinsumDense,
+    sizes=_einsum_shape,
+    macs=_einsum_macs,
+    folds=LINEAR,
+    multiplies=lambda layer: [layer.kernel],
+)
 def _einsum(walk, call, axes):
     layer, (x,) = call.operation, axes
     read, kernel, written = letters(layer.equation, len(x))
@@ -188,6 +249,7 @@ def _many(kernel: str, read: str) -> bool:
 @register_rule(
     layers.Embedding,
     sizes=lambda call, left: {"output_dim": left.shape(call.operation.embeddings)[-1]},
+    macs=counting.no_macs,
 )
 def _embedding(walk, call, axes):
     walk.freeze_all(axes, f"looked up by {call.name!r}")
@@ -250,13 +312,19 @@ def _wrapped_sizes(squeeze: bool):
     def sizes(call, left):
         layer = call.operation.layer
         config = config_of(call.operation, call.name)
-        inner = sizes_of(layer)
+        inner = rule_of(layer).sizes
         if inner is not None:
             new = inner(_inside(call, layer, squeeze), _Without(left, squeeze))
             config["layer"]["config"] = {**config["layer"]["config"], **new}
         return {"layer": config["layer"]}
 
     return sizes
+
+
+def _wrapped_macs(call, left) -> int:
+    """MACs of what a wrapper holds."""
+    inner = dataclasses.replace(call, operation=call.operation.layer)
+    return counting.macs(inner, left)
 
 
 _WRAPPED = (
@@ -275,22 +343,33 @@ _WRAPPED = (
 """Layers that a wrapper may hold: their rules look at no other axis than their own."""
 
 
-@register_rule(layers.TimeDistributed, sizes=_wrapped_sizes(True))
+@register_rule(
+    layers.TimeDistributed,
+    sizes=_wrapped_sizes(True),
+    macs=_wrapped_macs,
+    inner=lambda wrapper: wrapper.layer,
+)
 def _time_distributed(walk, call, axes):
     layer, x = call.operation.layer, axes[0]
     if type(layer) not in _WRAPPED:
         return unknown(walk, call, axes)
     walk.freeze(x[1], f"the time axis of {call.name!r}")
-    (labels,) = rule_of(layer)(walk, _inside(call, layer, True), [[x[0], *x[2:]]])
+    inside = _inside(call, layer, True)
+    (labels,) = rule_of(layer).units(walk, inside, [[x[0], *x[2:]]])
     return [[labels[0], None, *labels[1:]]]
 
 
-@register_rule(layers.SpectralNormalization, sizes=_wrapped_sizes(False))
+@register_rule(
+    layers.SpectralNormalization,
+    sizes=_wrapped_sizes(False),
+    macs=_wrapped_macs,
+    inner=lambda wrapper: wrapper.layer,
+)
 def _spectral(walk, call, axes):
     layer = call.operation.layer
     if type(layer) not in _WRAPPED:
         return unknown(walk, call, axes)
-    (labels,) = rule_of(layer)(walk, _inside(call, layer, False), axes)
+    (labels,) = rule_of(layer).units(walk, _inside(call, layer, False), axes)
     kernel = getattr(layer, "kernel", None)
     last = len((layer.embeddings if kernel is None else kernel).shape) - 1
     depthwise = isinstance(layer, layers.DepthwiseConv1D | layers.DepthwiseConv2D)
