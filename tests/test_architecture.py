@@ -24,7 +24,7 @@ ROOMS = {
     "progress": set(),
     "checkpoints": {"files"},
     "bisection": {"records"},
-    "distillation": set(),
+    "distillation": {"optimizers"},
     "graph": {"records"},
     "layers": {"numerics", "records"},
     "optimizers": {"numerics", "records"},
