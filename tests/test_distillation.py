@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from tfsparse.distillation import Distilled, distillation_loss, follow
+from tfsparse.distillation import Distilled, distillation_loss
 
 
 def net(units, seed):
@@ -36,30 +36,20 @@ def samples(count=64, seed=0):
     return rng.normal(size=(count, 6)).astype("float32"), rng.integers(0, 3, count)
 
 
-def followed(model, *arguments):
-    """What to fit: the model itself, changed in place."""
-    follow(model, *arguments)
-    return model
-
-
-WAYS = pytest.mark.parametrize("way", [followed, Distilled])
-
-
 def softmax(z):
     e = np.exp(z - z.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
-@WAYS
 @pytest.mark.parametrize(
     ("weight", "temperature"), [(0.7, 3.0), (1.0, 1.0), (0.0, 2.0)]
 )
-def test_the_loss_by_hand(weight, temperature, way):
+def test_the_loss_by_hand(weight, temperature):
     model, teacher = compiled(), net(16, 1)
     x, y = samples()
     z, t = (m.predict(x, verbose=0).astype("float64") for m in (model, teacher))
     own = -np.log(softmax(z)[np.arange(len(y)), y]).mean()
-    trainer = way(model, teacher, weight, temperature)
+    trainer = Distilled(model, teacher, weight, temperature)
     a, b = softmax(t / temperature), softmax(z / temperature)
     soft = (a * np.log(a / b)).sum(-1).mean()
     expected = (1 - weight) * own + weight * temperature**2 * soft
@@ -74,15 +64,14 @@ def test_the_loss_by_hand(weight, temperature, way):
     assert trained == pytest.approx(expected, rel=1e-5)
 
 
-@WAYS
-def test_the_student_comes_to_agree_and_the_teacher_stays(way):
+def test_the_student_comes_to_agree_and_the_teacher_stays():
     teacher = net(16, 1)
     x, y = samples(256)  # labels that the teacher knows nothing of
     before = teacher.get_weights()
     agrees = []
     for weight in (1.0, 0.0):
         model = compiled(16)
-        way(model, teacher, weight, 1.0).fit(x, y, epochs=30, verbose=0)
+        Distilled(model, teacher, weight, 1.0).fit(x, y, epochs=30, verbose=0)
         a, b = (m.predict(x, verbose=0).argmax(-1) for m in (model, teacher))
         agrees.append((a == b).mean())
     assert agrees[0] > 0.8 > 0.6 > agrees[1]
@@ -90,10 +79,9 @@ def test_the_student_comes_to_agree_and_the_teacher_stays(way):
         np.testing.assert_array_equal(old, new)
 
 
-@WAYS
-def test_nothing_of_the_teacher_is_saved(tmp_path, way):
+def test_nothing_of_the_teacher_is_saved(tmp_path):
     model = compiled()
-    way(model, net(16, 1), 0.5, 2.0).fit(*samples(), verbose=0)
+    Distilled(model, net(16, 1), 0.5, 2.0).fit(*samples(), verbose=0)
     assert model.count_params() == net(4, 0).count_params()
     model.save(tmp_path / "m.keras")
     with zipfile.ZipFile(tmp_path / "m.keras") as file:
@@ -123,27 +111,10 @@ def droppy():
     return model
 
 
-def test_both_ways_give_the_same_bits_and_the_same_history():
-    teacher, (x, y), found = net(16, 1), samples(), []
-    for way in (followed, Distilled):
-        model = droppy()
-        trainer = way(model, teacher, 0.7, 3.0)
-        keras.utils.set_random_seed(4)
-        history = trainer.fit(x, y, epochs=3, validation_data=(x, y), verbose=0).history
-        found.append((weights_of(model), history))
-    (a, told), (b, also) = found
-    for one, other in zip(a, b, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert told == also and set(told) == {
-        "loss", "accuracy", "val_loss", "val_accuracy",
-    }  # fmt: skip
-
-
-@WAYS
-def test_a_saved_student_goes_on_bit_for_bit(tmp_path, way):
+def test_a_saved_student_goes_on_bit_for_bit(tmp_path):
     teacher, (x, y) = net(16, 1), samples()
     model = compiled()
-    trainer = way(model, teacher, 0.7, 3.0)
+    trainer = Distilled(model, teacher, 0.7, 3.0)
     trainer.fit(x, y, epochs=2, shuffle=False, verbose=0)
     model.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
@@ -151,26 +122,9 @@ def test_a_saved_student_goes_on_bit_for_bit(tmp_path, way):
     assert config.pop("optimizer")["class_name"] == plain.pop("optimizer")["class_name"]
     assert config == plain
     trainer.fit(x, y, epochs=2, shuffle=False, verbose=0)
-    way(again, teacher, 0.7, 3.0).fit(x, y, epochs=2, shuffle=False, verbose=0)
+    Distilled(again, teacher, 0.7, 3.0).fit(x, y, epochs=2, shuffle=False, verbose=0)
     for one, other in zip(weights_of(model), weights_of(again), strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def test_keras_asks_the_instance_for_its_loss():
-    """`follow` stands on this: an attribute of the model comes before the class's method."""
-    model, seen = compiled(), []
-    plain = model.compute_loss
-
-    def compute_loss(x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        seen.append((training, x is not None))
-        return plain(x, y, y_pred, sample_weight, training)
-
-    model.compute_loss = compute_loss
-    x, y = samples()
-    for ask in (model.fit, model.train_on_batch, model.evaluate, model.test_on_batch):
-        seen.clear()
-        ask(x, y)
-        assert (ask in (model.fit, model.train_on_batch), True) in seen
 
 
 def test_the_example_runs():

@@ -8,10 +8,8 @@ import pytest
 from conformance import models
 from keras import layers
 
-import tfsparse
-from tfsparse.graph.rebuild import flat, graft
+from tfsparse.graph.rebuild import graft
 from tfsparse.layers import VariationalDense
-from tfsparse.methods import placing
 
 NAMES = [
     "conv_bn_chain", "shared_dense", "multi_input", "multi_output", "named_vector",
@@ -34,24 +32,6 @@ def test_a_graft_of_nothing_is_the_model(name):
     assert copy is not model and same(model, copy)
     assert [x.name for x in copy.operations] == [x.name for x in model.operations]
     assert not {id(v) for v in copy.variables} & {id(v) for v in model.variables}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_methods_get_from_it_what_they_get_from_keras(name, monkeypatch):
-    """What `placing` makes with `clone_model`, variable by variable."""
-    model = flat(models.randomise(models.TABLE[name].build()))
-
-    def prepared():
-        keras.utils.set_random_seed(3)
-        method = tfsparse.ShrinkNets(features=name in ("named_vector", "op_layers"))
-        return method.prepare(model, tfsparse.find_groups(model, method.kinds))
-
-    one = prepared()
-    monkeypatch.setattr(placing, "graft", graft)
-    two = prepared()
-    assert {v.path for v in one.variables} == {v.path for v in two.variables}
-    assert one.name == two.name and same(one, two)
-    assert [x.name for x in one.layers] == [x.name for x in two.layers]
 
 
 def test_calls_are_added_around_calls_and_behind_vectors():

@@ -449,10 +449,10 @@ def test_a_resumed_run_knows_what_weight_decay_leaves_alone(tmp_path, monkeypatc
              "--fine_tune_epochs=0", "--weight_decay=0.3", "--formats=keras"]  # fmt: skip
     fit = context.RunContext.fit_epoch
 
-    def interrupt(self, model, name, epoch, rate, bar):
+    def interrupt(self, model, name, epoch, *more):
         if epoch == 1:
             raise KeyboardInterrupt
-        return fit(self, model, name, epoch, rate, bar)
+        return fit(self, model, name, epoch, *more)
 
     assert main(str(tmp_path / "whole"), *short) == 0
     monkeypatch.setattr(context.RunContext, "fit_epoch", interrupt)

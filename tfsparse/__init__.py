@@ -21,9 +21,9 @@ _HOMES = {
     "fit_shrinking": "tfsparse.fitting",
     "mask": "tfsparse.deploy",
     "measure": "tfsparse.graph",
-    "prune": "tfsparse.deploy",
+    "prune": "tfsparse.pruning",
     "register_rule": "tfsparse.graph",
-    "sensitivity": "tfsparse.deploy",
+    "sensitivity": "tfsparse.pruning",
     "strip": "tfsparse.deploy",
     "verify": "tfsparse.deploy",
 }

@@ -150,10 +150,18 @@ class Limits(options.Options):
 
     def count(self, name: str, size: int, wanted: int) -> int:
         """How many units a group keeps of which `wanted` of `size` would stay."""
-        found = options.numbers(self.ratios, "ratios", "conv*=0.5")
-        ratio = options.own_number(name, found)
+        ratio = self.ratio_of(name)
         if ratio is not None:
             wanted = max(1, round(ratio * size))
+        return self.rounded(wanted, size)
+
+    def ratio_of(self, name: str) -> float | None:
+        """The share of its units that a group keeps; None where none is set."""
+        found = options.numbers(self.ratios, "ratios", "conv*=0.5")
+        return options.own_number(name, found)
+
+    def rounded(self, wanted: int, size: int) -> int:
+        """A count that is a multiple, and no less than the minimum, up to the size."""
         wanted = max(wanted, self.minimum)
         return min(size, -(-wanted // self.round_to) * self.round_to)
 

@@ -82,35 +82,3 @@ class Distilled(keras.Model):
         return distillation_loss(
             plain, y_pred, self.teach(x), self.weight, self.temperature
         )
-
-
-def follow(model, teacher, weight: float, temperature: float) -> None:
-    """Makes the training of a compiled model follow a teacher's answers, too.
-
-    Like `Distilled`, for callers that fit `model` itself. Evaluation tells the loss on
-    labels alone. Nothing of it is saved with the model: call it again after loading.
-
-    Args:
-        model: Compiled, with logits as outputs; changed in place.
-        teacher: A model of the same inputs and outputs; it is not trained.
-        weight: Share of the teacher's term, in [0, 1].
-        temperature: T > 0; larger tells more of the classes that it takes for unlikely.
-
-    Example:
-        >>> small.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
-        >>> follow(small, large, weight=0.7, temperature=3.0)
-        >>> history = small.fit(x, y, verbose=0)
-    """
-    plain = model.compute_loss
-
-    def compute_loss(x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        own = plain(x, y, y_pred, sample_weight, training)
-        if not training:
-            return own
-        told = teacher(x, training=False)
-        return distillation_loss(own, y_pred, told, weight, temperature)
-
-    # On the instance: a compiled loss never sees x, which the teacher needs, and a
-    # subclass would have to be another object (`Distilled`) or would be saved as what it
-    # is, not as a stock model. A test fails should Keras stop asking the instance.
-    model.compute_loss = compute_loss

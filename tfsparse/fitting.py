@@ -169,7 +169,7 @@ class FitContext(Context):
         optimizer = optimizer or self.fresh_optimizer(model)
         optimizers.recompile(model, self._model, optimizer)
 
-    def fit_epoch(self, model, name, epoch, rate, bar):
+    def fit_epoch(self, model, name, epoch, rate, bar, fitted=None):
         """One epoch of `fit`; trials are not shown to the user's callbacks."""
         callbacks = [] if bar.name.startswith("trial") else self._callbacks
         for callback in callbacks:

@@ -80,8 +80,18 @@ class Context(abc.ABC):
         """
 
     @abc.abstractmethod
-    def fit_epoch(self, model, name: str, epoch: int, rate: float, bar) -> dict:
+    def fit_epoch(
+        self, model, name: str, epoch: int, rate: float, bar, fitted=None
+    ) -> dict:
         """Trains one epoch; its random numbers come from (seed, name, epoch) alone.
+
+        Args:
+            model: What is trained.
+            name: Of the stage.
+            epoch: Counted from 0.
+            rate: The learning rate.
+            bar: What a person sees.
+            fitted: What is fitted in its place, a model with another loss around it.
 
         Returns:
             Keras's logs.
@@ -166,11 +176,11 @@ class RunContext(Context):
             jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
         )
 
-    def fit_epoch(self, model, name, epoch, rate, bar):
+    def fit_epoch(self, model, name, epoch, rate, bar, fitted=None):
         seed = (self.seed, sum(map(ord, name)), epoch)
         model.optimizer.learning_rate.assign(rate)
         _reseed(model, seed)
-        result = model.fit(
+        result = (fitted or model).fit(
             self._train.epoch(seed),
             validation_data=self._validation.epoch(),
             initial_epoch=epoch,

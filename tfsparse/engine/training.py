@@ -110,7 +110,7 @@ def train(
     start: Callable[[], Any],
     epochs: int,
     first_rate: float,
-    prepare: Callable[[Any], None] = lambda model: None,
+    prepare: Callable[[Any], Any] = lambda model: None,
 ) -> records.Result:
     """Trains a model as it is, its rate falling; goes on from its checkpoints.
 
@@ -120,20 +120,20 @@ def train(
         start: Makes the compiled model to begin with.
         epochs: In all.
         first_rate: The learning rate of the first epoch.
-        prepare: Called with the model before it is trained, or trained on.
+        prepare: Called with the model before it is trained, or trained on; returns the
+            model to fit in its place, such as one with another loss, or None for itself.
 
     Raises:
         TrainingError: The loss is not finite.
     """
-    prepared = []
+    fitted = []
 
     def step(result, epoch, bar):
-        if not prepared:
-            prepare(result.model)
-            prepared.append(True)
+        if not fitted:
+            fitted.append(prepare(result.model))
         with meters.metered() as spent:
             rate = context.training.rate(first_rate, epoch, epochs)
-            logs = context.fit_epoch(result.model, name, epoch, rate, bar)
+            logs = context.fit_epoch(result.model, name, epoch, rate, bar, fitted[0])
         if not math.isfinite(logs["loss"]):
             raise records.TrainingError(
                 f"The loss must stay finite. Received: {logs['loss']} in stage "

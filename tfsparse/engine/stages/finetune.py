@@ -86,14 +86,16 @@ class FineTune(stage.Stage):
         shipped = tuned.model if kept else stripped
         return records.Result(shipped, tuned.history, facts)
 
-    def _prepare(self, context, model, dense) -> None:
+    def _prepare(self, context, model, dense):
         """Zeros that stay, answers that are followed: nothing of it is in a checkpoint."""
         from tfsparse import distillation
 
         if context.training.hold_zeros or (self.method and self.method.holds_zeros):
             training.hold_zeros(model)
-        if self.settings.distill:
-            distillation.follow(
+        if not self.settings.distill:
+            return None
+        with context.scope():
+            return distillation.Distilled(
                 model,
                 dense.model,
                 self.settings.distill,

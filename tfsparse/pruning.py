@@ -9,19 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import numpy as np
 
-from tfsparse import records
-from tfsparse.deploy import criteria, removal
+from tfsparse import budgets, records
+from tfsparse.deploy import criteria, finished, removal
 from tfsparse.deploy.recalibrate import recalibrate
 from tfsparse.deploy.strip import strip
 from tfsparse.graph import groups, measure
 
-TARGETS = ("macs", "params", "weight_bytes", "units")
 SCOPES = ("global", "layer")
+
+STEPS = 1 << 12
+"""Shares of dropped units that are told apart."""
 
 
 def prune(
     model,
-    target: Mapping[str, float],
+    target: Mapping[str, float] | None,
     data=None,
     fine_tune: Callable | None = None,
     *,
@@ -31,6 +33,8 @@ def prune(
     round_to: int = 1,
     ignore: Sequence[str] = (),
     minimum: int = 1,
+    ratios: Mapping[str, float] | None = None,
+    limits: budgets.Limits | None = None,
     loss=None,
     seed: int = 0,
     recalibrated: bool = True,
@@ -47,8 +51,9 @@ def prune(
 
     Args:
         model: A trained, built Functional or Sequential model; it is not changed.
-        target: Measure -> what remains: a fraction up to 1, or an absolute number.
-            Measures are `macs`, `params`, `weight_bytes` and `units`.
+        target: Measure -> what remains: a fraction up to 1, or an absolute number. Measures
+            are `budgets.MEASURES`; for `file_bytes` and `arena_bytes` int8 files are made
+            on the way. None where `ratios` say it all.
         data: `(x, y)` arrays of training samples, some thousand will do: for BatchNorm's
             statistics and the criteria `taylor` and `activation`.
         fine_tune: `model -> None`, trains a small model; None for no training.
@@ -60,6 +65,9 @@ def prune(
         round_to: Kept counts are multiples of it, where a group is that large.
         ignore: Patterns of group names that stay whole, such as `head*`.
         minimum: Units that every group keeps at least.
+        ratios: Pattern of group names -> share of their units that remains, whatever the
+            target: `{"conv*": 0.5}`.
+        limits: The last three as one record, instead of them.
         loss: `(targets, outputs) -> losses` for `taylor`; the model's own by default.
         seed: For the criterion `random`.
         recalibrated: Whether BatchNorm's statistics are taken again on `data`; without,
@@ -75,15 +83,18 @@ def prune(
         >>> small, report = prune(model, {"macs": 0.5}, criterion="l1", round_to=4)
         >>> report.after.macs / report.before.macs                # at most 0.5
     """
-    _check(target, criterion, scope, steps, round_to, minimum, data)
+    limits = limits or budgets.Limits(round_to, minimum, ratios or "")
+    _check(target, limits, criterion, scope, steps, data)
     loss, ignore = _loss(model, criterion, loss), _patterns(ignore)
     if not isinstance(seed, int) or seed < 0:
         raise ValueError(f"`seed` must be an int >= 0. Received: {seed!r}.")
     if fine_tune is not None and not callable(fine_tune):
         raise ValueError(f"`fine_tune` must be callable. Received: {fine_tune!r}.")
     original = groups.analyse(model)
-    before, sizes = _costs(original, {}), {g.name: g.size for g in original.groups}
-    bounds = {k: v * before[k] if v <= 1 else v for k, v in target.items()}
+    sizes = {g.name: g.size for g in original.groups}
+    limits.check_names([g.name for g in original.groups if not g.frozen])
+    before = _amounts(original, {}, target or {})
+    bounds = budgets.absolute(target, before)
     small, reasons = model, {}
     for step in range(1, steps + 1):
         share = 1 - (1 - step / steps) ** 3
@@ -93,7 +104,8 @@ def prune(
         analysis = groups.analyse(small)
         job = criteria.Job(analysis, data, loss, seed)
         scores, reasons = _scores(job, criterion, ignore)
-        keep = _search(analysis, scores, now, scope, round_to, minimum)
+        wanted = _Limits(limits, sizes, share)
+        keep = _search(analysis, scores, now, scope, wanted)
         reasons |= removal.plan(analysis.graph, keep, analysis).surplus
         small = strip(small, keep)
         if recalibrated and data is not None:
@@ -138,7 +150,7 @@ def sensitivity(
         Rows `{"group", "size", "fraction", "kept", "value"}`, the whole model's first,
         under the group name `None`.
     """
-    _check({"units": 1.0}, criterion, "layer", 1, 1, 1, data)
+    _check({"units": 1.0}, budgets.Limits(), criterion, "layer", 1, data)
     loss, ignore = _loss(model, criterion, loss), _patterns(ignore)
     wrong = [f for f in fractions if not isinstance(f, int | float) or not 0 < f <= 1]
     if wrong:
@@ -188,28 +200,17 @@ def sensitivity(
     return rows
 
 
-def _check(target, criterion, scope, steps, round_to, minimum, data) -> None:
-    known = isinstance(target, Mapping) and target and all(
-        name in TARGETS
-        and isinstance(value, int | float | np.number)
-        and not isinstance(value, bool)
-        and 0 < value < np.inf
-        for name, value in target.items()
-    )  # fmt: skip
-    if not known:
-        raise ValueError(
-            f"`target` must map measures among {TARGETS} to positive numbers, what "
-            f"remains. Received: {target!r}."
-        )
+def _check(target, limits, criterion, scope, steps, data) -> None:
+    if target is not None or not limits.ratios:
+        budgets.check({} if target is None else target)
     for name, value, known in (
         ("criterion", criterion, sorted(criteria.CRITERIA)),
         ("scope", scope, SCOPES),
     ):
         if value not in known:
             raise ValueError(f"`{name}` must be among {known}. Received: {value!r}.")
-    for name, value in (("steps", steps), ("round_to", round_to), ("minimum", minimum)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"`{name}` must be a positive int. Received: {value!r}.")
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"`steps` must be a positive int. Received: {steps!r}.")
     if data is not None:
         _check_data(data)
     elif criterion in criteria.NEED_DATA:
@@ -288,42 +289,65 @@ def _scores(job, criterion: str, ignore):
     return scores, reasons
 
 
-def _costs(analysis, keep) -> dict[str, float]:
+def _amounts(analysis, keep, names) -> dict[str, float]:
+    """What remains under masks, for the measures that a target names."""
     planned = removal.plan(analysis.graph, keep, analysis) if keep else None
-    cost = dataclasses.asdict(measure(analysis.graph, planned))
     free = [g for g in analysis.groups if not g.frozen]
     alive = {g.name: keep.get(g.name, np.ones(g.size, bool)) for g in free}
-    cost["units"] = sum(int(mask.sum()) for mask in alive.values())
-    return cost
+    found = budgets.with_units(measure(analysis.graph, planned), alive)
+    wanted = [name for name in budgets.FINISHED if name in names]
+    if wanted:
+        model = analysis.graph.model
+        found |= finished.sizes(strip(model, keep) if keep else model, wanted)
+    return found
 
 
-def _search(analysis, scores, bounds, scope, round_to, minimum):
+@dataclasses.dataclass(frozen=True)
+class _Limits:
+    """Limits on the way to a target: ratios tighten step by step, of the first sizes.
+
+    Attributes:
+        limits: Those at the end.
+        sizes: Group name -> units of the untouched model.
+        share: Which part of the way is gone once this step is done.
+    """
+
+    limits: budgets.Limits
+    sizes: Mapping[str, int]
+    share: float
+
+    def count(self, name: str, here: int, wanted: int) -> int:
+        """How many of the units that are `here` a group keeps."""
+        whole = self.sizes.get(name, here)
+        last = self.limits.count(name, whole, wanted)
+        if self.limits.ratio_of(name) is None:
+            return min(here, last)
+        steps = whole - (whole - last) * self.share
+        return min(here, self.limits.rounded(max(1, round(steps)), whole))
+
+
+def _search(analysis, scores, bounds, scope, limits: _Limits):
     """The masks that drop least and meet every bound, by bisection."""
-    masks = _ranked(scores, scope, round_to, minimum)
-    low, high = 0, 1 << 12
+    masks = _ranked(scores, scope, limits)
+    if not bounds:
+        return masks(0.0)
 
     def fits(step: int) -> bool:
-        cost = _costs(analysis, masks(step / high))
-        return all(cost[name] <= bound for name, bound in bounds.items())
+        left = _amounts(analysis, masks(step / STEPS), bounds)
+        return all(left[name] <= bound for name, bound in bounds.items())
 
-    if not fits(high):
-        cost = _costs(analysis, masks(1.0))
-        least = {name: cost[name] for name in bounds}
+    found = budgets.least(fits, STEPS)
+    if found is None:
+        left = _amounts(analysis, masks(1.0), bounds)
+        least = {name: left[name] for name in bounds}
         raise ValueError(
             f"`target` must be within reach. Received: {dict(bounds)}; with `minimum` "
             f"units in every group that may be pruned {least} remain."
         )
-    top = high
-    while low < top:
-        middle = (low + top) // 2
-        if fits(middle):
-            top = middle
-        else:
-            low = middle + 1
-    return masks(top / high)
+    return masks(found / STEPS)
 
 
-def _ranked(scores, scope: str, round_to: int, minimum: int) -> Callable:
+def _ranked(scores, scope: str, limits: _Limits) -> Callable:
     """`share dropped in [0, 1] -> keep masks`."""
     scaled = {k: own / (own.mean() or 1.0) for k, own in scores.items()}
     everything = np.sort(np.concatenate([np.zeros(0), *scaled.values()]))
@@ -338,9 +362,7 @@ def _ranked(scores, scope: str, round_to: int, minimum: int) -> Callable:
                 kept = 0
             else:
                 kept = int((own >= everything[dropped]).sum())
-            kept = max(kept, minimum)
-            kept = min(len(own), -(-kept // round_to) * round_to)
-            keep[name] = _best(own, kept)
+            keep[name] = _best(own, limits.count(name, len(own), kept))
         return keep
 
     return masks
