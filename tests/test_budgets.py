@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,3 +86,83 @@ def test_a_target_out_of_reach_names_the_nearest():
 def test_wrong_arguments_are_refused(start, trials):
     with pytest.raises(ValueError, match="must have a positive strength"):
         budgets.bisect(lambda n, mu, p: (1.0, True), start, trials)
+
+
+# Targets -----------------------------------------------------------------------------
+
+
+def test_a_target_is_read_and_made_absolute():
+    target = budgets.parse("params=0.5,macs=900,file_bytes=0.25,units=7")
+    whole = {"params": 100, "macs": 5000, "file_bytes": 8000, "units": 30}
+    bounds = budgets.absolute(target, whole)
+    assert bounds == {"params": 50, "macs": 900, "file_bytes": 2000, "units": 7}
+    left = {"params": 50, "macs": 900, "file_bytes": 1000, "units": 7}
+    assert budgets.share(left, bounds) == 1 and budgets.met(left, bounds)
+    assert not budgets.met({**left, "macs": 901}, bounds)
+    assert not budgets.met(left, {}) and budgets.parse("") is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{}, {"size": 1}, {"params": 0}, {"params": -1}, {"params": "many"}, 3,
+     {"params": math.inf}, {"params": math.nan}, {"params": True}],
+)  # fmt: skip
+def test_a_target_that_says_nothing_is_refused(wrong):
+    with pytest.raises(ValueError, match="`target` must map"):
+        budgets.check(wrong)
+
+
+def test_every_field_of_cost_and_both_of_the_file_are_measures():
+    names = {field.name for field in dataclasses.fields(records.Cost)}
+    assert names | {"units", "file_bytes", "arena_bytes"} == set(budgets.MEASURES)
+
+
+# Limits ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "size", "wanted", "count"),
+    [
+        ({}, 10, 3, 3),
+        ({"minimum": 4}, 10, 3, 4),
+        ({"minimum": 40}, 10, 3, 10),
+        ({"round_to": 4}, 10, 5, 8),
+        ({"round_to": 4}, 10, 9, 10),
+        ({"round_to": 16}, 10, 1, 10),
+        ({"ratios": {"conv*": 0.5}}, 10, 9, 5),
+        ({"ratios": {"conv*": 0.5}}, 10, 2, 5),
+        ({"ratios": {"conv*": 0.01}}, 10, 9, 1),
+        ({"ratios": {"fc": 0.5}}, 10, 9, 9),
+        ({"ratios": {"conv*": 0.5}, "round_to": 4}, 10, 9, 8),
+    ],
+)
+def test_how_many_units_a_group_keeps(limits, size, wanted, count):
+    assert budgets.Limits(**limits).count("conv1", size, wanted) == count
+
+
+def test_the_weakest_go_and_the_strongest_dead_stay():
+    scores = {"a": np.array([5.0, 1.0, 4.0, 2.0, 3.0])}.__getitem__
+    alive = np.array([True, True, False, False, True])
+    more = budgets.Limits(minimum=4).applied({"a": alive}, scores)["a"]
+    assert more.tolist() == [True, True, True, False, True]
+    fewer = budgets.Limits(ratios={"a": 0.4})
+    assert fewer.applied({"a": alive}, scores)["a"].tolist() == [
+        True, False, False, False, True,
+    ]  # fmt: skip
+    kept = fewer.applied({"a": alive}, scores, trim=False)["a"]
+    assert kept.tolist() == alive.tolist()
+    branches = {"add:branches": np.array([True, False])}
+    assert budgets.Limits(minimum=2).applied(branches, scores) == branches
+
+
+def test_patterns_of_ratios_must_fit_a_group():
+    limits = budgets.Limits(ratios={"conv*": 0.5})
+    limits.check_names(["conv1", "fc"])
+    with pytest.raises(ValueError, match="`ratios` must name some of"):
+        limits.check_names(["fc"])
+
+
+@given(st.integers(0, 200), st.integers(1, 200))
+def test_the_least_that_fits(least, steps):
+    found = budgets.least(lambda n: n >= least, steps)
+    assert found == (least if least <= steps else None)

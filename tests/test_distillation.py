@@ -99,18 +99,6 @@ def weights_of(model):
     ]
 
 
-def droppy():
-    """A student with Dropout, a regularizer and BatchNorm: state besides the loss."""
-    keras.utils.set_random_seed(3)
-    x = keras.Input((6,))
-    h = layers.Dense(8, kernel_regularizer=keras.regularizers.L2(0.01))(x)
-    h = layers.Dropout(0.3, seed=5)(layers.BatchNormalization()(h))
-    model = keras.Model(x, layers.Dense(3)(h))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(0.05), loss, metrics=["accuracy"])
-    return model
-
-
 def test_a_saved_student_goes_on_bit_for_bit(tmp_path):
     teacher, (x, y) = net(16, 1), samples()
     model = compiled()

@@ -1,0 +1,232 @@
+"""Settings as records, and as flags: what fields take, what they refuse, what help says."""
+
+from __future__ import annotations
+
+import dataclasses
+import doctest
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tfsparse import budgets, flags, numerics, options, records
+from tfsparse.engine import settings
+
+
+@options.record
+class Kitchen(options.Options):
+    """Where things are cooked.
+
+    Raises:
+        ValueError: Something burns.
+    """
+
+    part = "The kitchen"
+
+    heat: float = options.field(0.5, "How hot it is.", above=0, high=1)
+    pots: int = options.field(2, "How many pots there are.", low=1)
+    gas: bool = options.field(False, "Whether it burns gas.")
+    cook: str | None = options.field(None, "Who cooks.")
+    style: str = options.field("plain", "How it is cooked.", choices=("plain", "rich"))
+    sizes: tuple[int, ...] = options.field((1, 2), "Sizes of pots.", low=1)
+    salt: str = options.pairs("", "Salt in dishes.", example="soup=2", low=0)
+    leave: str = options.patterns("", "What is left out.", example="egg*")
+
+    def check(self):
+        """Checks the pots."""
+        if self.pots < len(self.sizes):
+            raise ValueError(
+                f"`sizes` must fit {self.pots} pots. Received: {self.sizes}."
+            )
+
+
+def test_a_record_is_frozen_and_compares_and_goes_through_json():
+    one = Kitchen(0.2, pots=3, sizes=[4], salt={"soup": 2, "jam*": 0.5}, leave=["egg*"])
+    assert one.sizes == (4,) and one.salt == "soup=2,jam*=0.5" and one.leave == "egg*"
+    assert Kitchen.from_config(one.get_config()) == one
+    assert hash(one) == hash(Kitchen.from_config(one.get_config()))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        one.heat = 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"heat": 0}, r"`heat` must be in \(0, 1\]. Received: heat=0"),
+        ({"heat": 1.5}, r"`heat` must be in \(0, 1\]"),
+        ({"heat": float("nan")}, r"`heat` must be in \(0, 1\]"),
+        ({"heat": "hot"}, r"`heat` must be a number in \(0, 1\]. Received: heat='hot'"),
+        ({"heat": True}, "`heat` must be a number"),
+        ({"pots": 2.5}, "`pots` must be a whole number 1 or more"),
+        ({"pots": 0}, "`pots` must be 1 or more. Received: pots=0"),
+        ({"gas": 1}, "`gas` must be True or False"),
+        ({"cook": 3}, "`cook` must be a text"),
+        ({"style": "raw"}, r"`style` must be one of \['plain', 'rich'\]"),
+        ({"sizes": "12"}, "`sizes` must be a list"),
+        ({"sizes": [0]}, "`sizes` must be 1 or more"),
+        ({"sizes": [1, 2, 3]}, "`sizes` must fit 2 pots"),
+        ({"salt": "soup"}, "`salt` must be a list such as soup=2. Received: 'soup'"),
+        ({"salt": "soup=-1"}, "`salt`, in 'soup=-1': must be 0 or more"),
+        ({"salt": "a=1,a=2"}, "`salt` must name a once"),
+        ({"salt": 3}, "`salt` must be a list such as soup=2"),
+        ({"leave": 3}, "`leave` must be a list such as"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Kitchen(**arguments)
+
+
+def test_numbers_of_numpy_are_numbers():
+    one = Kitchen(heat=np.float32(0.5), pots=np.int64(3), gas=np.bool_(True))
+    assert (one.heat, one.pots, one.gas) == (0.5, 3, True)
+    assert [type(x) for x in (one.heat, one.pots, one.gas)] == [float, int, bool]
+
+
+def test_the_docstring_tells_every_field_once():
+    text = Kitchen.__doc__
+    assert text.index("Args:") < text.index("Raises:")
+    for one in options.fields_of(Kitchen):
+        assert text.count(f"        {one.name}: ") == 1
+    assert "How hot it is. (in (0, 1]; default 0.5)" in " ".join(text.split())
+
+
+def test_flags_are_the_fields():
+    line = ["--heat=0.1", "--gas", "--sizes=3,4", "--cook=me", "--salt=soup=2,jam=1"]
+    given, rest = flags.read([*line, "a"], [Kitchen], positional=["where"])
+    assert rest == ["a"]
+    assert Kitchen(**given[Kitchen]) == Kitchen(
+        0.1, gas=True, sizes=(3, 4), cook="me", salt="soup=2,jam=1"
+    )
+    assert flags.read(["--nogas", "--cook="], [Kitchen])[0][Kitchen] == {
+        "gas": False,
+        "cook": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (["--heat=warm"], "`heat` must be numbers. Received: --heat=warm"),
+        (["--pots=2.5"], "`pots` must be whole numbers"),
+        (["--sizes=1,b"], "`sizes` must be whole numbers"),
+        (["--oven=1"], "Unknown command line flag 'oven'"),
+        (["--plates=1"], "`--plates` must be left out: it belongs to the cupboard"),
+        (["stray"], "must be nothing but --flags. Received: 'stray'"),
+        (["--heat=0.1", "--heat=0.2"], "`--heat` must stand there once"),
+    ],
+)
+def test_wrong_flags_are_refused_in_one_sentence(line, sentence):
+    def belongs(name):
+        return "it belongs to the cupboard" if name == "plates" else None
+
+    with pytest.raises(ValueError, match=sentence):
+        flags.read(line, [Kitchen], belongs, once=True)
+
+
+def test_flagfiles_stand_where_they_are_named(tmp_path):
+    path = tmp_path / "a.flags"
+    path.write_text("# a comment\n--heat=0.3\n--pots=4\n")
+    line = flags.expanded(["--pots=9", f"--flagfile={path}", "--heat=0.9"])
+    given, _ = flags.read(line, [Kitchen])
+    assert given[Kitchen] == {"pots": 4, "heat": 0.9}
+    assert flags.value_of("heat", line, "none") == "0.9"
+    assert flags.value_of("cook", line, "none") == "none"
+    assert flags.value_of("cook", ["--cook", "me"], "none") == "me"
+    with pytest.raises(ValueError, match=r"gone\.flags"):
+        flags.expanded(["--flagfile=gone.flags"])
+
+
+def test_a_page_of_help_shows_every_flag_with_its_sentence():
+    page = flags.page("Cooks.", [Kitchen], "Enjoy.")
+    assert page.startswith("Cooks.\n\nThe kitchen:\n") and page.endswith("Enjoy.\n")
+    assert max(map(len, page.splitlines())) <= flags.WIDTH
+    for one in options.fields_of(Kitchen):
+        assert f"  --{one.name}=" in page
+        assert one.metadata["rule"].help.split()[0] in page
+
+
+@pytest.mark.parametrize("module", [options, flags, budgets])
+def test_examples_run(module):
+    failed, tried = doctest.testmod(module)
+    assert failed == 0 and tried
+
+
+def test_words_of_two_rooms_agree():
+    assert records.LOG_ALPHA_LIMIT == numerics.LIMIT
+
+
+# The command line of a run ------------------------------------------------------------
+
+
+def quick(*arguments):
+    """A command in a process of its own, and whether it loaded Keras or TensorFlow."""
+    code = (
+        "import sys\nfrom tfsparse.cli import main\ncode = main.main(sys.argv[1:])\n"
+        "sys.stderr.write(str(sorted({'keras', 'tensorflow'} & set(sys.modules))))\n"
+        "sys.exit(code)"
+    )
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True
+    )
+    return done, time.perf_counter() - started
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["train", "--help"], 0, "The method shrinknets:"),
+        (["train", "--method=gsparsity", "--help"], 0, "The method gsparsity:"),
+        (["train", "--no_such=1"], 2, "Unknown command line flag 'no_such'"),
+        (["train", "--method=gsparsity", "--gamma=1"], 2, "it belongs to shrinknets"),
+        (["train", "--method=magic"], 2, "`method` must be one of"),
+        (["train", "--method=none", "--trials=3"], 2, "it belongs to the stage sparse"),
+        (["prune", "--help"], 0, "--criterion=l2"),
+        (["strip", "--help"], 0, "--tolerance=0"),
+        (["sensitivity", "--help"], 0, "--remains=0.75,0.5,0.25"),
+        (["export", "--help"], 0, "--formats=keras"),
+        (["--help"], 0, "sensitivity"),
+        (["fly"], 2, "The command must be one of"),
+        (["strip"], 2, "The arguments must be MODEL SMALL. Received: 'none'"),
+    ],
+)
+def test_help_and_mistakes_answer_without_keras(arguments, code, words):
+    done, _ = quick(*arguments)
+    assert done.returncode == code
+    assert words in (done.stdout if code == 0 else done.stderr)
+    assert done.stderr.endswith("[]"), "Keras was loaded to say so"
+
+
+def test_help_of_a_method_shows_its_settings_and_no_other_methods():
+    page = settings.help_of(["--method=sparse_vd"])
+    assert "--layer_thresholds=" in page and "--epochs=20" in page
+    for other in ("--eps=", "--form=", "--tail=", "--loop_epochs="):
+        assert other not in page
+    plain = settings.help_of(["--method=none"])
+    assert "--strength=" not in plain and "--trials=" not in plain
+    assert "--epochs=20" in plain
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("nowhere.at_all:Thing", "must name a class that can be imported"),
+        ("tfsparse.options:Options", "must name a subclass of tfsparse.methods.Method"),
+        ("tfsparse.methods:Method", "must name a class that defines"),
+    ],
+)
+def test_a_class_that_is_no_method_is_refused(name, sentence):
+    with pytest.raises(ValueError, match=f"`method` {sentence}"):
+        settings.parse([f"--method={name}"])
+
+
+def test_stored_settings_never_import_a_class(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')\n")
+    with pytest.raises(ValueError, match="stored settings"):
+        settings.Settings.from_json({"method": "evil:Method"})
+    with pytest.raises(ValueError, match="must be among its flags"):
+        settings.Settings.from_json({"method": "gsparsity", "gamma": 0.5})
