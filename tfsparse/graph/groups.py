@@ -47,7 +47,7 @@ def analyse(model, kinds=("unit",)) -> Analysis:
     """One walk for each kind of group, once for each model. See `find_groups`.
 
     What was found is kept with the model's graph, and found again where a rule was
-    registered since, or a layer got another activation, LoRA or quantised weights.
+    registered since, or a layer got another activation.
     """
     kinds = (kinds,) if isinstance(kinds, str) else kinds
     if not isinstance(kinds, tuple | list) or not all(k in KINDS for k in kinds):
@@ -70,12 +70,13 @@ def analyse(model, kinds=("unit",)) -> Analysis:
 
 
 def _state(graph: trace.Graph) -> tuple:
-    """What a rule may look at that can change after a model was built."""
-    looked_at = (
-        "activation", "recurrent_activation", "lora_enabled", "quantization_mode",
-    )  # fmt: skip
+    """What a rule may look at that can change while the graph stays as it was read.
+
+    LoRA and quantised weights bring variables, which make another graph.
+    """
     layers = trace.sublayers(graph.operations)
-    own = tuple(getattr(x, name, None) for x in layers for name in looked_at)
+    names = ("activation", "recurrent_activation")
+    own = tuple(getattr(layer, name, None) for layer in layers for name in names)
     return rules.version(), own
 
 
