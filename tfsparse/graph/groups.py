@@ -104,7 +104,7 @@ def _walked(graph: trace.Graph, walk: Walk) -> dict[trace.Tensor, list]:
         incoming = [tensors[t] for t in call.inputs]
         for number in call.masks:
             walk.freeze_all([incoming[number]], f"are a mask of {call.name!r}")
-        outgoing = _rule(call.operation)(walk, call, incoming)
+        outgoing = rules.rule_of(call.operation).units(walk, call, incoming)
         for tensor, labels in _checked(call, outgoing):
             tensors[tensor] = list(labels)
     return tensors
@@ -144,14 +144,6 @@ def _checked(call: trace.Call, outgoing) -> list[tuple]:
         f"of {call.name!r}, with None or the labels of every index for each axis of its "
         f"shape {shapes}. Received: {' '.join(str(said).split())[:160]}."
     )
-
-
-def _rule(operation):
-    """The rule of a call; whose weights are not plain variables has none."""
-    lora = getattr(operation, "lora_enabled", False)
-    if lora or getattr(operation, "quantization_mode", None):
-        return rules.unplain
-    return rules.rule_of(operation).units
 
 
 def find_groups(model, kinds=("unit",)) -> tuple[records.UnitGroup, ...]:
