@@ -77,6 +77,8 @@ def test_a_layer_added_to_a_sequential_is_seen():
     assert not tfsparse.find_groups(model)[1].frozen
     model.pop()
     assert names(model) == ["a", "b"]
+    model.add(layers.ReLU(name="relu"))  # no variable tells of it
+    assert [call.name for call in trace.read(model).calls] == ["a", "b", "relu"]
 
 
 def test_a_layer_added_to_a_nested_sequential_is_seen():

@@ -291,6 +291,23 @@ def test_what_is_registered_is_checked(given, said):
         tfsparse.register_rule(Bare, **given)
 
 
+@pytest.mark.parametrize("make", [layers.Dense, lambda n, **k: layers.EinsumDense(
+    "ab,bc->ac", n, bias_axes="c", **k)], ids=["dense", "einsum"])  # fmt: skip
+def test_weights_that_are_not_plain_are_counted_and_stay(make):
+    vector = keras.Input((4,))
+    x = layers.Dense(6, activation="relu", name="before")(vector)
+    x = layers.Dense(5, name="free")(make(6, name="own")(x))
+    model = models.randomise(keras.Model(vector, layers.Dense(2, name="out")(x)))
+    macs = tfsparse.measure(model).macs
+    model.get_layer("own").enable_lora(2)
+    model.get_layer("own").lora_kernel_b.assign(np.ones((2, 6)))
+    masks = tfsparse.dead_units(model)
+    assert set(masks) == {"free"}
+    assert tfsparse.measure(model).macs >= macs
+    keep = {"free": np.arange(5) < 3}
+    assert differ(tfsparse.mask(model, keep), tfsparse.strip(model, keep)) <= EXACT
+
+
 def test_no_engine_names_a_layer_class():
     known = {
         name

@@ -47,7 +47,7 @@ def analyse(model, kinds=("unit",)) -> Analysis:
     """One walk for each kind of group, once for each model. See `find_groups`.
 
     What was found is kept with the model's graph, and found again where a rule was
-    registered since, or a layer got another activation, LoRA or quantised weights.
+    registered since, or a layer got another activation.
     """
     kinds = (kinds,) if isinstance(kinds, str) else kinds
     if not isinstance(kinds, tuple | list) or not all(k in KINDS for k in kinds):
@@ -70,12 +70,13 @@ def analyse(model, kinds=("unit",)) -> Analysis:
 
 
 def _state(graph: trace.Graph) -> tuple:
-    """What a rule may look at that can change after a model was built."""
-    looked_at = (
-        "activation", "recurrent_activation", "lora_enabled", "quantization_mode",
-    )  # fmt: skip
+    """What a rule may look at that can change while the graph stays as it was read.
+
+    LoRA and quantised weights bring variables, which make another graph.
+    """
     layers = trace.sublayers(graph.operations)
-    own = tuple(getattr(x, name, None) for x in layers for name in looked_at)
+    names = ("activation", "recurrent_activation")
+    own = tuple(getattr(layer, name, None) for layer in layers for name in names)
     return rules.version(), own
 
 
@@ -103,7 +104,7 @@ def _walked(graph: trace.Graph, walk: Walk) -> dict[trace.Tensor, list]:
         incoming = [tensors[t] for t in call.inputs]
         for number in call.masks:
             walk.freeze_all([incoming[number]], f"are a mask of {call.name!r}")
-        outgoing = _rule(call.operation)(walk, call, incoming)
+        outgoing = rules.rule_of(call.operation).units(walk, call, incoming)
         for tensor, labels in _checked(call, outgoing):
             tensors[tensor] = list(labels)
     return tensors
@@ -143,14 +144,6 @@ def _checked(call: trace.Call, outgoing) -> list[tuple]:
         f"of {call.name!r}, with None or the labels of every index for each axis of its "
         f"shape {shapes}. Received: {' '.join(str(said).split())[:160]}."
     )
-
-
-def _rule(operation):
-    """The rule of a call; whose weights are not plain variables has none."""
-    lora = getattr(operation, "lora_enabled", False)
-    if lora or getattr(operation, "quantization_mode", None):
-        return rules.unplain
-    return rules.rule_of(operation).units
 
 
 def find_groups(model, kinds=("unit",)) -> tuple[records.UnitGroup, ...]:

@@ -14,8 +14,7 @@ from tfsparse.graph.rules.registry import (
     LayerRule,
     register_rule,
     rule_of,
-    unplain,
     version,
 )
 
-__all__ = ["LINEAR", "LayerRule", "register_rule", "rule_of", "unplain", "version"]
+__all__ = ["LINEAR", "LayerRule", "register_rule", "rule_of", "version"]

@@ -215,12 +215,16 @@ def _check(classes, given) -> None:
 def rule_of(operation) -> LayerRule:
     """The record of an operation: registered, with its own rule, or one that freezes.
 
-    Of a twin that stands for a stock layer (`stock_class`) it is the stock layer's.
+    Of a twin that stands for a stock layer (`stock_class`) it is the stock layer's. Where
+    weights are not plain variables (LoRA, quantised) only the costs are left of it.
     """
     cls = getattr(operation, "stock_class", type(operation))
     known = _KNOWN.get(cls)
     if known is None:
         known = _KNOWN[cls] = _inherited(cls)
+    lora = getattr(operation, "lora_enabled", False)
+    if lora or getattr(operation, "quantization_mode", None):
+        return dataclasses.replace(known, **_UNPLAIN)
     if cls not in _RULES and hasattr(operation, "unit_rule"):
         return dataclasses.replace(known, units=operation.unit_rule)
     return known
@@ -255,6 +259,12 @@ def unplain(walk, call, axes):
         axes, f"{call.name!r} has LoRA or quantised weights: merge them first"
     )
     return nothing(call)
+
+
+_UNPLAIN = dict.fromkeys(
+    ("sizes", "factors", "scale_output", "scale_input", "folds", "multiplies",
+     "inner_biases")
+) | {"units": unplain}  # fmt: skip
 
 
 def nothing(call):
