@@ -10,7 +10,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfsparse import budgets, checkpoints, curvature, methods, optimizers, records
+from tfsparse import (
+    budgets,
+    checkpoints,
+    curvature,
+    methods,
+    optimizers,
+    options,
+    records,
+)
 from tfsparse import progress as progress_lib
 from tfsparse.engine import shrinking
 from tfsparse.engine.context import CURVATURE_SAMPLES, Context
@@ -31,7 +39,7 @@ class Result:
     """
 
     model: Any
-    history: list[dict]
+    history: list[records.Epoch]
     removals: list[records.Removal]
 
 
@@ -94,7 +102,7 @@ def fit_shrinking(
     settings = SparseSettings(
         epochs=epochs,
         shrink_epochs=shrink_epochs,
-        target=target or "",
+        target=options.as_text(target),
         trials=trials,
         remove=remove,
     )
@@ -102,7 +110,8 @@ def fit_shrinking(
     context = FitContext(method, model, x, y, epochs, limits, fit_arguments)
     stage = Sparse(settings, method)
     stage.check({})
-    found = go([stage], context, {"model": records.Result(flat(model))})["sparse"]
+    results = go([stage], context, {"model": records.Result(flat(model))})
+    found: Any = results["sparse"]
     small, _ = shrinking.finish(found.model, method, limits)
     optimizers.recompile(small, model, context.fresh_optimizer(small))
     state = shrinking.State.from_json(found.facts)

@@ -72,13 +72,17 @@ def read(
             argument.
     """
     values = flags.FlagValues()
-    kinds = {one.name: one for part in parts for one in options.fields_of(part)}
-    types_of = {k: t for part in parts for k, t in options.types_of(part).items()}
+    kinds: dict[str, Any] = {
+        one.name: one for part in parts for one in options.fields_of(part)
+    }
+    types_of: dict[str, Any] = {
+        k: t for part in parts for k, t in options.types_of(part).items()
+    }
     for name, one in kinds.items():
         if types_of[name] is bool:
-            flags.DEFINE_bool(name, one.default, "", values)
+            flags.DEFINE_bool(name, one.default, "", flag_values=values)
         else:
-            flags.DEFINE_string(name, None, "", values)
+            flags.DEFINE_string(name, None, "", flag_values=values)
     try:
         rest = values(["", *arguments])[1:]
     except flags.UnrecognizedFlagError as error:

@@ -148,6 +148,10 @@ class Options:
             found[one.name] = list(value) if isinstance(value, tuple) else value
         return found
 
+    def replaced(self, **changes: Any) -> Self:
+        """The same settings but for some."""
+        return type(self)(**{**self.get_config(), **changes})
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """The record that `get_config` told of.
@@ -163,7 +167,7 @@ class Options:
         return cls(**config)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(field, pairs, patterns))
+@dataclass_transform(frozen_default=True)
 def record(cls):
     """Decorator: makes a subclass of `Options` a frozen record, its fields in its docstring.
 
@@ -199,7 +203,6 @@ def fields_of(cls: type) -> list[dataclasses.Field]:
     return [one for one in dataclasses.fields(cls) if "rule" in one.metadata]
 
 
-@functools.cache
 def types_of(cls: type) -> dict[str, Any]:
     """Name of each field -> its type."""
     return typing.get_type_hints(cls)
@@ -280,7 +283,7 @@ def _typed(name: str, value: Any, kind: Any, rule: Rule) -> Any:
     said = f"{name_of_kind}{' ' if rule.range() else ''}{rule.range()}"
     if isinstance(value, bool) or not isinstance(value, wanted):
         raise ValueError(words.format(said))
-    if not rule.holds(value):
+    if not rule.holds(float(value)):
         raise ValueError(words.format(rule.range() or "finite"))
     return kind(value)
 
@@ -289,7 +292,7 @@ def _as_text(name: str, value: Any, rule: Rule) -> str:
     """Pairs or patterns as text, read once to see that they can be."""
     if rule.kind == PAIRS:
         if isinstance(value, Mapping):
-            value = ",".join(f"{key}={shown(number)}" for key, number in value.items())
+            value = as_text(value)
         if isinstance(value, str):
             numbers(value, name, rule.example, functools.partial(_in_range, rule))
             return value
@@ -351,6 +354,18 @@ def numbers(text: str, name: str, example: str, check=None) -> dict[str, float]:
         except ValueError as error:
             raise ValueError(f"`{name}`, in {part!r}: {error}") from error
     return found
+
+
+def as_text(pairs_: Mapping[str, float] | str | None) -> str:
+    """A mapping as the text that a setting of pairs keeps; empty for None.
+
+    Example:
+        >>> as_text({"params": 0.5})
+        'params=0.5'
+    """
+    if isinstance(pairs_, Mapping):
+        return ",".join(f"{key}={shown(number)}" for key, number in pairs_.items())
+    return pairs_ or ""
 
 
 def listed(text: str) -> list[str]:

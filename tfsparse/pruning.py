@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import numpy as np
 
-from tfsparse import budgets, records
+from tfsparse import budgets, options, records
 from tfsparse.deploy import criteria, finished, removal
 from tfsparse.deploy.recalibrate import recalibrate
 from tfsparse.deploy.strip import strip
@@ -83,7 +83,7 @@ def prune(
         >>> small, report = prune(model, {"macs": 0.5}, criterion="l1", round_to=4)
         >>> report.after.macs / report.before.macs                # at most 0.5
     """
-    limits = limits or budgets.Limits(round_to, minimum, ratios or "")
+    limits = limits or budgets.Limits(round_to, minimum, options.as_text(ratios))
     _check(target, limits, criterion, scope, steps, data)
     loss, ignore = _loss(model, criterion, loss), _patterns(ignore)
     if not isinstance(seed, int) or seed < 0:
@@ -253,16 +253,15 @@ def _loss(model, criterion: str, loss):
 
 def _patterns(ignore) -> list[str]:
     """`ignore` as a list; one pattern may stand alone."""
-    patterns = [ignore] if isinstance(ignore, str) else ignore
     try:
-        patterns = list(patterns)
+        found: list = [ignore] if isinstance(ignore, str) else list(ignore)
     except TypeError:
-        patterns = [None]
-    if not all(isinstance(pattern, str) for pattern in patterns):
+        found = [None]
+    if not all(isinstance(pattern, str) for pattern in found):
         raise ValueError(
             f"`ignore` must be patterns of group names. Received: {ignore!r}."
         )
-    return patterns
+    return found
 
 
 def _scores(job, criterion: str, ignore):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tfsparse import budgets, options
 from tfsparse.cli import command
@@ -86,7 +87,7 @@ def work(
     from tfsparse import data, files, gradients, zoo
 
     model = zoo.load(path)
-    samples = data.samples(tune.data) if tune.data else None
+    samples: Any = data.samples(tune.data) if tune.data else None
     loss = keras.losses.get(tune.loss) if tune.loss else gradients.cross_entropy(model)
 
     def fine_tune(small) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,10 +18,10 @@ from tfsparse.graph import trace
 class Visit:
     """One call on the way back: what a rule needs, and where it puts what it finds."""
 
-    call: object
+    call: Any
     inputs: list
-    slope: object
-    bend: object
+    slope: Any
+    bend: Any
     averaged: bool
     last: bool
     found: list = dataclasses.field(default_factory=list)

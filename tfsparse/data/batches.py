@@ -32,7 +32,7 @@ class Batches:
         augmentation: Mapping[str, float] | None = None,
     ):
         self._files = x if isinstance(x, Images) else None
-        self._images = tf.constant(list(x.paths) if self._files else x)
+        self._images = tf.constant(list(self._files.paths) if self._files else x)
         self._labels = tf.constant(y)
         self._batch_size = batch_size
         self._augmentation = dict(augmentation or {})

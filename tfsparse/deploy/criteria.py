@@ -35,7 +35,7 @@ class Job:
     """
 
     analysis: groups.Analysis
-    data: tuple | None = None
+    data: Any = None
     loss: Any = None
     seed: int = 0
 
@@ -50,7 +50,8 @@ class Job:
         graph, groups_ = self.analysis.graph, self.analysis.groups
         found = {g.name: np.zeros(g.size) for g in groups_ if not g.frozen}
         samples = 0
-        batches = gradients.of_batches(graph.model, self.loss, *self.data, TAYLOR_BATCH)
+        x, y = self.data
+        batches = gradients.of_batches(graph.model, self.loss, x, y, TAYLOR_BATCH)
         for count, slopes in batches:
             samples += count
             products = {

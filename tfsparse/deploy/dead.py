@@ -227,7 +227,7 @@ def _inner_biases(graph) -> dict[str, set[str]]:
     A unit that has such a bias is no constant that could be folded, as nothing outside
     the layer sees it.
     """
-    found = {}
+    found: dict[str, set[str]] = {}
     for operation in graph.operations:
         if (inner := rule_of(operation).inner_biases) is not None:
             own = {graph.paths[id(v)] for v in trace.variables_of(operation)}

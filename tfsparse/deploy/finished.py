@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tfsparse.deploy import export, interpreters, probe
+from tfsparse.deploy import interpreters, probe
+from tfsparse.deploy.export import FILES, convert
 
 SAMPLES = 8
 """Random inputs that set the int8 ranges here; the sizes do not depend on them."""
@@ -39,11 +40,11 @@ def sizes(model, wanted: Iterable[str]) -> dict[str, float]:
     if not wanted:
         return {}
     (inputs,) = probe.random_inputs(model, np.random.default_rng(0), SAMPLES)
-    content = export.convert(model, inputs)
+    content = convert(model, inputs)
     found: dict[str, float] = {"file_bytes": len(content)}
     if "arena_bytes" in wanted:
         with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, export.FILES["tflite_int8"])
+            path = os.path.join(folder, FILES["tflite_int8"])
             with open(path, "wb") as file:
                 file.write(content)
             try:

@@ -212,7 +212,7 @@ def random_statistics(graph: trace.Graph, values, rng):
         the statistics, for the replay and in the new values.
     """
     values = dict(values)
-    waiting: dict[int, tuple] = {}
+    waiting: dict[int, list] = {}
     for layer in graph.operations:
         if isinstance(layer, keras.layers.BatchNormalization):
             drawn = []

@@ -53,7 +53,8 @@ def recalibrate(model, x, batch_size: int = 128) -> None:
     variables.load(operations, graph, variables.values_of(graph), None)
     twin = keras.Model(twin.inputs, twin.outputs)
     batches = [operations[id(layer)] for layer in norms]
-    first, second = [0.0] * len(norms), [0.0] * len(norms)
+    first: list = [0.0] * len(norms)
+    second: list = [0.0] * len(norms)
     arrays = trace.in_order(graph.model, x)
     samples = len(arrays[0])
     for start in range(0, samples, batch_size):

@@ -17,9 +17,9 @@ from tfsparse import (
     curvature,
     data,
     optimizers,
-    progress,
     records,
 )
+from tfsparse import progress as progress_lib
 from tfsparse.deploy import interpreters
 from tfsparse.engine import scoring, training
 
@@ -54,7 +54,7 @@ class Context(abc.ABC):
     training: training.Training
     limits: budgets.Limits
     store: checkpoints.Store | checkpoints.Nowhere
-    progress: progress.Progress | progress.Silent
+    progress: progress_lib.Progress | progress_lib.Silent
 
     def scope(self) -> contextlib.AbstractContextManager:
         """Where models are built."""
@@ -127,12 +127,15 @@ class RunContext(Context):
         strategy: `none` or `mirrored`.
     """
 
+    store: checkpoints.Store
+    progress: progress_lib.Progress
+
     def __init__(
         self,
         method,
         dataset: data.Dataset,
         store: checkpoints.Store,
-        shown: progress.Progress,
+        shown: progress_lib.Progress,
         training_: training.Training,
         limits: budgets.Limits,
         augmentation: dict[str, float],

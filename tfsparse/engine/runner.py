@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -43,7 +44,7 @@ def go(
     names = [stage.name for stage in stages]
     first = 0 if start is None else _place(names, start, results)
     found = dict(results)
-    before = found["model"]
+    before: Any = found["model"]
     for number, stage in enumerate(stages):
         if number >= first:
             inputs = {name: found.get(name) for name in stage.inputs}

@@ -86,7 +86,7 @@ class Settings:
     """
 
     method: methods.Method | None
-    parts: Mapping[type, Any]
+    parts: Mapping[Any, Any]
     stages: tuple[stages.Stage, ...] = dataclasses.field(compare=False)
 
     @classmethod
@@ -96,7 +96,7 @@ class Settings:
         Raises:
             ValueError: A part is of no use to this run, or parts do not go together.
         """
-        needed = [*ALWAYS, *_of_stages(method)]
+        needed: list[Any] = [*ALWAYS, *_of_stages(method)]
         given: dict[type, Any] = {type(part): part for part in parts}
         if strange := [part.__name__ for part in given if part not in needed]:
             raise ValueError(
@@ -104,10 +104,10 @@ class Settings:
                 f"{strange}."
             )
         found = {part: given.get(part) or part() for part in needed}
-        run = dataclasses.replace(found[Run], method=methods.title_of(method))
+        run: Run = dataclasses.replace(found[Run], method=methods.title_of(method))
         found[Run] = run
         if method is not None and "seed" in method.get_config():
-            method = dataclasses.replace(method, seed=run.seed)
+            method = method.replaced(seed=run.seed)
         listed = tuple(
             one(found.get(one.settings_class), method) for one in stages.listed(method)
         )

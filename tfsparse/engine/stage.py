@@ -64,7 +64,8 @@ class Stage(abc.ABC):
             STAGES[cls.name] = cls
 
     def __init__(self, settings: Any, method: Method | None):
-        self.settings, self.method = settings, method
+        self.settings = settings
+        self.method: Any = method
 
     def check(self, stages: Mapping[str, Stage]) -> None:
         """Checks the settings beside those of the other stages, before any work.

@@ -45,8 +45,8 @@ def report(
             told.method |= more.method
             told.document |= more.document
             told.sections += more.sections
-    dense = results["model"].model
-    last = [one for one in results.values() if one is not None][-1].model
+    there = [one for one in results.values() if one is not None]
+    dense, last = there[0].model, there[-1].model
     layers = {"dense": layer_costs(dense), "final": layer_costs(last)}
     shown = [
         bytes_of(told.rows),
@@ -124,13 +124,13 @@ def training_of(results: Results) -> list[draw.Section]:
         draw.Line(
             "validation loss",
             epochs,
-            tuple(entry.get("val_loss") for entry in history),
+            tuple(number(entry, "val_loss") for entry in history),
             dashed=True,
         ),
         draw.Line(
             "validation accuracy",
             epochs,
-            tuple(entry.get("val_accuracy") for entry in history),
+            tuple(number(entry, "val_accuracy") for entry in history),
             right=True,
         ),
     ]
@@ -152,6 +152,11 @@ def training_of(results: Results) -> list[draw.Section]:
             tuple(marks),
         )
     ]
+
+
+def number(entry: Mapping, key: str) -> float | None:
+    """A number of Keras's logs; None where it is not there."""
+    return entry.get(key)
 
 
 def bars_of(layers: Mapping[str, list[dict]]) -> draw.Bars:
@@ -197,7 +202,7 @@ def environment() -> dict:
         "ai-edge-litert",
         "tflite-micro",
     )
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in packages:
         try:
             versions[package] = metadata.version(package)

@@ -126,7 +126,7 @@ def train(
     Raises:
         TrainingError: The loss is not finite.
     """
-    fitted = []
+    fitted: list[Any] = []
 
     def step(result, epoch, bar):
         if not fitted:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -43,23 +44,25 @@ class Analysis:
         return self.axes[kind][tensor][axis]
 
 
-def analyse(model, kinds=("unit",)) -> Analysis:
+def analyse(model, kinds: Any = ("unit",)) -> Analysis:
     """One walk for each kind of group, once for each model. See `find_groups`.
 
     What was found is kept with the model's graph, and found again where a rule was
     registered since, or a layer got another activation.
     """
-    kinds = (kinds,) if isinstance(kinds, str) else kinds
-    if not isinstance(kinds, tuple | list) or not all(k in KINDS for k in kinds):
+    named = [kinds] if isinstance(kinds, str) else kinds
+    if not isinstance(named, tuple | list) or not all(k in KINDS for k in named):
         raise ValueError(f"`kinds` must be among {KINDS}. Received: {kinds!r}.")
-    kinds = dict.fromkeys(kinds)
+    wanted = dict.fromkeys(named)
     graph = trace.read(model)
     state = _state(graph)
-    known = graph.kept.get("groups")
+    known: Any = graph.kept.get("groups")
     if known is None or known[0] != state:
         known = graph.kept["groups"] = (state, {})
-    groups, walks, axes = [], {}, {}
-    for kind in kinds:
+    groups: list[records.UnitGroup] = []
+    walks: dict[str, Result] = {}
+    axes: dict[str, dict] = {}
+    for kind in wanted:
         if kind not in known[1]:
             known[1][kind] = _found(graph, kind)
         own, walk, labels = known[1][kind]

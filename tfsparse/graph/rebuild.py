@@ -30,7 +30,7 @@ def config_of(operation, name: str) -> dict:
     return config
 
 
-def clone(operation, name: str, change: Mapping | None = None, cls: type | None = None):
+def clone(operation, name: str, change: Mapping | None = None, cls: Any = None):
     """A new layer or op of the same configuration but for `change`, without weights.
 
     Args:
@@ -44,7 +44,7 @@ def clone(operation, name: str, change: Mapping | None = None, cls: type | None 
     """
     cls = cls or operation.__class__
     try:
-        config = config_of(operation, name) | (change or {})
+        config = {**config_of(operation, name), **(change or {})}
         try:
             return cls.from_config({**config})
         except (TypeError, ValueError):  # a function of the user's own has no name

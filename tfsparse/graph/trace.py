@@ -217,7 +217,7 @@ def _is_functional(model) -> bool:
 
 
 @functools.cache
-def _functional_class() -> type:
+def _functional_class() -> Any:
     """The class behind `keras.Model(inputs, outputs)`, which has no public name."""
     x = keras.Input((1,))
     return type(keras.Model(x, x))

@@ -214,53 +214,29 @@ class Walk:
         group_of, unit_of, members = _classes(
             self._size, [*keys.values(), *(g[-1] for g in gates)], reason_of
         )
-        found: list[records.UnitGroup] = []
-        counts: dict[str, int] = {}
-        parts = [
-            _split(list(keys), keys.values(), group_of, unit_of, len(members)),
-            _split(
-                [(s[0], s[1]) for s in self._sites],
-                [rooted(s[-1]) for s in self._sites],
+        sites = [(name, call, rooted(labels)) for name, call, labels in self._sites]
+
+        def split(entries):
+            return _split(
+                [entry[:-1] for entry in entries],
+                [entry[-1] for entry in entries],
                 group_of,
                 unit_of,
                 len(members),
-            ),
-            _split(
-                [tuple(g[:-1]) for g in gates],
-                [g[-1] for g in gates],
-                group_of,
-                unit_of,
-                len(members),
-            ),
-        ]
-        root_arrays = {}
-        for number, own in enumerate(members):
-            held, sites, gated = (part[number] for part in parts)
-            name = self._name(held, sites)
-            if name is None:
-                continue  # nothing writes these units: an input axis read once
-            counts[name] = counts.get(name, -1) + 1
-            if counts[name]:
-                name = f"{name}:part{counts[name]}"
-            reason = reason_of[own[0]]
-            found.append(
-                records.UnitGroup(
-                    name,
-                    self.kind,
-                    len(own),
-                    None if reason < 0 else reasons[reason],
-                    tuple(
-                        records.Member(*key, indices, units[indices])
-                        for key, indices, units in held
-                    ),
-                    tuple(_site(*key, units, len(own)) for key, _, units in sites),
-                    tuple(
-                        records.Gate(*key, tuple(units.tolist()))
-                        for key, _, units in gated
-                    ),
-                )
             )
-            root_arrays[name] = own
+
+        held = _split(list(keys), keys.values(), group_of, unit_of, len(members))
+        found: list[records.UnitGroup] = []
+        root_arrays: dict[str, np.ndarray] = {}
+        parts = zip(members, held, split(sites), split(gates), strict=True)
+        for own, *group_parts in parts:
+            reason = reason_of[own[0]]
+            frozen = None if reason < 0 else reasons[reason]
+            group = self._group(len(own), frozen, *group_parts)
+            if group is not None:
+                group = _renamed(group, root_arrays)
+                found.append(group)
+                root_arrays[group.name] = own
         lanes = [
             dataclasses.replace(
                 lane,
@@ -270,6 +246,27 @@ class Walk:
             for lane in self._lanes
         ]
         return Result(found, root_arrays, roots, keys, gates, lanes)
+
+    def _group(self, size, frozen, held, sites, gates) -> records.UnitGroup | None:
+        """A group of units; None where nothing writes them: an input axis read once."""
+        name = self._name(held, sites)
+        if name is None:
+            return None
+        return records.UnitGroup(
+            name,
+            self.kind,
+            size,
+            frozen,
+            tuple(
+                records.Member(path, axis, role, indices, units[indices])
+                for (path, axis, role), indices, units in held
+            ),
+            tuple(_site(layer, call, units, size) for (layer, call), _, units in sites),
+            tuple(
+                records.Gate(layer, call, number, axis, tuple(units.tolist()))
+                for (layer, call, number, axis), _, units in gates
+            ),
+        )
 
     def _reasons(self, roots):
         """Root -> number of its first reason (-1: none), and the reasons."""
@@ -290,6 +287,15 @@ class Walk:
         if not writers:
             return None
         return self._layer_of[writers[0][0]] + self._suffixes.get(writers[0], "")
+
+
+def _renamed(group: records.UnitGroup, taken) -> records.UnitGroup:
+    """The group, its name with a number behind it if another group has it."""
+    name, number = group.name, 0
+    while name in taken:
+        number += 1
+        name = f"{group.name}:part{number}"
+    return dataclasses.replace(group, name=name)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

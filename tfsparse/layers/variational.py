@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -223,8 +225,8 @@ class Variational:
     def stock_values(self) -> dict[str, np.ndarray]:
         """Variable path -> what the plain twin has there instead."""
         stays = ops.convert_to_numpy(self.active())
-        kernel = ops.convert_to_numpy(self.kernel)
-        return {self.kernel.path: kernel * stays}
+        variable: Any = self.kernel  # type: ignore[attr-defined]  # the stock layer's
+        return {variable.path: ops.convert_to_numpy(variable) * stays}
 
 
 @keras.saving.register_keras_serializable("tfsparse")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -98,7 +97,7 @@ class Method(abc.ABC, options.Options):
 
     def with_strength(self, value: float) -> Method:
         """The same method with another penalty."""
-        return dataclasses.replace(self, **{self.sparser: value})
+        return self.replaced(**{self.sparser: value})
 
     def set_strength(self, model, value: float) -> None:
         """Sets the penalty of a prepared model while it trains; 0 ends it."""

@@ -127,7 +127,7 @@ def levels(
         if any(fnmatch.fnmatchcase(n, p) for p in ignore for n in (path, layer)):
             continue
         fits = [own for p, own in chosen.items() if fnmatch.fnmatchcase(layer, p)]
-        number, seen = 0, []
+        number, seen = 0, list[np.ndarray]()
         for shape in fits[-1] if fits else ():
             for labels in _labels(tuple(kernel.shape), shape):
                 if path not in written and _spans_an_output(labels, kernel.shape):
@@ -221,7 +221,9 @@ def _spans_an_output(labels: np.ndarray, shape) -> bool:
 
 def _joined(level, written) -> records.Partition:
     """One partition of several kernels, their labels one behind the other."""
-    labels, followers, start = {}, {}, 0
+    labels: dict[str, np.ndarray] = {}
+    followers: dict[str, np.ndarray] = {}
+    start = 0
     for path, own in level:
         labels[path] = np.where(own >= 0, own + start, -1).astype("int32")
         if own.size == own.shape[-1] and own.size > 1:

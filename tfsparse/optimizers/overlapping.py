@@ -86,7 +86,7 @@ class OverlappingProxSGD(ProxSGD):
         )
 
     def _moved(self, points, mu, eps) -> list:
-        found = [self._plain(*point, eps) for point in points]
+        found = [self._plain(w, v, tau, eps) for w, v, tau in points]
         factors = [ops.convert_to_tensor(own) for own in self.factors]
         held = sorted({i for level in self._levels for b in level for i in b.members})
         moved = numerics.overlapping_step(

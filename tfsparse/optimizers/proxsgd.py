@@ -138,7 +138,7 @@ class ProxSGD(JointOptimizer):
 
     def _moved(self, points, mu, eps) -> list:
         """The new value of each variable, from its (w, v, tau)."""
-        found = [self._plain(*point, eps) for point in points]
+        found = [self._plain(w, v, tau, eps) for w, v, tau in points]
         for block in self._blocks:
             own = self._proximal(block, [points[i] for i in block.members], mu, eps)
             for i, new in zip(block.members, own, strict=True):

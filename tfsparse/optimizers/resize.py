@@ -62,7 +62,7 @@ def _cut_slots(optimizer, new, variables, pairs, cut: Cut) -> set[int]:
     """Fills the slots of `new` from those of `optimizer`; the ids of both."""
     trained = private.trained(optimizer)
     old_index = {v.path: i for i, v in enumerate(trained)}
-    in_slots = set()
+    in_slots: set[int] = set()
     for name, slots in _slot_lists(optimizer).items():
         targets = getattr(new, name)
         for variable, target in zip(variables, targets, strict=True):

@@ -84,8 +84,8 @@ def curves(section: Section) -> Figure:
     figure, axes = new_axes(
         section["title"], section["x"]["label"], section["y"]["label"]
     )
-    other = axes.twinx() if section["right"] else None
-    drawn = []
+    other: Any = axes.twinx() if section["right"] else None
+    drawn: list = []
     for number, line in enumerate(section["lines"]):
         # Two curves of one kind share their colour, whole and dashed.
         right = line["right"] and other is not None

@@ -118,7 +118,8 @@ def group_rows(context, dense, result: records.Result) -> list[records.GroupRepo
     from tfsparse.graph import find_groups
 
     kinds = [kind for kind in context.kinds if kind != "branch"]
-    left, by_place = {}, {}
+    left: dict[str, int] = {}
+    by_place: dict[tuple, int] = {}
     for group in find_groups(result.model, kinds):
         left[group.name] = group.size
         by_place |= dict.fromkeys(_places(group), group.size)
