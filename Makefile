@@ -30,6 +30,7 @@ test-all: install
 lint: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 # make release NAME=lenet5_shrinknets: runs configs/NAME.flags and keeps its result in models/NAME.
 release: install

@@ -15,40 +15,56 @@ PACKAGE = pathlib.Path(tfsparse.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = {
+    "options": set(),
+    "flags": {"options"},
+    "budgets": {"options", "records"},
     "records": set(),
     "numerics": set(),
     "gradients": {"numerics"},
-    "data": {"files"},
+    "data": {"options", "files"},
     "files": set(),
     "meters": set(),
     "progress": set(),
-    "checkpoints": {"files"},
-    "bisection": {"records"},
+    "checkpoints": {"files", "records"},
     "distillation": {"optimizers"},
     "graph": {"records"},
     "layers": {"numerics", "records"},
     "optimizers": {"numerics", "records"},
-    "methods": {"layers", "optimizers", "numerics", "gradients", "records"},
-    "zoo": {"layers", "records"},
-    "nas": {"layers", "optimizers", "methods", "numerics", "records"},
-    "search": {"zoo", "graph.cost", "records"},
+    "methods": {
+        "options", "layers", "optimizers", "numerics", "gradients", "records",
+        "graph.rebuild",
+    },
+    "zoo": {"options", "layers", "records"},
     "curvature": {"graph", "gradients", "numerics", "records"},
-    "deploy": {"graph", "numerics", "gradients", "records", "files"},
-    "report": {"records", "files"},
+    "deploy": {"graph", "numerics", "gradients", "records", "budgets", "files"},
+    "report": {"files"},
+}  # fmt: skip
+"""Room -> what of tfsparse it may import, itself aside. The others are conductors."""
+
+CONDUCTORS = {"__init__", "train", "fitting", "pruning", "engine", "cli"}
+
+ABOVE = {
+    "engine": {"train", "fitting", "pruning", "cli"},
+    "fitting": {"train", "pruning", "cli"},
+    "pruning": {"train", "fitting", "engine", "cli"},
+    "train": {"fitting", "pruning", "cli"},
+    "cli": set(),
+    "__init__": set(),
 }
-"""Room -> what of tfsparse it may import, itself aside. The others are conductors.
+"""Conductor -> those that it may not import."""
 
-The plan's table did not know `files`, `meters`, `progress` and `checkpoints`.
-"""
+LIGHT = {"options", "flags", "budgets", "records", "methods"}
+"""Rooms whose modules import Keras where they use it, not at their top; so do the settings
+and stages of the engine, and what a command line is made of elsewhere."""
 
-CONDUCTORS = {
-    "__init__", "train", "shrinking", "fitting", "outcome", "search.__main__", "flags",
-    "tools",
+LIGHT_MODULES = {
+    "train", "engine.stage", "engine.settings", "engine.training", "data", "zoo",
+    "data.settings", "zoo.settings", "cli.main", "cli.command",
 }  # fmt: skip
 
 TENSORFLOW = {
     "data.batches", "data.images", "data.sources", "gradients", "train", "deploy.export",
-    "deploy.interpreters",
+    "deploy.interpreters", "engine.context", "engine.runner",
 }  # fmt: skip
 """The only modules that may say `import tensorflow`, or an interpreter of its files."""
 
@@ -84,7 +100,9 @@ def test_a_room_enters_only_where_it_may(path):
         if name.startswith("tfsparse.")
     }
     assert not any(allowed(name, {"tools"}) for name in inside)
-    if module in CONDUCTORS or room in CONDUCTORS:
+    if room in CONDUCTORS:
+        above = {name for name in inside if allowed(name, ABOVE[room] - {room})}
+        assert not above, f"{module} may not import what calls it"
         return
     assert room in ROOMS, f"{module} is a room that the table does not know"
     wrong = {name for name in inside if not allowed(name, ROOMS[room] | {room})}
@@ -92,12 +110,12 @@ def test_a_room_enters_only_where_it_may(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
-def test_tensorflow_stands_in_five_places(path):
+def test_tensorflow_stands_in_few_places(path):
     tops = {name.split(".")[0] for name in imports_of(path)}
     module = module_of(path)
     if module not in TENSORFLOW:
         assert not tops & {"tensorflow", "ai_edge_litert", "tflite_micro", "tf_keras"}
-    if module.split(".")[0] in ("report", "files", "meters", "records"):
+    if module.split(".")[0] in ("report", "files", "meters", "records", "options"):
         assert not tops & {"keras", "tensorflow"}
     assert not tops & {"tensorflow_model_optimization", "pickle", "dill", "torch"}
 
@@ -152,3 +170,72 @@ def test_only_flags_defines_flags():
             if isinstance(node, ast.Attribute) and node.attr.startswith("DEFINE_"):
                 defining.append(module_of(path))
     assert set(defining) <= {"flags"}
+
+
+def heads(path: pathlib.Path) -> set[str]:
+    """What a module imports as it is loaded, outside of functions and type checks."""
+    found = set()
+
+    def visit(nodes):
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                found.update(f"{node.module}.{alias.name}" for alias in node.names)
+            elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                visit(node.orelse)
+            elif isinstance(node, ast.If | ast.With | ast.Try):
+                visit(node.body)
+
+    visit(ast.parse(path.read_text()).body)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_what_declares_settings_loads_no_keras(path):
+    module = module_of(path)
+    light = module.split(".")[0] in LIGHT or module in LIGHT_MODULES
+    if light or module.startswith(("engine.stages.", "cli.")):
+        heavy = {"keras", "tensorflow", "matplotlib", "jinja2", "rich"}
+        assert not {name.split(".")[0] for name in heads(path)} & heavy
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_no_room_above_names_a_method(path):
+    """Report, engine, flags and command hold what methods and stages hand in."""
+    module = module_of(path)
+    if module.split(".")[0] not in (
+        "report",
+        "engine",
+        "cli",
+        "flags",
+        "options",
+        "train",
+    ):
+        return
+    from tfsparse import methods
+
+    inside = [
+        c for c in methods.METHODS.values() if c.__module__.startswith("tfsparse.")
+    ]
+    words = {c.name for c in inside} | {c.__name__ for c in inside}
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):  # a docstring may cite a paper, and show an example
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value = ast.Constant(0)
+    text = ast.unparse(tree)
+    default = {"shrinknets"} if module == "engine.settings" else set()
+    assert not {word for word in words - default if word in text}
+
+
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "architecture.md"
+
+
+def test_the_page_tells_the_same_table():
+    rows = [x.split("|") for x in PAGE.read_text().splitlines() if x.startswith("| `")]
+    told = {}
+    for _, rooms, _, may, _ in rows:
+        for room in rooms.replace("`", "").replace("/", "").split(","):
+            told[room.strip()] = {x.strip() for x in may.split(",")} - {"nothing"}
+    for room, may in ROOMS.items():
+        assert told[room] == may, room
