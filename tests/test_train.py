@@ -662,3 +662,27 @@ def test_flagfiles_parse_and_hold_only_what_they_set(path):
     assert (
         settings.Settings.from_json(json.loads(json.dumps(config.to_json()))) == config
     )
+
+
+def test_the_report_is_what_its_schema_says(finished):
+    import jsonschema
+
+    schema = files.read_json(
+        str(Path(__file__).parents[1] / "docs" / "report.schema.json")
+    )
+    validator = jsonschema.Draft202012Validator(schema)
+    report = report_of(finished)
+    assert not [error.message for error in validator.iter_errors(report)]
+    kinds = {section["kind"] for section in report["sections"]}
+    assert kinds >= {"points", "curves", "bars", "table", "network"}
+    for key in ("stages", "sections", "config"):  # the schema can fail
+        broken = {**report, key: [{"name": "odd"}]}
+        assert list(validator.iter_errors(broken))
+
+
+def test_a_report_can_be_drawn_again_from_its_json(finished, tmp_path):
+    from tfsparse import report
+
+    report.write(report_of(finished), str(tmp_path))
+    again = Path(tmp_path, "report.html").read_text("utf-8")
+    assert again == Path(finished, "report.html").read_text("utf-8")

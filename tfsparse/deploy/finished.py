@@ -10,12 +10,15 @@ import numpy as np
 
 from tfsparse.deploy import interpreters, probe
 from tfsparse.deploy.export import FILES, convert
+from tfsparse.graph.rebuild import graft
 
 SAMPLES = 8
 """Random inputs that set the int8 ranges here; the sizes do not depend on them."""
 
 
-def sizes(model, wanted: Iterable[str]) -> dict[str, float]:
+def sizes(
+    model, wanted: Iterable[str], *, untrained: bool = False
+) -> dict[str, float]:
     """`file_bytes` and `arena_bytes` that a model of stock layers has as an int8 file.
 
     The file is made with random inputs in place of calibration data: ranges are numbers
@@ -24,6 +27,8 @@ def sizes(model, wanted: Iterable[str]) -> dict[str, float]:
     Args:
         model: A built model of stock layers with one input and one output.
         wanted: Some of `file_bytes`, `arena_bytes`; none makes no file.
+        untrained: Whether biases that are zero count as if they were trained: the converter
+            leaves zeros out, and the file of a fresh network would look too small.
 
     Returns:
         Name -> bytes.
@@ -39,7 +44,13 @@ def sizes(model, wanted: Iterable[str]) -> dict[str, float]:
     wanted = list(wanted)
     if not wanted:
         return {}
-    (inputs,) = probe.random_inputs(model, np.random.default_rng(0), SAMPLES)
+    rng = np.random.default_rng(0)
+    if untrained:
+        model = graft(model)
+        for variable in model.trainable_variables:
+            if not np.any(variable):
+                variable.assign(rng.normal(size=variable.shape))
+    (inputs,) = probe.random_inputs(model, rng, SAMPLES)
     content = convert(model, inputs)
     found: dict[str, float] = {"file_bytes": len(content)}
     if "arena_bytes" in wanted:

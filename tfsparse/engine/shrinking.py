@@ -147,7 +147,7 @@ class Shrinking:
         keep = {group.name: np.ones(group.size, bool) for group in free}
         found = budgets.with_units(measure(model), keep)
         wanted = [name for name in budgets.FINISHED if name in self.bounds]
-        return found | finished.sizes(model, wanted)
+        return found | finished.sizes(model, wanted, untrained=True)
 
     def left(self, model) -> dict[str, float]:
         """What is left of a model by now, by measure, for the bounds."""
