@@ -22,10 +22,10 @@ train: install
 	$(RUN) -m tfsparse.train --flagfile=configs/mnist.flags --resume $(ARGS)
 
 test: install
-	$(RUN) -m pytest -n 2 $(ARGS)
+	$(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-all: install
-	$(RUN) -m pytest -n 2 -m "slow or not slow" $(ARGS)
+	$(RUN) -m pytest -n 2 --dist worksteal -m "slow or not slow" $(ARGS)
 
 lint: install
 	$(RUN) -m ruff check .

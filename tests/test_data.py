@@ -189,12 +189,32 @@ def test_unusable_crops(text):
         data.parse_augmentation(text)
 
 
-def test_tfds_images_are_cut_to_a_size():
-    if not os.environ.get("TFDS_DATA_DIR"):
-        pytest.skip("no prepared TFDS folder on this machine")
-    dataset = data.load("mnist", image_size=14)
+def _store_as_mnist(folder, x, y):
+    """Prepares a data set that TFDS takes for its MNIST; both splits hold the same."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    samples = tf.data.Dataset.from_tensor_slices({"image": x, "label": y})
+    features = {
+        "image": tfds.features.Image(shape=x.shape[1:]),
+        "label": tfds.features.ClassLabel(num_classes=10),
+    }
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="mnist",
+        version="3.0.1",
+        features=tfds.features.FeaturesDict(features),
+        split_datasets={"train": samples, "test": samples},
+        data_dir=folder,
+    )
+
+
+def test_tfds_images_are_cut_to_a_size(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), dtype=np.uint8)
+    x[:, 10:20, 10:20] = 255
+    _store_as_mnist(tmp_path, x, np.arange(40) % 10)
+    dataset = data.load("mnist", data_dir=str(tmp_path), image_size=14)
     assert dataset.shape == (14, 14, 1) and dataset.x_train.dtype == np.uint8
-    assert dataset.x_test.max() > 200
+    assert len(dataset.x_test) == 40 and dataset.x_test.max() > 200
 
 
 def test_sizes_that_cannot_be(image_folder):

@@ -172,7 +172,8 @@ def test_five_sweeps_suffice_for_every_cross_of_a_kernel(step):
         return np.where(inside, np.maximum(0, 1 - step / norms) * z, z)
 
     maps = [lambda z, inside=inside: shrink(z, inside) for inside in crosses]
-    limit, five, one = (array(numerics.dykstra(x, maps, n)) for n in (300, 5, 1))
+    # From 40 sweeps on no bit changes.
+    limit, five, one = (array(numerics.dykstra(x, maps, n)) for n in (60, 5, 1))
     error = np.linalg.norm(limit - five) / np.linalg.norm(limit)
     assert error < 1e-3 and np.linalg.norm(limit - one) > np.linalg.norm(limit - five)
 

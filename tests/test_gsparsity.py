@@ -208,7 +208,11 @@ def image_net():
     model = keras.Model(image, layers.Dense(10, name="out")(x))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(
-        keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"], jit_compile=False
+        keras.optimizers.Adam(1e-3),
+        loss,
+        metrics=["accuracy"],
+        jit_compile=False,
+        steps_per_execution=14,  # of 28 an epoch
     )
     return model
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -256,21 +257,33 @@ def test_the_tool(tmp_path):
     assert not (tmp_path / "none.keras").exists()
 
 
-def run_tool(name, *arguments):
-    command = [sys.executable, ROOT / "tools" / f"{name}.py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture
+def run_tool(monkeypatch, capsys):
+    """`(name, *arguments) -> exit code, stdout, stderr` of a tool, in this process.
+
+    A process of its own would spend six seconds on importing TensorFlow.
+    """
+
+    def run(name, *arguments):
+        path = str(ROOT / "tools" / f"{name}.py")
+        monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(path, run_name="__main__")
+        return ended.value.code, *capsys.readouterr()
+
+    return run
 
 
-def test_the_tool_fine_tunes_step_by_step(tmp_path):
+def test_the_tool_fine_tunes_step_by_step(tmp_path, run_tool):
     net().save(tmp_path / "model.keras")
     x, y = data()
     np.savez(tmp_path / "data.npz", x=x, y=y)
-    done = run_tool(
+    code, _, errors = run_tool(
         "prune", tmp_path / "model.keras", tmp_path / "small.keras",
         "--target=units=0.6", "--criterion=taylor", f"--data={tmp_path}/data.npz",
         "--steps=2", "--epochs=1",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert code == 0, errors
     small = keras.saving.load_model(tmp_path / "small.keras")
     kept = small.get_layer("a").kernel
     free = [g.size for g in tfsparse.find_groups(small) if not g.frozen]
@@ -281,12 +294,15 @@ def test_the_tool_fine_tunes_step_by_step(tmp_path):
     assert not columns & {tuple(column) for column in trained}
 
 
-def test_the_sensitivity_tool_draws(tmp_path):
+def test_the_sensitivity_tool_draws(tmp_path, run_tool):
     net().save(tmp_path / "model.keras")
     x, y = data()
     np.savez(tmp_path / "data.npz", x=x, y=y)
     given = [tmp_path / "model.keras", tmp_path / "plot.png"]
-    done = run_tool("sensitivity", *given, f"--data={tmp_path}/data.npz")
+    command = [sys.executable, ROOT / "tools" / "sensitivity.py", *given]
+    done = subprocess.run(
+        [*command, f"--data={tmp_path}/data.npz"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "plot.json").read_text())
     labels = np.asarray(net()(x)).argmax(-1)
@@ -294,9 +310,9 @@ def test_the_sensitivity_tool_draws(tmp_path):
     assert {r["group"] for r in rows[1:]} == {"a", "b", "c"}
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     np.savez(tmp_path / "wrong.npz", x=x)
-    done = run_tool("sensitivity", *given, f"--data={tmp_path}/wrong.npz")
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: `data` .npz must hold x, y")
+    code, _, errors = run_tool("sensitivity", *given, f"--data={tmp_path}/wrong.npz")
+    assert code == 2
+    assert errors.splitlines()[-1].startswith("error: `data` .npz must hold x, y")
 
 
 @pytest.mark.parametrize(
