@@ -16,9 +16,7 @@ SAMPLES = 8
 """Random inputs that set the int8 ranges here; the sizes do not depend on them."""
 
 
-def sizes(
-    model, wanted: Iterable[str], *, untrained: bool = False
-) -> dict[str, float]:
+def sizes(model, wanted: Iterable[str], *, untrained: bool = False) -> dict[str, float]:
     """`file_bytes` and `arena_bytes` that a model of stock layers has as an int8 file.
 
     The file is made with random inputs in place of calibration data: ranges are numbers

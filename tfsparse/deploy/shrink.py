@@ -26,64 +26,80 @@ def build(planned: Plan, bias_on: Container = ()):
         The smaller model and the dict `id(old operation) -> new operation`.
     """
     graph = planned.graph
-    first_call = {id(c.operation): c for c in reversed(graph.calls)}
-    # old places on the last axis that are there now
-    present: dict[trace.Tensor, np.ndarray] = {}
     needless = branches.only_for(graph, planned.lost) if planned.lost else set()
-    closed = planned.closed(only_surplus=True)
+    builder = _Builder(planned, bias_on)
+    return rebuild(
+        graph, builder.make, builder.call, builder.after, lambda c: c not in needless
+    )
 
-    def sized(item, name):
+
+class _Builder:
+    """What `rebuild` asks, call by call, for the model that a plan leaves.
+
+    Args:
+        planned: What stays.
+        bias_on: Layers of the old model that get a bias.
+    """
+
+    def __init__(self, planned: Plan, bias_on: Container):
+        self._planned, self._bias_on = planned, bias_on
+        calls = reversed(planned.graph.calls)
+        self._first_call = {id(call.operation): call for call in calls}
+        # old places on the last axis that are there now
+        self._present: dict[trace.Tensor, np.ndarray] = {}
+        self._closed = planned.closed(only_surplus=True)
+
+    def make(self, operation, name):
+        """A new operation, of the size that stays."""
+        return self._sized(self._first_call[id(operation)], name)
+
+    def _sized(self, item, name):
         operation, change = item.operation, {}
         sizes = rules.rule_of(operation).sizes
         if sizes is not None:
-            change = sizes(item, planned)
+            change = sizes(item, self._planned)
         elif hasattr(operation, "resized"):
-            change = operation.resized(planned)
-        if operation in bias_on:
+            change = operation.resized(self._planned)
+        if operation in self._bias_on:
             change = {**change, "use_bias": True}
         return clone(operation, name, change)
 
-    def make(operation, name):
-        return sized(first_call[id(operation)], name)
-
-    def call(item, operation, args, kwargs):
+    def call(self, item, operation, args, kwargs):
+        """A call of a new operation: fewer inputs, gathered values, closed gates."""
+        planned, old = self._planned, item.operation
         if item in planned.lost:
             outputs = _fewer(item, operation, planned, args, kwargs)
             return gates.with_constant(item, planned, outputs)
-        args, kwargs = gates.close(item, planned, closed, args, kwargs)
-        if type(item.operation) is moves.TAKE and _gathers(item):
+        args, kwargs = gates.close(item, planned, self._closed, args, kwargs)
+        if type(old) is moves.TAKE and _gathers(item):
             stays = planned.kept(item.outputs[0], -1)
             wanted = moves.constant_indices(item)[stays]
-            return gather.take(args[0], wanted, present.get(item.inputs[0]))
-        if type(item.operation) in (moves.TAKE, *moves.MOVES):
+            return gather.take(args[0], wanted, self._present.get(item.inputs[0]))
+        if type(old) in (moves.TAKE, *moves.MOVES):
             return gather.moved(item, planned, operation, args, kwargs)
-        if (
-            item.index
-            and rules.rule_of(item.operation).sizes
-            and not item.operation.variables
-        ):
-            operation = sized(item, f"{item.name}_{item.index}")
-        if hasattr(item.operation, "resized_call"):
+        if item.index and rules.rule_of(old).sizes and not old.variables:
+            operation = self._sized(item, f"{item.name}_{item.index}")
+        if hasattr(old, "resized_call"):
             stays = planned.kept(item.outputs[0], -1)
-            kwargs = item.operation.resized_call(kwargs, stays, planned)
+            kwargs = old.resized_call(kwargs, stays, planned)
         with _unset(operation):
             return operation(*args, **kwargs)
 
-    def after(old, new):
+    def after(self, old, new):
+        """A new tensor, without the features that go where it is their source."""
         if len(old.shape) < 2:
             return new
+        planned = self._planned
         stays = planned.kept(old, -1)
         if "feature" in planned.alive and _is_source(old, planned):
             units = np.flatnonzero(planned.kept(old, -1, ("unit",)))
             wanted = np.flatnonzero(stays)
             if len(wanted) < len(units):
                 new = gather.take(new, wanted, units)
-        elif _gathered(old, graph):
+        elif _gathered(old, planned.graph):
             stays = planned.kept(old, -1, ("unit",))
-        present[old] = np.flatnonzero(stays)
+        self._present[old] = np.flatnonzero(stays)
         return new
-
-    return rebuild(graph, make, call, after, lambda c: c not in needless)
 
 
 _DRAWING = (

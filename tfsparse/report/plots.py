@@ -111,14 +111,13 @@ def curves(section: Section) -> Figure:
             f" {mark['text']}", (mark["x"], 1), xycoords=("data", "axes fraction"),
             fontsize=8, color=GREY, va="top",
         )  # fmt: skip
-    if len(drawn) <= MANY:
-        (other or axes).legend(
-            drawn,
-            [line.get_label() for line in drawn],
-            frameon=False,
-            fontsize=8,
-            loc="best",
+    names = [line.get_label() for line in drawn]
+    if other is not None:  # nothing knows where both axes leave room
+        figure.legend(
+            drawn, names, loc="outside lower center", ncols=3, frameon=False, fontsize=8
         )
+    elif len(drawn) <= MANY:
+        axes.legend(drawn, names, frameon=False, fontsize=8, loc="best")
     return figure
 
 
@@ -162,8 +161,6 @@ def points(section: Section) -> Figure:
     axes.margins(y=0.25)
     _scale(axes.xaxis, section["x"])
     _scale(axes.yaxis, section["y"])
-    if section["y"]["format"] == "percent":
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=2))
     return figure
 
 

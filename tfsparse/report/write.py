@@ -47,7 +47,12 @@ def render(document: dict[str, Any], images: dict[str, str]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"thousands": thousands, "percent": percent, "cell": cell}
+    environment.filters |= {
+        "thousands": thousands,
+        "percent": percent,
+        "cell": cell,
+        "flag": flag,
+    }
     source = (
         resources.files("tfsparse.report").joinpath("report.html").read_text("utf-8")
     )
@@ -80,6 +85,13 @@ def cell(value: Any, format: str) -> str:  # noqa: A002  (a column's own word)
     if format == "number":
         return f"{value:.3g}"
     return thousands(value) if format == "count" else str(value)
+
+
+def flag(value: Any) -> str:
+    """A setting as it stands behind a flag's `=`."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _headline(document: dict[str, Any]) -> dict[str, Any]:
