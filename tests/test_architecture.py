@@ -37,7 +37,7 @@ ROOMS = {
     "zoo": {"options", "layers", "records"},
     "curvature": {"graph", "gradients", "numerics", "records"},
     "deploy": {"graph", "numerics", "gradients", "records", "budgets", "files"},
-    "report": {"files"},
+    "report": {"files", "options"},
 }  # fmt: skip
 """Room -> what of tfsparse it may import, itself aside. The others are conductors."""
 

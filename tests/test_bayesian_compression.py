@@ -571,22 +571,28 @@ def test_variances_have_a_bound():
     [
         ({"scales": "rows"}, "`scales` must be one of"),
         ({"prior": "flat"}, "`prior` must be one of.*flat"),
-        ({"strength": -1}, "`strength` must be a number >= 0"),
-        ({"strength": math.inf}, "`strength` must be a number >= 0.*inf"),
+        ({"strength": -1}, "`strength` must be 0 or more"),
+        ({"strength": math.inf}, "`strength` must be 0 or more.*inf"),
         ({"tail": 0}, r"`tail` must be in \[1e-15, 0.1\]"),
         ({"tail": 1e-20}, r"`tail` must be in \[1e-15, 0.1\].*1e-20"),
         ({"tail": 0.5}, r"`tail` must be in \[1e-15, 0.1\].*0.5"),
-        ({"deviations": "fc=-1"}, "`deviations`, in 'fc=-1': .* must be positive"),
+        ({"deviations": "fc=-1"}, "`deviations`, in 'fc=-1': must be positive"),
         ({"layer_thresholds": "fc=1,fc=2"}, "must name fc once.*fc=1,fc=2"),
         ({"layer_thresholds": "fc"}, "`layer_thresholds` must be a list"),
-        ({"layer_thresholds": "fc=inf"}, r"`threshold` must be in \[-20, 8\]"),
+        (
+            {"layer_thresholds": "fc=inf"},
+            "`layer_thresholds`, in 'fc=inf': must be finite",
+        ),
         (
             {"layer_thresholds": "fc=9"},
             r"`layer_thresholds`.*fc=9.*`threshold` must be in \[-20, 8\]",
         ),
         ({"layer_thresholds": "fc=99", "prior": "horseshoe"}, r"\[-10, 23\]"),
-        ({"warm_up_epochs": -1}, "`warm_up_epochs` must be >= 0"),
-        ({"multipliers": "fc=-1"}, "`multipliers` must be positive numbers.*fc=-1"),
+        ({"warm_up_epochs": -1}, "`warm_up_epochs` must be 0 or more"),
+        (
+            {"multipliers": "fc=-1"},
+            "`multipliers`, in 'fc=-1': must be positive. Received: -1",
+        ),
     ],
 )
 def test_refused_arguments(arguments, message):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from tfsparse import records
 from tfsparse.layers import Filter, SwitchDecay
-from tfsparse.layers import filter as filter_module
 
 
 def built(units=4, **arguments):
@@ -64,7 +64,7 @@ def test_a_dead_signed_switch_is_not_penalised():
     np.testing.assert_allclose(float(ops.sum(layer.losses)), 2.5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("form", filter_module.FORMS)
+@pytest.mark.parametrize("form", records.SWITCH_FORMS)
 def test_one_penalty_for_a_switch_called_at_three_sites(form):
     vector = keras.Input((4,))
     layer = Filter(4, form=form, strength=0.5, name="switch")

@@ -211,14 +211,14 @@ def test_sensitivity_prunes_what_prune_would():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"target": {"speed": 0.5}}, "`target` must map measures among"),
+        ({"target": {"speed": 0.5}}, "`target` must map a measure among"),
         ({"target": {}}, "`target` must map measures among"),
-        ({"target": {"macs": 0.0}}, "to positive numbers"),
+        ({"target": {"macs": 0.0}}, "to a positive number"),
         ({"target": {"macs": 1e-6}}, "`target` must be within reach"),
         ({"criterion": "beauty"}, "`criterion` must be among .* Received: 'beauty'"),
         ({"scope": "world"}, "`scope` must be among"),
         ({"steps": 0}, "`steps` must be a positive int. Received: 0"),
-        ({"round_to": 2.5}, "`round_to` must be a positive int"),
+        ({"round_to": 2.5}, "`round_to` must be a whole number 1 or more"),
         ({"criterion": "taylor"}, r"`data` must be \(x, y\) arrays for"),
         ({"data": (data()[0], data()[1][:3])}, "equally many of each. Received"),
         ({"criterion": "taylor", "data": data()}, "`loss` must be given"),

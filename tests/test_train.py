@@ -398,7 +398,7 @@ def test_rates_may_drop_and_weights_decay(tmp_path):
     more = ("--settle_learning_rate=0.1", "--weight_decay=0.01", "--formats=keras")
     assert plain(folder, *flags, *more) == 0
     for epoch, rate in ((2, 0.01), (3, 0.001)):
-        path = f"{folder}/checkpoints/plain/epoch-{epoch:04d}/model.keras"
+        path = f"{folder}/checkpoints/sparse/epoch-{epoch:04d}/model.keras"
         optimizer = keras.saving.load_model(path).optimizer
         assert float(optimizer.learning_rate) == pytest.approx(rate)
         assert optimizer.weight_decay == 0.01 and optimizer.momentum == 0.9
@@ -412,7 +412,7 @@ def test_fine_tuning_may_have_an_optimizer_of_its_own(tmp_path):
         folder = str(tmp_path / tuned)
         short = ["--optimizer=sgd", "--epochs=1", "--formats=keras"]
         assert plain(folder, *short, "--fine_tune_epochs=1", *given) == 0
-        for name, wanted in (("plain", stage), ("finetuned", tuned)):
+        for name, wanted in (("sparse", stage), ("finetuned", tuned)):
             path = f"{folder}/checkpoints/{name}/epoch-0001/model.keras"
             optimizer = keras.saving.load_model(path).optimizer
             assert type(optimizer).__name__ == wanted

@@ -178,21 +178,25 @@ class Limits(options.Options):
         self,
         keep: Mapping[str, np.ndarray],
         scores: Callable[[str], np.ndarray],
+        sizes: Mapping[str, int],
         trim: bool = True,
     ) -> dict[str, np.ndarray]:
         """Keep masks whose counts are within the limits.
 
         Args:
-            keep: Group name -> bool `(units,)`, True = stays. Branches (`:branches`) are
-                no units of a layer, and stay as they are.
+            keep: Group name -> bool `(units,)`, True = stays.
             scores: Group name -> how much each unit matters, `(units,)`; asked only where
                 a mask has to change.
+            sizes: Group name -> units that it has in the untouched model; shares are of
+                these. Groups without an entry (branches) stay as they are.
             trim: Whether living units may go; if not, dead ones are spared alone.
         """
         found = {}
         for name, alive in keep.items():
             here = int(alive.sum())
-            count = here if ":branches" in name else self.count(name, len(alive), here)
+            count = here
+            if name in sizes:
+                count = min(len(alive), self.count(name, sizes[name], here))
             if count > here or (trim and count < here):
                 order = np.lexsort((-scores(name), ~alive))  # living first, then strong
                 alive = np.isin(np.arange(len(alive)), order[:count])

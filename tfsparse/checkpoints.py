@@ -81,6 +81,7 @@ class Store:
         config: dict,
         defaults: dict,
         may_differ: Collection[str],
+        elsewhere: Collection[str],
         *,
         resume: bool,
     ) -> dict | None:
@@ -90,6 +91,7 @@ class Store:
             config: The run's settings.
             defaults: What settings were that an older version did not know.
             may_differ: Settings that a resumed run may change.
+            elsewhere: Settings that other runs have: older versions kept them all.
             resume: Whether to take up what is there.
 
         Returns:
@@ -114,7 +116,9 @@ class Store:
                 f"`--workdir` must hold a whole run to resume. "
                 f"Received: {path!r} ({error})."
             ) from error
-        different = [
+        strange = sorted(set(stored) - set(config) - set(elsewhere))
+        different = [f"--{key}, which nobody knows any more" for key in strange]
+        different += [
             f"--{key}={config[key]} (was {stored[key]})"
             for key in sorted(config.keys() & stored.keys())
             if config[key] != stored[key] and key not in may_differ

@@ -51,7 +51,17 @@ def write_text(path: str, text: str) -> None:
 
 def write_json(path: str, value) -> None:
     """Writes JSON with stable formatting, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=1, allow_nan=False, default=_of_numpy)
+    write_text(path, text + "\n")
+
+
+def _of_numpy(value):
+    """NumPy's numbers and arrays as Python's."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(
+        f"What is kept must be JSON. Received: {type(value).__name__}, {value!r}."
+    )
 
 
 def read_json(path: str):

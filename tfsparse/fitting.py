@@ -25,6 +25,7 @@ from tfsparse.engine.context import CURVATURE_SAMPLES, Context
 from tfsparse.engine.runner import go
 from tfsparse.engine.stages.sparse import Sparse, SparseSettings
 from tfsparse.engine.training import Training
+from tfsparse.graph import find_groups
 from tfsparse.graph.rebuild import flat
 
 
@@ -98,6 +99,7 @@ def fit_shrinking(
     if shrink_epochs is None:
         shrink_epochs = epochs // 2 if isinstance(epochs, numbers.Integral) else 0
     _check(method, x, y, epochs, shrink_epochs)
+    methods.check_class(type(method))
     budgets.check(target)
     settings = SparseSettings(
         epochs=epochs,
@@ -110,9 +112,11 @@ def fit_shrinking(
     context = FitContext(method, model, x, y, epochs, limits, fit_arguments)
     stage = Sparse(settings, method)
     stage.check({})
-    results = go([stage], context, {"model": records.Result(flat(model))})
+    plain = flat(model)
+    results = go([stage], context, {"model": records.Result(plain)})
     found: Any = results["sparse"]
-    small, _ = shrinking.finish(found.model, method, limits)
+    sizes = shrinking.sizes_of(find_groups(plain, method.kinds))
+    small, _ = shrinking.finish(found.model, method, limits, sizes)
     optimizers.recompile(small, model, context.fresh_optimizer(small))
     state = shrinking.State.from_json(found.facts)
     return Result(small, found.history, state.removals)

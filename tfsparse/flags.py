@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-import types
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from absl import flags
@@ -31,21 +29,37 @@ def expanded(arguments: Sequence[str]) -> list[str]:
         raise ValueError(" ".join(str(error).split())) from error
 
 
-def value_of(name: str, arguments: Sequence[str], default: str) -> str:
-    """What an expanded command line says of one flag, before the others are known."""
-    found = default
-    for number, argument in enumerate(arguments):
-        key, equals, value = argument.lstrip("-").partition("=")
+def value_of(
+    name: str, arguments: Sequence[str], default: str, switches: Collection[str] = ()
+) -> str:
+    """What an expanded command line says of one flag, before the others are known.
+
+    Args:
+        name: The flag.
+        arguments: The command line, flagfiles expanded.
+        default: Where it says nothing.
+        switches: Flags that take no value of their own: `--resume`.
+    """
+    found, rest = default, iter(arguments)
+    for argument in rest:
         if argument == "--":
             break
-        if argument.startswith("-") and key == name:
-            found = value if equals else "".join(arguments[number + 1 : number + 2])
+        key, equals, value = argument.lstrip("-").partition("=")
+        if not argument.startswith("-") or equals:
+            found = value if key == name and equals else found
+        elif key not in switches and key.removeprefix("no") not in switches:
+            value = next(rest, "")  # `--key value`
+            found = value if key == name else found
     return found
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Whether a command line holds `--help` or `-h`."""
-    return any(one in ("--help", "-help", "-h", "--help=true") for one in arguments)
+    """Whether an expanded command line holds `--help` or `-h`."""
+    return any(
+        one.lstrip("-").partition("=")[0] in ("help", "h", "helpfull", "helpshort")
+        and one.startswith("-")
+        for one in arguments
+    )
 
 
 def read(
@@ -75,11 +89,11 @@ def read(
     kinds: dict[str, Any] = {
         one.name: one for part in parts for one in options.fields_of(part)
     }
-    types_of: dict[str, Any] = {
+    of_type: dict[str, Any] = {
         k: t for part in parts for k, t in options.types_of(part).items()
     }
     for name, one in kinds.items():
-        if types_of[name] is bool:
+        if of_type[name] is bool:
             flags.DEFINE_bool(name, one.default, "", flag_values=values)
         else:
             flags.DEFINE_string(name, None, "", flag_values=values)
@@ -112,7 +126,7 @@ def read(
                     f"commas. Received: {values[one.name].present} of them."
                 )
             own[one.name] = from_text(
-                one.name, values[one.name].value, types_of[one.name]
+                one.name, values[one.name].value, of_type[one.name]
             )
     return given, rest
 
@@ -123,33 +137,27 @@ def from_text(name: str, text: Any, kind: Any) -> Any:
     Raises:
         ValueError: The text is no such value.
     """
-    if isinstance(kind, types.UnionType):
-        if text == "":
-            return None
-        kind = next(one for one in typing.get_args(kind) if one is not type(None))
-    if typing.get_origin(kind) is tuple:
-        inner = typing.get_args(kind)[0]
+    if text == "" and kind not in (str, int, float) and not options.is_list(kind):
+        return None
+    plain = options.plain_type(kind)
+    if options.is_list(kind):
         parts = [part.strip() for part in text.split(",") if part.strip()]
-        return tuple(from_text(name, part, inner) for part in parts)
-    if kind not in (int, float):
+        try:
+            return tuple(from_text(name, part, plain) for part in parts)
+        except ValueError:
+            words = "whole numbers" if plain is int else "numbers"
+            raise ValueError(
+                f"`{name}` must be a list of {words}. Received: --{name}={text}."
+            ) from None
+    if plain not in (int, float):
         return text
     try:
-        return kind(text)
+        return plain(text)
     except ValueError:
-        words = "whole numbers" if kind is int else "numbers"
+        words = "a whole number" if plain is int else "a number"
         raise ValueError(
             f"`{name}` must be {words}. Received: --{name}={text}."
         ) from None
-
-
-def as_flags(config: Mapping[str, Any]) -> list[str]:
-    """Settings as the lines of a flagfile.
-
-    Example:
-        >>> as_flags({"epochs": 3, "features": True})
-        ['--epochs=3', '--features=true']
-    """
-    return [f"--{key}={options.shown(value)}" for key, value in config.items()]
 
 
 def page(first: str, parts: Sequence[type[options.Options]], last: str = "") -> str:

@@ -180,6 +180,7 @@ def record(cls):
         0.2
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
+    _check_record(cls)
     told = "\n".join(
         textwrap.fill(
             f"{one.name}: {described(one)}",
@@ -196,6 +197,45 @@ def record(cls):
         before, after = lines[:place].rstrip(), lines[place:].rstrip()
         cls.__doc__ = f"{before}\n\n    Args:\n{told}\n\n{after}".rstrip() + "\n    "
     return cls
+
+
+def _check_record(cls: type) -> None:
+    """Checks that every field is a setting, of a type that a flag can have.
+
+    Raises:
+        TypeError: One is not.
+    """
+    kinds = types_of(cls)
+    for one in dataclasses.fields(cls):
+        if one.init and "rule" not in one.metadata:
+            raise TypeError(
+                f"Every field of {cls.__name__} must be made by options.field, pairs or "
+                f"patterns, or be a ClassVar. Received: {one.name}."
+            )
+        if plain_type(kinds[one.name]) not in (bool, int, float, str):
+            raise TypeError(
+                f"A setting must be of bool, int, float, str, a tuple of one of them, or "
+                f"that or None. Received: {one.name} of {cls.__name__}, {kinds[one.name]}."
+            )
+
+
+def _without_none(kind: Any) -> Any:
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        rest = [one for one in typing.get_args(kind) if one is not type(None)]
+        return rest[0] if len(rest) == 1 else kind
+    return kind
+
+
+def is_list(kind: Any) -> bool:
+    """Whether a setting's type is a tuple of any length."""
+    kind = _without_none(kind)
+    return typing.get_origin(kind) is tuple and typing.get_args(kind)[1:] == (...,)
+
+
+def plain_type(kind: Any) -> Any:
+    """The type of a single value: without None, and of what a tuple holds."""
+    kind = _without_none(kind)
+    return typing.get_args(kind)[0] if is_list(kind) else kind
 
 
 def fields_of(cls: type) -> list[dataclasses.Field]:
@@ -232,6 +272,20 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def written(value: Any) -> str:
+    """A value as a flagfile holds it: read back, it is the same.
+
+    Example:
+        >>> written(1234567.0), written((1, 2)), written(None)
+        ('1234567.0', '1,2', '')
+    """
+    if isinstance(value, tuple | list):
+        return ",".join(map(written, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
+
+
 # Checks --------------------------------------------------------------------------
 
 
@@ -262,13 +316,11 @@ def settled(one: dataclasses.Field, kind: Any, value: Any) -> Any:
 
 def _typed(name: str, value: Any, kind: Any, rule: Rule) -> Any:
     """A value of one of the types that flags have, checked against its range."""
-    if isinstance(kind, types.UnionType):
-        kind = next(one for one in typing.get_args(kind) if one is not type(None))
-    if typing.get_origin(kind) is tuple:
-        inner = typing.get_args(kind)[0]
+    if is_list(kind):
         if isinstance(value, str) or not isinstance(value, Iterable):
             raise ValueError(f"`{name}` must be a list. Received: {name}={value!r}.")
-        return tuple(_typed(name, one, inner, rule) for one in value)
+        return tuple(_typed(name, one, plain_type(kind), rule) for one in value)
+    kind = plain_type(kind)
     words = f"`{name}` must be {{}}. Received: {name}={value!r}."
     if kind is bool:
         if not isinstance(value, bool) and str(type(value)) != "<class 'numpy.bool'>":
@@ -306,7 +358,7 @@ def _as_text(name: str, value: Any, rule: Rule) -> str:
 
 def _in_range(rule: Rule, number: float) -> None:
     if not rule.holds(number):
-        raise ValueError(f"must be {rule.range() or 'finite'}")
+        raise ValueError(f"must be {rule.range() or 'finite'}. Received: {number:g}.")
     if rule.check is not None:
         rule.check(number)
 
@@ -364,7 +416,7 @@ def as_text(pairs_: Mapping[str, float] | str | None) -> str:
         'params=0.5'
     """
     if isinstance(pairs_, Mapping):
-        return ",".join(f"{key}={shown(number)}" for key, number in pairs_.items())
+        return ",".join(f"{key}={written(one)}" for key, one in pairs_.items())
     return pairs_ or ""
 
 

@@ -48,7 +48,7 @@ class Progress:
             sizes = (row["weight_bytes"], row["file_bytes"], row["arena_bytes"])
             shown.add_row(
                 row["name"],
-                f"{row['accuracy']:.2%}",
+                "–" if row["accuracy"] is None else f"{row['accuracy']:.2%}",
                 f"{row['params']:,}",
                 f"{row['macs']:,}",
                 *("" if n is None else f"{n:,} B" for n in sizes),
@@ -89,14 +89,14 @@ class Bar:
     """The bar of one stage; a context manager."""
 
     def __init__(self, shown, name: str, epochs: int, steps: int):
-        self._shown, self._name = shown, name
+        self._shown, self.name = shown, name
         self._epochs, self._steps = epochs, steps
         self._task = None
         self._note = ""
 
     def __enter__(self):
         self._task = self._shown.add_task(
-            self._name, total=max(1, self._epochs * self._steps), count="", note=""
+            self.name, total=max(1, self._epochs * self._steps), count="", note=""
         )
         return self
 

@@ -83,7 +83,13 @@ def prune(
         >>> small, report = prune(model, {"macs": 0.5}, criterion="l1", round_to=4)
         >>> report.after.macs / report.before.macs                # at most 0.5
     """
-    limits = limits or budgets.Limits(round_to, minimum, options.as_text(ratios))
+    own = budgets.Limits(round_to, minimum, options.as_text(ratios))
+    if limits is not None and not own.trivial:
+        raise ValueError(
+            "`limits` must stand alone, or `round_to`, `minimum` and `ratios` instead. "
+            f"Received: {limits} and {own}."
+        )
+    limits = limits or own
     _check(target, limits, criterion, scope, steps, data)
     loss, ignore = _loss(model, criterion, loss), _patterns(ignore)
     if not isinstance(seed, int) or seed < 0:
@@ -150,7 +156,7 @@ def sensitivity(
         Rows `{"group", "size", "fraction", "kept", "value"}`, the whole model's first,
         under the group name `None`.
     """
-    _check({"units": 1.0}, budgets.Limits(), criterion, "layer", 1, data)
+    _check_criterion(criterion, data)
     loss, ignore = _loss(model, criterion, loss), _patterns(ignore)
     wrong = [f for f in fractions if not isinstance(f, int | float) or not 0 < f <= 1]
     if wrong:
@@ -203,14 +209,19 @@ def sensitivity(
 def _check(target, limits, criterion, scope, steps, data) -> None:
     if target is not None or not limits.ratios:
         budgets.check({} if target is None else target)
-    for name, value, known in (
-        ("criterion", criterion, sorted(criteria.CRITERIA)),
-        ("scope", scope, SCOPES),
-    ):
-        if value not in known:
-            raise ValueError(f"`{name}` must be among {known}. Received: {value!r}.")
+    if scope not in SCOPES:
+        raise ValueError(f"`scope` must be among {SCOPES}. Received: {scope!r}.")
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"`steps` must be a positive int. Received: {steps!r}.")
+    _check_criterion(criterion, data)
+
+
+def _check_criterion(criterion, data) -> None:
+    if criterion not in criteria.CRITERIA:
+        raise ValueError(
+            f"`criterion` must be among {sorted(criteria.CRITERIA)}. Received: "
+            f"{criterion!r}."
+        )
     if data is not None:
         _check_data(data)
     elif criterion in criteria.NEED_DATA:

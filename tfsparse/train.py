@@ -6,7 +6,7 @@ python -m tfsparse.train --flagfile=configs/mnist.flags
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tfsparse import files, flags, records
@@ -26,13 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv if arguments is None else arguments)[1:]
 
     def job() -> None:
-        if flags.asks_for_help(given):
+        if flags.asks_for_help(flags.expanded(given)):
             sys.stdout.write(settings.help_of(given))
             return
         chosen, resume = settings.parse(given)
         run(chosen, resume=resume)
 
-    return exit_code(job)
+    return exit_code(job, "Free space or choose another --workdir, then go", "Go")
 
 
 def run(settings: Settings, *, resume: bool = False) -> dict:
@@ -57,8 +57,20 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
     return runner.run(settings, resume=resume)
 
 
-def exit_code(job) -> int:
-    """Does a job; a mistake of the user's becomes one line, and the exit code 2."""
+def exit_code(
+    job: Callable[[], object], after_full: str = "", after_stop: str = ""
+) -> int:
+    """Does a job; a mistake of the user's becomes one line, and the exit code 2.
+
+    Args:
+        job: What is done.
+        after_full, after_stop: Of a job that can be resumed: what to do once a file could
+            not be written, or after an interruption, then `on with --resume.`
+    """
+
+    def advice(first: str) -> str:
+        return f" {first} on with --resume." if first else ""
+
     try:
         job()
     except (ValueError, records.StripError) as error:
@@ -67,12 +79,11 @@ def exit_code(job) -> int:
     except OSError as error:
         sys.stderr.write(
             f"error: a file could not be read or written: {error.strerror or error}"
-            f"{f' ({error.filename})' if error.filename else ''}. Free space or choose "
-            "another --workdir, then go on with --resume.\n"
+            f"{f' ({error.filename})' if error.filename else ''}.{advice(after_full)}\n"
         )
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("error: interrupted. Go on with --resume.\n")
+        sys.stderr.write(f"error: interrupted.{advice(after_stop)}\n")
         return 2
     return 0
 

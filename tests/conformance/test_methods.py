@@ -30,7 +30,7 @@ class Row:
 
 TABLE = [
     Row("shrinknets", ("--strength=0.3",), {"strength": 0.3}),
-    Row("gsparsity", ("--strength=0.05",), {"strength": 0.01}),
+    Row("gsparsity", ("--strength=0.01",), {"strength": 0.01}),
     Row(
         "sparse_vd",
         ("--strength=20", "--pretrain_epochs=0", "--warm_up_epochs=0"),
@@ -43,7 +43,7 @@ TABLE = [
     ),
     Row(
         "bayesnas_compression",
-        ("--strength=0.05", "--loop_epochs=1"),
+        ("--strength=0.01", "--loop_epochs=1"),
         {"strength": 0.01, "loop_epochs": 1},
     ),
     Row(OUTSIDE, ("--strength=0.5",), {"strength": 0.5}),

@@ -27,14 +27,13 @@ def run(
     """
 
     def job() -> None:
-        if flags.asks_for_help(arguments):
+        line = flags.expanded(arguments)
+        if flags.asks_for_help(line):
             sys.stdout.write(flags.page(usage, parts))
             return
-        given, rest = flags.read(
-            flags.expanded(arguments), parts, positional=positional, once=True
-        )
-        records: list[Any] = [part(**given[part]) for part in parts]
-        work(*rest, *records)
+        given, rest = flags.read(line, parts, positional=positional, once=True)
+        settings: list[Any] = [part(**given[part]) for part in parts]
+        work(*rest, *settings)
 
     return train.exit_code(job)
 

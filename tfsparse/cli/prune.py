@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tfsparse import budgets, options
+from tfsparse import budgets, options, records
 from tfsparse.cli import command
 
 USAGE = """Prunes a trained .keras model to a target and writes the smaller one.
@@ -29,7 +29,8 @@ class PruneSettings(options.Options):
     )
     criterion: str = options.field(
         "l2",
-        "How much each unit matters: l1, l2, bn_scale, taylor, fpgm, activation, random.",
+        "How much each unit matters.",
+        choices=records.CRITERIA,
     )
     scope: str = options.field(
         "layer",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 
-from tfsparse import options
+from tfsparse import options, records
 from tfsparse.cli import command
 
 USAGE = """Shows what a trained .keras model loses when each of its groups alone is pruned.
@@ -25,7 +25,8 @@ class SensitivitySettings(options.Options):
     data: str = options.field("", "An .npz with arrays x and y; needed.")
     criterion: str = options.field(
         "l2",
-        "How much each unit matters: l1, l2, bn_scale, taylor, fpgm, activation, random.",
+        "How much each unit matters.",
+        choices=records.CRITERIA,
     )
     remains: tuple[float, ...] = options.field(
         (0.75, 0.5, 0.25), "Shares of units that remain.", above=0, high=1

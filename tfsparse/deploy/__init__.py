@@ -4,7 +4,6 @@ from tfsparse.deploy.dead import dead_units
 from tfsparse.deploy.encodings import stored_bytes
 from tfsparse.deploy.export import export
 from tfsparse.deploy.lower import lower
-from tfsparse.deploy.removal import slices
 from tfsparse.deploy.strip import mask, strip
 from tfsparse.deploy.verify import verify
 
@@ -13,7 +12,6 @@ __all__ = [
     "export",
     "lower",
     "mask",
-    "slices",
     "stored_bytes",
     "strip",
     "verify",

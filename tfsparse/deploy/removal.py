@@ -320,23 +320,3 @@ def _cuts(analysis, alive) -> dict[str, dict]:
         path: {axis: np.flatnonzero(mask) for axis, mask in axes.items()}
         for path, axes in cuts.items()
     }
-
-
-def slices(model, keep: Keep) -> dict[str, dict[int, np.ndarray]]:
-    """What of every variable stays under `keep`.
-
-    Args:
-        model: A built Functional or Sequential Keras model.
-        keep: Group name -> bool array, True = stays.
-
-    Returns:
-        Variable path -> {axis: kept indices}; untouched variables are left out.
-
-    Raises:
-        ValueError: `keep` does not fit the model's groups.
-
-    Example:
-        >>> slices(net, {"dense": np.array([True, False, True])})["dense/kernel"]
-        {1: array([0, 2])}
-    """
-    return plan(model, keep).variables

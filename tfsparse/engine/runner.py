@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfsparse import budgets, checkpoints, data, progress, records, zoo
 from tfsparse.engine import telling
 from tfsparse.engine.context import Context, RunContext
-from tfsparse.engine.settings import Run, Settings
+from tfsparse.engine.settings import Run, Settings, every_setting
 from tfsparse.engine.stage import Stage
 from tfsparse.engine.training import Training
 from tfsparse.graph.rebuild import flat
@@ -50,7 +50,7 @@ def go(
             inputs = {name: found.get(name) for name in stage.inputs}
             found[stage.name] = stage.run(context, before, **inputs)
         result = found[stage.name]
-        if result is not None and not stage.aside:
+        if result is not None and result.model is not None and not stage.aside:
             before = result
     return found
 
@@ -84,7 +84,12 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
     """
     parts = settings.parts
     store = checkpoints.Store(parts[Run].workdir, parts[Run].tensorboard)
-    told = settings.to_json(), settings.defaults(), settings.locations()
+    told = (
+        settings.to_json(),
+        settings.defaults(),
+        settings.locations(),
+        every_setting(),
+    )
     with progress.Progress() as shown:
         finished = store.check(*told, resume=resume)
         if finished:
@@ -102,9 +107,10 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
             parts[Run].seed,
             parts[Run].strategy,
         )
-        for stage in settings.stages:
-            stage.rehearse(context, _untouched(parts[zoo.Model], context))
         model = _untouched(parts[zoo.Model], context)
+        for stage in settings.stages:
+            stage.rehearse(context, model)
+        keras.utils.set_random_seed(context.seed)  # a rehearsal leaves no trace
         with store.locked(), _naming_damaged_files(context):
             store.check(*told, resume=resume)
             store.begin(told[0])

@@ -96,7 +96,10 @@ class Settings:
         Raises:
             ValueError: A part is of no use to this run, or parts do not go together.
         """
+        if method is not None:
+            methods.check_class(type(method))
         needed: list[Any] = [*ALWAYS, *_of_stages(method)]
+        _check_names([*needed, *([type(method)] if method else [])])
         given: dict[type, Any] = {type(part): part for part in parts}
         if strange := [part.__name__ for part in given if part not in needed]:
             raise ValueError(
@@ -104,13 +107,11 @@ class Settings:
                 f"{strange}."
             )
         found = {part: given.get(part) or part() for part in needed}
-        run: Run = dataclasses.replace(found[Run], method=methods.title_of(method))
-        found[Run] = run
-        if method is not None and "seed" in method.get_config():
-            method = method.replaced(seed=run.seed)
+        method, found[Run] = _of_one_seed(method, found[Run], Run in given)
         listed = tuple(
             one(found.get(one.settings_class), method) for one in stages.listed(method)
         )
+        _check_inputs(listed)
         by_name = {one.name: one for one in listed}
         for one in listed:
             one.check(by_name)
@@ -124,18 +125,11 @@ class Settings:
             ValueError: It names a class of a user's own, which stored JSON never imports, or
                 an unknown method or setting.
         """
-        name = config.get("method", Run().method)
-        if ":" in name:
+        method, parts = _stored(config)
+        if strange := sorted(set(config) - _names(parts)):
             raise ValueError(
-                "`method` in stored settings must be one of the package's own. Received: "
-                f"{name!r}; name it on the command line or in Python."
-            )
-        method = methods.find(name)
-        parts = [*ALWAYS, *_of_stages(method), *([method] if method else [])]
-        known = {one.name for part in parts for one in options.fields_of(part)}
-        if strange := sorted(set(config) - known):
-            raise ValueError(
-                f"Settings of method {name} must be among its flags. Received: {strange}."
+                f"Settings of method {methods.title_of(method)} must be among its flags. "
+                f"Received: {strange}."
             )
         return _put_together(
             method,
@@ -191,10 +185,86 @@ def known_to(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Reports of older versions hold the settings of every method.
     """
-    method = methods.find(config["method"])
-    parts = [*ALWAYS, *_of_stages(method), *([method] if method else [])]
-    known = {one.name for part in parts for one in options.fields_of(part)}
+    known = _names(_stored(config)[1])
     return {key: value for key, value in config.items() if key in known}
+
+
+def _stored(config: Mapping[str, Any]) -> tuple[Any, list[Any]]:
+    """The method that stored settings name, and the records that belong to such a run.
+
+    Raises:
+        ValueError: It is a class of a user's own, which stored JSON never imports.
+    """
+    name = config.get("method", Run().method)
+    if ":" in name:
+        raise ValueError(
+            "`method` in stored settings must be one of the package's own. Received: "
+            f"{name!r}; name it on the command line or in Python."
+        )
+    method = methods.find(name)
+    return method, [*ALWAYS, *_of_stages(method), *([method] if method else [])]
+
+
+def _names(parts) -> set[str]:
+    return {one.name for part in parts for one in options.fields_of(part)}
+
+
+SHARED = ("seed",)
+"""Settings that two parts may have, as both mean the same."""
+
+
+def _check_names(parts) -> None:
+    """Checks that no two parts have settings of one name.
+
+    Raises:
+        ValueError: Two have.
+    """
+    owners: dict[str, Any] = {}
+    for part in parts:
+        for one in options.fields_of(part):
+            other = owners.setdefault(one.name, part)
+            if other is not part and one.name not in SHARED:
+                raise ValueError(
+                    f"Settings must have names of their own. Received: {one.name!r} in "
+                    f"{other.__name__} and in {part.__name__}."
+                )
+
+
+def _check_inputs(listed: Sequence[stages.Stage]) -> None:
+    """Checks that stages are there once, and read what a stage can give.
+
+    Raises:
+        ValueError: One is listed twice, or reads what no stage is called.
+    """
+    names = [one.name for one in listed]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"A run must have each stage once. Received: {twice} twice.")
+    for one in listed:
+        if strange := set(one.inputs) - {"model", *names, *stages.STAGES}:
+            raise ValueError(
+                f"`inputs` of stage {one.name!r} must be 'model' or names of stages. "
+                f"Received: {sorted(strange)}."
+            )
+
+
+def _of_one_seed(method, run: Run, given: bool):
+    """The method and the run with one seed: the run's, or else the method's own.
+
+    Raises:
+        ValueError: Both were given, and differ.
+    """
+    run = dataclasses.replace(run, method=methods.title_of(method))
+    own = None if method is None else method.get_config().get("seed")
+    if own is None or own == run.seed:
+        return method, run
+    if own == type(method)().seed:  # the method's was not set
+        return method.replaced(seed=run.seed), run
+    if given and run.seed != Run().seed:
+        raise ValueError(
+            f"`seed` of the run and of the method must be the same. Received: {run.seed} "
+            f"and {own}."
+        )
+    return method, dataclasses.replace(run, seed=own)
 
 
 def _of_stages(method) -> list[type[options.Options]]:
@@ -228,13 +298,32 @@ def parse(arguments: Sequence[str]) -> tuple[Settings, bool]:
         0.2
     """
     arguments = flags.expanded(arguments)
-    name = flags.value_of("method", arguments, Run().method)
-    method = methods.find(name)
+    method = methods.find(_named(arguments))
     own = [*ALWAYS, *_of_stages(method), *([method] if method else []), Resume]
     given, _ = flags.read(arguments, own, lambda flag: _whose(flag, method))
     given[Run].pop("method", None)
     resume = given[Resume].get("resume", False)
     return _put_together(method, given), resume
+
+
+def every_setting() -> set[str]:
+    """Names of the settings of all methods and stages."""
+    parts = [*ALWAYS, *methods.METHODS.values()]
+    parts += [cls.settings_class for cls in stages.known().values()]
+    return _names(parts)
+
+
+def _named(arguments: Sequence[str]) -> str:
+    """What an expanded command line says of --method."""
+    every = [*ALWAYS, Resume, *methods.METHODS.values()]
+    every += [cls.settings_class for cls in stages.known().values()]
+    switches = {
+        one.name
+        for part in every
+        for one in options.fields_of(part)
+        if options.types_of(part)[one.name] is bool
+    }
+    return flags.value_of("method", arguments, Run().method, switches)
 
 
 def _whose(flag: str, method) -> str | None:
@@ -247,7 +336,7 @@ def _whose(flag: str, method) -> str | None:
     ]
     if owners:
         return f"it belongs to {' and '.join(owners)}, and --method is {chosen}"
-    for cls in stages.STAGES.values():
+    for cls in stages.known().values():
         if flag in {one.name for one in options.fields_of(cls.settings_class)}:
             return (
                 f"it belongs to the stage {cls.name}, which --method={chosen} has not"
@@ -262,7 +351,7 @@ def help_of(arguments: Sequence[str]) -> str:
         ValueError: The method is unknown.
     """
     arguments = flags.expanded(arguments)
-    method = methods.find(flags.value_of("method", arguments, Run().method))
+    method = methods.find(_named(arguments))
     own = [Run, Resume, *([method] if method else []), *ALWAYS[1:], *_of_stages(method)]
     names = ", ".join([*sorted(methods.METHODS), methods.NO_METHOD])
     return flags.page(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,8 @@ import numpy as np
 
 from tfsparse import budgets, meters, optimizers, records
 from tfsparse.deploy import collect as collecting
-from tfsparse.deploy import finished, probe, removal, variables
+from tfsparse.deploy import dead, finished, probe, removal, variables
+from tfsparse.deploy.lower import lower
 from tfsparse.engine.context import Context
 from tfsparse.graph import find_groups, measure
 
@@ -75,6 +77,7 @@ class Shrinking:
         epochs: Epochs in all.
         shrink_epochs: After that many the penalty is off.
         bounds: Measure -> absolute bound; the penalty ends as all are met. Empty for none.
+        sizes: Group name -> units in the untouched model, see `sizes_of`.
         remove: Whether dead units leave the running model; of a method whose dead units
             grow back, those that died leave in any case as the penalty ends.
         until_settled: Whether to stop as the penalty ends, whatever epochs are left.
@@ -85,6 +88,7 @@ class Shrinking:
     epochs: int
     shrink_epochs: int
     bounds: Mapping[str, float]
+    sizes: Mapping[str, int]
     remove: bool = True
     until_settled: bool = False
 
@@ -143,8 +147,7 @@ class Shrinking:
 
     def amounts_of(self, model) -> dict[str, float]:
         """What there is of an untouched model of stock layers, for a target."""
-        free = [g for g in find_groups(model, self.method.kinds) if not g.frozen]
-        keep = {group.name: np.ones(group.size, bool) for group in free}
+        keep = every_unit(find_groups(model, self.method.kinds), {})
         found = budgets.with_units(measure(model), keep)
         wanted = [name for name in budgets.FINISHED if name in self.bounds]
         return found | finished.sizes(model, wanted, untrained=True)
@@ -170,13 +173,14 @@ class Shrinking:
     def _keep(self, model, groups) -> dict[str, np.ndarray]:
         """The method's decision; what limits spare, stays."""
         keep = budgets.spare_one(self.method.keep(model, groups))
-        return self.context.limits.applied(keep, norms(model, groups), trim=False)
+        return limited(model, groups, keep, self.context.limits, self.sizes, trim=False)
 
     def _amounts(self, model, keep) -> dict[str, float]:
         """What would be left without the dead, and within the limits."""
         groups = find_groups(model, self.method.kinds)
-        keep = self.context.limits.applied(keep, norms(model, groups))
-        found = budgets.with_units(measure(model, removal.plan(model, keep)), keep)
+        keep = limited(model, groups, keep, self.context.limits, self.sizes)
+        cost = measure(model, removal.plan(model, keep))
+        found = budgets.with_units(cost, every_unit(groups, keep))
         wanted = [name for name in budgets.FINISHED if name in self.bounds]
         if wanted:
             small = collecting.finish(model, keep, dead_stay=True)[0]
@@ -222,7 +226,6 @@ class Shrinking:
             if not alive.all()
         }
         if removed:
-            meters.release_memory()
             now = measure(model)
             elapsed = time.perf_counter() - started
             state.removals.append(
@@ -239,7 +242,7 @@ def prepare(context: Context, method, model):
             does not have, or a limit names no group.
     """
     groups = find_groups(model, method.kinds)
-    context.limits.check_names([group.name for group in groups if not group.frozen])
+    context.limits.check_names(sizes_of(groups))
     with context.scope():
         sparse = method.prepare(model, groups)
         rate = context.training.learning_rate
@@ -289,17 +292,48 @@ def discretisation(
     return rows
 
 
+def sizes_of(groups) -> dict[str, int]:
+    """Group name -> units, of groups of units or features that are not frozen."""
+    return {g.name: g.size for g in groups if not g.frozen and g.kind != "branch"}
+
+
+def every_unit(groups, keep: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Masks for every free group; of those that `keep` does not name all units stay."""
+    whole = {name: np.ones(size, bool) for name, size in sizes_of(groups).items()}
+    return {**whole, **keep}
+
+
+def limited(model, groups, keep, limits: budgets.Limits, sizes, trim: bool = True):
+    """Masks within limits, of groups that the method has no verdict on, too."""
+    if limits.trivial:
+        return dict(keep)
+    return limits.applied(
+        every_unit(groups, keep), norms(model, groups), sizes, trim=trim
+    )
+
+
 def norms(model, groups) -> Callable[[str], np.ndarray]:
-    """Group name -> L2 norm of the weights that write each unit, or read each feature."""
-    by_name = {group.name: group for group in groups}
+    """Group name -> L2 norm of the weights that write each unit, or read each feature.
+
+    Of the model as stock layers: a switch, a factor or noise counts as what it leaves.
+    """
+    roles = {
+        group.name: records.CONSUMER if group.kind == "feature" else records.PRODUCER
+        for group in groups
+    }
+
+    @functools.cache
+    def lowered():
+        stock = lower(model)
+        kinds = tuple({group.kind for group in groups})
+        found = {group.name: group for group in find_groups(stock, kinds)}
+        return found, variables.values_of(stock)
 
     def of(name: str) -> np.ndarray:
-        group = by_name[name]
-        values = variables.values_of(model)
-        role = records.CONSUMER if group.kind == "feature" else records.PRODUCER
-        squares = np.zeros(group.size)
-        for member in group.members:
-            if member.role == role:
+        found, values = lowered()
+        squares = np.zeros(found[name].size)
+        for member in found[name].members:
+            if member.role == roles[name]:
                 own = member.slices(values[member.path]).astype("float64")
                 np.add.at(squares, member.units, np.square(own).sum(axis=1))
         return np.sqrt(squares)
@@ -334,16 +368,23 @@ def collect(model, keep):
     return done.model, done.keep, done.reasons
 
 
-def finish(model, method, limits: budgets.Limits | None = None):
-    """Lowers a trained sparse model and strips what the method gave up.
+def finish(
+    model,
+    method,
+    limits: budgets.Limits | None = None,
+    sizes: Mapping[str, int] | None = None,
+):
+    """Lowers a trained model and strips what the method gave up.
 
     Dead units go with their constants folded into biases; units that the method
     drops while they still work go as `mask` would have them.
 
     Args:
         model: The running model at the end of training.
-        method: The method that prepared it.
+        method: The method that prepared it; None strips what is dead.
         limits: Of the units that groups keep; None for none.
+        sizes: Group name -> units in the untouched model, see `sizes_of`; by default
+            those of this one.
 
     Returns:
         The small stock model and, by group, why dead units had to stay.
@@ -351,14 +392,19 @@ def finish(model, method, limits: budgets.Limits | None = None):
     Raises:
         StripError: The small model computes something else.
     """
-    method.decide(model)
-    method.settle(model)
-    groups = find_groups(model, method.kinds)
-    wanted = method.keep(model, groups)
-    limits = limits or budgets.Limits()
-    keep = wanted
+    wanted: dict[str, np.ndarray] = {}
+    groups = find_groups(model, method.kinds if method else ("unit",))
+    if method is not None:
+        method.decide(model)
+        method.settle(model)
+        wanted = dict(method.keep(model, groups))
+    limits, keep = limits or budgets.Limits(), wanted
     if not limits.trivial:
-        keep = limits.applied(budgets.spare_one(wanted), norms(model, groups))
+        if method is None:
+            wanted = dead.dead_units(model)
+        sizes = sizes_of(groups) if sizes is None else sizes
+        spared = budgets.spare_one(wanted)
+        keep = limited(model, groups, spared, limits, sizes)
     small, reasons = collecting.finish(model, keep, dead_stay=not limits.trivial)
     if not all(alive.any() for alive in wanted.values()):
         check_alive(small, None)

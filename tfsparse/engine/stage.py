@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 STAGES: dict[str, type[Stage]] = {}
 """Stages by name."""
 
-PLAIN = ("plain", "strip", "finetune", "export", "verify")
+PLAIN = ("dense", "plain", "strip", "finetune", "export", "verify")
 """The stages of a run without a method."""
 
 
@@ -61,6 +61,16 @@ class Stage(abc.ABC):
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if "name" in cls.__dict__:
+            known = STAGES.setdefault(cls.name, cls)
+            if (
+                known.__qualname__ != cls.__qualname__
+                or known.__module__ != cls.__module__
+            ):
+                raise TypeError(
+                    f"`name` of a stage must be its own. Received: {cls.name!r} of "
+                    f"{cls.__module__}.{cls.__qualname__}, which is "
+                    f"{known.__module__}.{known.__qualname__}'s."
+                )
             STAGES[cls.name] = cls
 
     def __init__(self, settings: Any, method: Method | None):
@@ -108,21 +118,27 @@ class Stage(abc.ABC):
         return Told()
 
 
+def known() -> dict[str, type[Stage]]:
+    """Stages by name, the package's own loaded."""
+    importlib.import_module("tfsparse.engine.stages")
+    return STAGES
+
+
 def find(stage: str | type[Stage]) -> type[Stage]:
     """The class of a stage that a method names.
 
     Raises:
         ValueError: There is no stage of that name.
     """
-    importlib.import_module("tfsparse.engine.stages")
-    if isinstance(stage, type) and issubclass(stage, Stage):
+    names = known()
+    if isinstance(stage, type) and issubclass(stage, Stage) and hasattr(stage, "name"):
         return stage
-    if stage not in STAGES:
+    if not isinstance(stage, str) or stage not in names:
         raise ValueError(
-            f"`stages` of a method must be names among {sorted(STAGES)}, or subclasses of "
-            f"Stage. Received: {stage!r}."
+            f"`stages` of a method must be names among {sorted(names)}, or subclasses of "
+            f"Stage with a name. Received: {stage!r}."
         )
-    return STAGES[stage]
+    return names[stage]
 
 
 def listed(method: Method | type[Method] | None) -> list[type[Stage]]:

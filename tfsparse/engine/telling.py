@@ -45,7 +45,7 @@ def report(
             told.method |= more.method
             told.document |= more.document
             told.sections += more.sections
-    there = [one for one in results.values() if one is not None]
+    there = [one for one in results.values() if one and one.model is not None]
     dense, last = there[0].model, there[-1].model
     layers = {"dense": layer_costs(dense), "final": layer_costs(last)}
     shown = [
@@ -84,11 +84,12 @@ def report(
 def bytes_of(rows: list[records.StageRow]) -> draw.Points:
     """The score of every stage against its bytes."""
     last = {row.name for row in rows[-1:]} | {"tflite_int8"}
+    name, shares = rows[-1].score.name, all(row.accuracy is not None for row in rows)
     return draw.Points(
-        "Accuracy against bytes, stage by stage",
+        f"{name.capitalize()} against bytes, stage by stage",
         "accuracy_bytes",
         draw.Axis("bytes (int8 weights, or the .tflite file)", True, draw.BYTES),
-        draw.Axis("test accuracy", format=draw.PERCENT),
+        draw.Axis(f"test {name}", format=draw.PERCENT if shares else draw.NUMBER),
         tuple(
             draw.Point(
                 # A .keras file holds floats: what its weights take in int8 compares.
@@ -109,7 +110,7 @@ def training_of(results: Results) -> list[draw.Section]:
     found = [
         one for name, one in results.items() if one and one.history and name != "dense"
     ]
-    history = [entry for one in found for entry in one.history]
+    history: list[Any] = [entry for one in found for entry in one.history]
     if not history or "val_loss" not in history[0]:
         return []
     # A loss that follows another model's answers, too, is of another scale.
@@ -124,23 +125,20 @@ def training_of(results: Results) -> list[draw.Section]:
         draw.Line(
             "validation loss",
             epochs,
-            tuple(number(entry, "val_loss") for entry in history),
+            tuple(entry.get("val_loss") for entry in history),
             dashed=True,
         ),
         draw.Line(
             "validation accuracy",
             epochs,
-            tuple(number(entry, "val_accuracy") for entry in history),
+            tuple(entry.get("val_accuracy") for entry in history),
             right=True,
         ),
     ]
-    settled = [one.facts.get("settled") for one in found]
-    on = [one.history[-1].get("strength_on", False) for one in found]
-    marks = [
-        draw.Mark(epoch, "penalty off")
-        for epoch, stays in zip(settled, on, strict=True)
-        if epoch and not stays
-    ]
+    marks, start = [], 0
+    for one in found:
+        marks += [draw.Mark(start + mark.x, mark.text) for mark in penalty_off(one)]
+        start += len(one.history)
     return [
         draw.Curves(
             "Training curves",
@@ -154,9 +152,12 @@ def training_of(results: Results) -> list[draw.Section]:
     ]
 
 
-def number(entry: Mapping, key: str) -> float | None:
-    """A number of Keras's logs; None where it is not there."""
-    return entry.get(key)
+def penalty_off(result: records.Result) -> tuple[draw.Mark, ...]:
+    """Marks the epoch from which the penalty is off; a divergence stays on."""
+    settled = result.facts.get("settled")
+    if not settled or result.history[-1].get("strength_on", False):
+        return ()
+    return (draw.Mark(settled, "penalty off"),)
 
 
 def bars_of(layers: Mapping[str, list[dict]]) -> draw.Bars:

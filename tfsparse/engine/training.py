@@ -26,12 +26,15 @@ class Training(options.Options):
     )
     optimizer: str = options.field(
         "adam",
-        "Optimizer of every stage but where the method brings its own; sgd has momentum "
-        "0.9.",
+        "Optimizer of every stage, but of the sparse stage under a method that brings its "
+        "own; sgd has momentum 0.9.",
         choices=OPTIMIZERS,
     )
     learning_rate: float = options.field(
-        3e-3, "Learning rate while a penalty is on, constant.", above=0
+        3e-3,
+        "Learning rate while a penalty is on, constant. A method with an optimizer of its "
+        "own has a rate of its own in the sparse stage.",
+        above=0,
     )
     settle_learning_rate: float = options.field(
         2e-3,
@@ -40,7 +43,7 @@ class Training(options.Options):
         low=0,
     )
     weight_decay: float = options.field(
-        0.0, "Weight decay of that optimizer, decoupled from the gradient.", low=0
+        0.0, "Weight decay of --optimizer, decoupled from the gradient.", low=0
     )
     drop_every: int = options.field(
         0, "Divide all rates by 10 every so many epochs, instead of the cosine.", low=0
@@ -76,16 +79,23 @@ def carry_on(
         step: `(result, epoch, bar) -> result`, trains one epoch and adds it to the history.
         done: Whether to stop before the last epoch.
     """
-    found = context.latest(name)
-    result = start() if found is None else found
+    result = context.latest(name)
+    fresh = result is None
+    if result is None:
+        result = start()
     bar = context.progress.stage(name, last, context.steps)
     with bar, naming_the_last_checkpoint(context, name):
         while len(result.history) < last and not done(result):
             epoch = len(result.history)
-            result = step(result, epoch, bar)
+            following = step(result, epoch, bar)
+            smaller = following.model is not result.model
+            result = following
+            if smaller:  # nothing holds the larger one any more
+                del following
+                meters.release_memory()
             context.store.save(name, epoch + 1, result)
             context.store.log(name, epoch, result.history[-1])
-    if not last and found is None:
+    if not last and fresh:
         # An optimizer that was never built cannot be read back.
         result.model.optimizer.build(result.model.trainable_variables)
         context.store.save(name, 0, result)

@@ -3,7 +3,14 @@
 import importlib
 import pkgutil
 
-from tfsparse.methods.base import METHODS, NO_METHOD, Method, find, title_of
+from tfsparse.methods.base import (
+    METHODS,
+    NO_METHOD,
+    Method,
+    check_class,
+    find,
+    title_of,
+)
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -23,6 +30,7 @@ __all__ = [
     "Method",
     "ShrinkNets",
     "SparseVD",
+    "check_class",
     "find",
     "title_of",
 ]

@@ -63,9 +63,24 @@ class Method(abc.ABC, options.Options):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
+        cls.part = f"The method {getattr(cls, 'name', cls.__name__)}"
+        if "callbacks" in cls.__dict__:
+            raise TypeError(
+                "A method must not define callbacks: nobody calls them. Received: "
+                f"{cls.__name__}; use begin_epoch and end_epoch."
+            )
         if "name" in cls.__dict__:  # not a base class of several
+            known = METHODS.setdefault(cls.name, cls)
+            if (known.__module__, known.__qualname__) != (
+                cls.__module__,
+                cls.__qualname__,
+            ):
+                raise TypeError(
+                    f"`name` of a method must be its own. Received: {cls.name!r} of "
+                    f"{cls.__module__}.{cls.__qualname__}, which is "
+                    f"{known.__module__}.{known.__qualname__}'s."
+                )
             METHODS[cls.name] = cls
-            cls.part = f"The method {cls.name}"
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -218,17 +233,32 @@ def _imported(name: str) -> type[Method]:
         raise ValueError(
             f"`method` must name a subclass of tfsparse.methods.Method. Received: {name!r}."
         )
-    if inspect.isabstract(found):
-        missing = sorted(found.__abstractmethods__)
-        raise ValueError(
-            f"`method` must name a class that defines {missing}. Received: {name!r}."
-        )
-    if "__dataclass_params__" not in found.__dict__:
-        raise ValueError(
-            "`method` must name a class whose settings are fields: put "
-            f"@tfsparse.options.record above it. Received: {name!r}."
-        )
+    check_class(found)
     return found
+
+
+def check_class(cls: type[Method]) -> None:
+    """Checks that a method's class is whole.
+
+    Raises:
+        ValueError: It is abstract, has no name, or is no record.
+    """
+    received = f"Received: {cls.__module__}:{cls.__qualname__}."
+    if inspect.isabstract(cls):
+        missing = sorted(cls.__abstractmethods__)
+        raise ValueError(f"`method` must be a class that defines {missing}. {received}")
+    if not isinstance(getattr(cls, "name", None), str):
+        raise ValueError(f"`method` must be a class with a `name`. {received}")
+    own = {
+        name
+        for name, kind in cls.__dict__.get("__annotations__", {}).items()
+        if "ClassVar" not in str(kind)
+    }
+    if not own <= {one.name for one in options.fields_of(cls)}:
+        raise ValueError(
+            "`method` must be a class whose settings are fields: put "
+            f"@tfsparse.options.record above it. {received}"
+        )
 
 
 def title_of(method: Method | type[Method] | None) -> str:

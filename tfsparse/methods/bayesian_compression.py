@@ -77,8 +77,12 @@ class BayesianCompression(bayesian.Bayesian):
 
     def check(self) -> None:
         """Checks thresholds where scores under the prior lie."""
-        for value in self._thresholds().values():
-            self._scale(1, "check", 0, value)
+        options.numbers(
+            self.layer_thresholds,
+            "layer_thresholds",
+            "fc1*=-3",
+            lambda value: self._scale(1, "check", 0, value),
+        )
 
     def _thresholds(self) -> dict[str, float]:
         return options.numbers(

@@ -182,16 +182,6 @@ class GSparsity(base.Method):
         live = _live_branches(optimizer.partition, groups, dead)
         return live | base.alive_units(groups, values)
 
-    def trace(self, model, groups) -> dict:
-        """The norms of all groups, sorted, by their names' first part."""
-        optimizer = optimizer_of(model)
-        norms = optimizer.norms()
-        found: dict[str, list[float]] = {}
-        names = optimizer.partition.names or ("weights",) * len(norms)
-        for name, norm in zip(names, norms, strict=True):
-            found.setdefault(name.rsplit("[", 1)[0], []).append(float(norm))
-        return {name: sorted(own) for name, own in found.items()}
-
 
 def _live_branches(partition, groups, dead) -> dict[str, np.ndarray]:
     """Masks of the branches whose group lives; what has no group, has no verdict.

@@ -257,45 +257,6 @@ def operations(
     return records.Partition(labels, tuple(members))
 
 
-def explicit(
-    model, members: Mapping[str, Mapping[str, np.ndarray]]
-) -> records.Partition:
-    """Groups spelt out weight by weight.
-
-    Args:
-        model: A built model.
-        members: Group -> variable path -> bool array that broadcasts against the
-            variable, True = belongs to the group.
-
-    Returns:
-        A Partition with one label for each group.
-
-    Raises:
-        ValueError: A path is unknown, an array does not fit, or groups overlap.
-    """
-    variables = {v.path: v for v in model.trainable_variables}
-    labels: dict[str, np.ndarray] = {}
-    for number, (name, parts) in enumerate(members.items()):
-        for path, inside in parts.items():
-            if path not in variables:
-                raise ValueError(
-                    f"`members` must name trainable variables. Received: {path!r} in "
-                    f"group {name!r}; known: {sorted(variables)[:8]}."
-                )
-            try:
-                spread = np.broadcast_to(inside, variables[path].shape)
-            except ValueError:
-                raise ValueError(
-                    f"`members` must hold arrays that broadcast against their "
-                    f"variables. Received: {np.shape(inside)} for {path} of shape "
-                    f"{tuple(variables[path].shape)} in group {name!r}."
-                ) from None
-            own = np.where(spread, number, -1).astype("int32")
-            labels[path] = _joined(labels.get(path), own, path, name)
-    _some(labels, ())
-    return records.Partition(labels, tuple(members))
-
-
 def kernels(model):
     """`(path, variable)` of the kernels of Dense and convolutional layers.
 

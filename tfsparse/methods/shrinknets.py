@@ -62,7 +62,7 @@ class ShrinkNets(base.Method):
         low=0,
     )
     power: int = options.field(
-        2, "Exponent of that decay of the kernels.", choices=(1, 2)
+        2, "Exponent of the decay of the kernels.", choices=(1, 2)
     )
     initial: str = options.field(
         "uniform",
@@ -134,13 +134,6 @@ class ShrinkNets(base.Method):
         """Units whose switch is alive, last optimizer step included."""
         alive = {name: s.alive_units() for name, s in switches(model).items()}
         return base.factored_units(groups, alive)
-
-    def trace(self, model, groups) -> dict:
-        """The values of all switches, sorted, by group."""
-        return {
-            name.removesuffix(SUFFIX): np.sort(base.array_of(switch.scale())).tolist()
-            for name, switch in switches(model).items()
-        }
 
 
 def switches(model) -> dict:

@@ -26,6 +26,7 @@ from tfsparse.records.results import (
 )
 from tfsparse.records.tools import Tools
 from tfsparse.records.vocabulary import (
+    CRITERIA,
     CURVATURES,
     FORMATS,
     GONE,
@@ -39,6 +40,7 @@ from tfsparse.records.vocabulary import (
 __all__ = [
     "CARRIER",
     "CONSUMER",
+    "CRITERIA",
     "CURVATURES",
     "FORMATS",
     "GONE",

@@ -23,5 +23,8 @@ GONE = 1e30
 LOG_ALPHA_LIMIT = 8.0
 """Log alpha lies within it, both ways, see `numerics.variational`."""
 
+CRITERIA = ("l1", "l2", "bn_scale", "taylor", "fpgm", "activation", "random")
+"""How much a unit of a trained model matters, see `deploy.criteria`."""
+
 FORMATS = ("keras", "saved_model", "tflite_float", "tflite_int8")
 """What a model can be exported to, see `deploy.export`."""

@@ -25,7 +25,19 @@ def draw(section: Section) -> Figure | None:
         section: As in `report.json`, see `records.sections`.
     """
     drawer = DRAWERS.get(section["kind"])
-    return None if drawer is None else drawer(section)
+    empty = any(
+        section.get(key) in ((), [], {}) for key in ("lines", "points", "panels")
+    )
+    return None if drawer is None or empty else drawer(_plain(section))
+
+
+def _plain(value: Any) -> Any:
+    """A section whose texts matplotlib does not read as formulas."""
+    if isinstance(value, str):
+        return value.replace("$", r"\$")
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def new_axes(title: str, x: str, y: str, size=SIZE):
@@ -200,16 +212,19 @@ def histograms(section: Section) -> Figure:
     figure.suptitle(section["title"], fontsize=11, x=0.02, ha="left", fontweight="bold")
     panels = figure.subplots(len(found), 1, squeeze=False)[:, 0]
     for axes, (name, own) in zip(panels, found.items(), strict=True):
-        threshold, edges = own["threshold"], own["edges"]
+        threshold, edges, title = own["threshold"], own["edges"], name
         centres = [(a + b) / 2 for a, b in zip(edges, edges[1:], strict=False)]
-        colors = [BLUE if centre < threshold else "#c3cad3" for centre in centres]
+        colors = [BLUE] * len(centres)
+        if threshold is not None:
+            colors = [BLUE if centre < threshold else "#c3cad3" for centre in centres]
+            axes.axvline(threshold, color=ORANGE, linewidth=1.4)
+            title = f"{name}, threshold {threshold:.3g}"
         axes.bar(centres, own["counts"], width=edges[1] - edges[0], color=colors)
-        axes.axvline(threshold, color=ORANGE, linewidth=1.4)
         axes.set_yscale("symlog", linthresh=1)
         axes.set_yticks([])
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(labelsize=8)
-        axes.set_title(f"{name}, threshold {threshold:.3g}", fontsize=8, loc="left")
+        axes.set_title(title, fontsize=8, loc="left")
     panels[-1].set_xlabel(section["label"])
     return figure
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from tfsparse import files
+from tfsparse import files, options
 from tfsparse.report import plots
 
 LAST = ("mcu", "tflite_int8", "tflite_float")
@@ -51,7 +51,8 @@ def render(document: dict[str, Any], images: dict[str, str]) -> str:
         "thousands": thousands,
         "percent": percent,
         "cell": cell,
-        "flag": flag,
+        "flag": options.written,
+        "score": score,
     }
     source = (
         resources.files("tfsparse.report").joinpath("report.html").read_text("utf-8")
@@ -80,6 +81,8 @@ def cell(value: Any, format: str) -> str:  # noqa: A002  (a column's own word)
     """A cell of a table, as its column writes it."""
     if value is None:
         return "–"
+    if isinstance(value, str):
+        return value
     if format == "percent":
         return percent(value)
     if format == "number":
@@ -87,11 +90,10 @@ def cell(value: Any, format: str) -> str:  # noqa: A002  (a column's own word)
     return thousands(value) if format == "count" else str(value)
 
 
-def flag(value: Any) -> str:
-    """A setting as it stands behind a flag's `=`."""
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def score(row: dict[str, Any]) -> str:
+    """A row's score: a share as percents, anything else as a number."""
+    value = row["score"]["value"]
+    return f"{value:.4g}" if row["accuracy"] is None else percent(value)
 
 
 def _headline(document: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def _headline(document: dict[str, Any]) -> dict[str, Any]:
     final = final or document["stages"][-1]
     before = document["dense_cost"]["params"]
     return {
-        "score": final["score"],
+        "row": final,
         "what": final["what"],
         "samples": final["samples"],
         "params": final["params"],

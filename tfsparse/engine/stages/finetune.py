@@ -37,8 +37,8 @@ class FineTuneSettings(options.Options):
     )
     distill_temperature: float = options.field(
         3.0,
-        "Temperature of those answers; larger tells more of the classes that the dense "
-        "network takes for unlikely.",
+        "Temperature of the dense stage's answers under --distill; larger tells more of the "
+        "classes that it takes for unlikely.",
         low=0.1,  # float32 sees no answers beyond
         high=100,
     )

@@ -31,7 +31,7 @@ class Plain(stage.Stage):
 
         return training.train(
             context,
-            self.name,
+            "sparse",  # under this name such runs have always drawn their numbers
             lambda: copied(context, before.model, rate),
             self.settings.epochs,
             rate,

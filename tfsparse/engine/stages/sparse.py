@@ -44,7 +44,7 @@ class SparseSettings(options.Options):
         target = budgets.parse(self.target)
         if self.trials and target is None:
             raise ValueError(
-                "`trials` must be 0 without a target. Received: "
+                "`trials` must come with a target. Received: "
                 f"trials={self.trials}, target=''."
             )
         if self.trials and not 1 <= self.shrink_epochs < self.epochs:
@@ -82,23 +82,29 @@ class Sparse(stage.Stage):
         from tfsparse.engine import shrinking
 
         shrinking.prepare(context, self.method, model)
+        self._job(context, model)  # measures what the target names
 
     def run(self, context, before, dense=None):
+        import keras
+
+        model = before.model
         if self.settings.from_dense:
-            before.model.set_weights(dense.model.get_weights())
-        job = self._job(context, before.model)
+            model = keras.models.clone_model(model)
+            model.set_weights(dense.model.get_weights())
+        job = self._job(context, model)
+        self._say_what_is_not_used(context)
         if not self.settings.trials:
             found = training.carry_on(
                 context,
                 self.name,
                 job.epochs,
-                lambda: records.Result(job.prepared(before.model)),
+                lambda: records.Result(job.prepared(model)),
                 job.epoch,
                 job.done,
             )
             self._say_if_missed(context, job, found.model)
             return found
-        made = self._trials(context, before.model, job)
+        made = self._trials(context, model, job)
         best = budgets.best(made)
         first = dataclasses.replace(job, bounds={})
         found = training.carry_on(
@@ -119,12 +125,25 @@ class Sparse(stage.Stage):
             told = ", ".join(f"{name}={left[name]:,}" for name in job.bounds)
             context.progress.say(
                 f"The target {self.settings.target} is not met yet: {told}. Raise "
-                "--strength or --shrink_epochs, or let --trials=8 find the strength."
+                f"--{self.method.sparser} or --shrink_epochs, or let --trials=8 find the "
+                "strength."
+            )
+
+    def _say_what_is_not_used(self, context) -> None:
+        rate = context.training.learning_rate
+        if (
+            self.method.learning_rate is not None
+            and rate != type(context.training)().learning_rate
+        ):
+            context.progress.say(
+                f"--learning_rate={rate:g} is not used: {self.method.name} brings an "
+                "optimizer with a rate of its own."
             )
 
     def _job(self, context, model):
         """The training, its target in absolute numbers."""
         from tfsparse.engine import shrinking
+        from tfsparse.graph import find_groups
 
         settings = self.settings
         job = shrinking.Shrinking(
@@ -133,6 +152,7 @@ class Sparse(stage.Stage):
             settings.epochs,
             settings.shrink_epochs,
             {},
+            shrinking.sizes_of(find_groups(model, self.method.kinds)),
             settings.remove,
         )
         target = budgets.parse(settings.target)
@@ -165,7 +185,9 @@ class Sparse(stage.Stage):
                     context.scope(),
                     training.naming_the_last_checkpoint(context, f"trial-{parent + 1}"),
                 ):
-                    smaller, _ = shrinking.finish(last.model, own.method)
+                    smaller, _ = shrinking.finish(
+                        last.model, own.method, context.limits, job.sizes
+                    )
                 return records.Result(own.prepared(smaller), facts=held)
 
             found = training.carry_on(
@@ -194,28 +216,21 @@ class Sparse(stage.Stage):
         return stage.Told([row], told, sections=self._sections(context, results))
 
     def _sections(self, context, results) -> list[records.sections.Section]:
+        from tfsparse.engine import telling
         from tfsparse.graph import find_groups
 
         result = results[self.name]
         found = find_groups(results["model"].model, context.kinds)
         groups = {group.name: group.size for group in found}
         return [
-            live_units(result, groups),
+            live_units(result, groups, telling.penalty_off(result)),
             step_time(result),
             *search_of(result),
             *discretisation_of(result),
         ]
 
 
-def penalty_off(result: records.Result) -> tuple[records.sections.Mark, ...]:
-    """Marks the epoch from which the penalty is off; a divergence stays on."""
-    settled = result.facts.get("settled")
-    if not settled or result.history[-1].get("strength_on", False):
-        return ()
-    return (records.sections.Mark(settled, "penalty off"),)
-
-
-def live_units(result: records.Result, sizes: dict[str, int]):
+def live_units(result: records.Result, sizes: dict[str, int], marks):
     """Units that the method keeps, for each group, over the epochs."""
     draw, history = records.sections, result.history
     epochs = tuple(range(len(history) + 1))
@@ -233,7 +248,7 @@ def live_units(result: records.Result, sizes: dict[str, int]):
         draw.Axis("epoch"),
         draw.Axis("live units", log=True),
         lines,
-        marks=penalty_off(result),
+        marks=marks,
     )
 
 

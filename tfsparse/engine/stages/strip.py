@@ -18,23 +18,32 @@ class Strip(stage.Stage):
     inputs = ("model",)
     folder = "stripped"
 
-    def run(self, context, before, model=None):
-        from tfsparse import deploy
+    def rehearse(self, context, model):
         from tfsparse.engine import shrinking
+        from tfsparse.graph import find_groups
+
+        context.limits.check_names(
+            shrinking.sizes_of(find_groups(model, context.kinds))
+        )
+
+    def run(self, context, before, model=None):
+        from tfsparse.engine import shrinking
+        from tfsparse.graph import find_groups
 
         method = self.method
+        first = before.model if model is None else model.model
+        sizes = shrinking.sizes_of(find_groups(first, context.kinds))
         found = context.latest(self.folder)
         if found is None:
             facts = {"reasons": {}, "trace": {}}
             with context.scope():
-                if method is None:
-                    stripped = deploy.strip(before.model)
-                else:
-                    with training.naming_the_last_checkpoint(context, "sparse"):
-                        stripped, facts["reasons"] = shrinking.finish(
-                            before.model, method, context.limits
-                        )
-                    facts["trace"] = self._trace(before.model)
+                with training.naming_the_last_checkpoint(context, "sparse"):
+                    stripped, facts["reasons"] = shrinking.finish(
+                        before.model, method, context.limits, sizes
+                    )
+                if method is not None:
+                    groups = find_groups(before.model, method.kinds)
+                    facts["trace"] = method.trace(before.model, groups)
             found = records.Result(stripped, facts=facts)
             context.store.save(self.folder, 0, found)
         elif (
@@ -46,21 +55,14 @@ class Strip(stage.Stage):
             self._say_if_nothing_died(context, model.model, found.model)
         return found
 
-    def _trace(self, sparse) -> dict:
-        """What the method tells of its model, where its sections need it."""
-        from tfsparse.graph import find_groups
-
-        traced = self.method.trace(sparse, find_groups(sparse, self.method.kinds))
-        return traced if "scores" in traced else {}
-
     def _say_if_nothing_died(self, context, dense, stripped) -> None:
         from tfsparse.graph import measure
 
         all_live = all((v != 0).all() for v in stripped.get_weights() if v.ndim > 1)
         if measure(stripped).params == measure(dense).params and all_live:
             context.progress.say(
-                "Nothing has died. Raise --strength, or give the penalty more --epochs: "
-                "what counts is steps, and small data makes few of them an epoch."
+                f"Nothing has died. Raise --{self.method.sparser}, or give the penalty more "
+                "--epochs: what counts is steps, and small data makes few of them an epoch."
             )
 
     def tell(self, context, results):
