@@ -143,16 +143,16 @@ def test_how_many_units_a_group_keeps(limits, size, wanted, count):
 def test_the_weakest_go_and_the_strongest_dead_stay():
     scores = {"a": np.array([5.0, 1.0, 4.0, 2.0, 3.0])}.__getitem__
     alive = np.array([True, True, False, False, True])
-    more = budgets.Limits(minimum=4).applied({"a": alive}, scores)["a"]
+    more = budgets.Limits(minimum=4).applied({"a": alive}, scores, {"a": 5})["a"]
     assert more.tolist() == [True, True, True, False, True]
     fewer = budgets.Limits(ratios={"a": 0.4})
-    assert fewer.applied({"a": alive}, scores)["a"].tolist() == [
+    assert fewer.applied({"a": alive}, scores, {"a": 5})["a"].tolist() == [
         True, False, False, False, True,
     ]  # fmt: skip
-    kept = fewer.applied({"a": alive}, scores, trim=False)["a"]
+    kept = fewer.applied({"a": alive}, scores, {"a": 5}, trim=False)["a"]
     assert kept.tolist() == alive.tolist()
     branches = {"add:branches": np.array([True, False])}
-    assert budgets.Limits(minimum=2).applied(branches, scores) == branches
+    assert budgets.Limits(minimum=2).applied(branches, scores, {}) == branches
 
 
 def test_patterns_of_ratios_must_fit_a_group():

@@ -142,3 +142,55 @@ def test_a_run_takes_limits_and_budgets_of_files(tmp_path):
     kept = {g["name"]: g["kept"] for g in report["groups"]}
     assert kept["fc1"] == 12 and kept["fc2"] % 4 == 0
     assert report["config"]["ratios"] == "fc1=0.5"
+
+
+@pytest.mark.parametrize("epochs", [8, 12])
+def test_a_share_is_of_the_untouched_network_whatever_left_before(epochs):
+    """GSparsity removes as the penalty ends: the share must not be taken twice."""
+    method = tfsparse.GSparsity(0.05, eps=0.1)
+    limits = budgets.Limits(ratios={"first": 0.5})
+    found = shrunk(limits, method, epochs=epochs, shrink_epochs=7)
+    assert found.removals, "nothing left before the end"
+    assert sizes(found.model)["first"] == 8
+
+
+def test_limits_hold_in_trials_and_in_runs_without_a_method(tmp_path):
+    found = shrunk(
+        budgets.Limits(minimum=5),
+        tfsparse.GSparsity(0.005, eps=0.1),
+        target={"params": 0.8},
+        trials=4,
+        epochs=10,
+        shrink_epochs=8,
+    )
+    assert min(sizes(found.model).values()) >= 5
+    folder = str(tmp_path / "run")
+    plain = ["--data=digits", "--model=mlp", "--hidden=24,16", "--method=none",
+             "--epochs=1", "--fine_tune_epochs=0", "--formats=keras", "--tensorboard=false",
+             f"--workdir={folder}"]  # fmt: skip
+    assert train.main(["train", *plain, "--ratios=nonsense*=0.5"]) == 2
+    assert train.main(["train", *plain, "--ratios=fc1=0.5", "--round_to=8"]) == 0
+    report = files.read_json(f"{folder}/report.json")
+    kept = {g["name"]: g["kept"] for g in report["groups"]}
+    assert kept == {"fc1": 16, "fc2": 16, "logits": 10}
+    assert kept["fc1"] < 24
+
+
+def test_the_weakest_go_by_what_switches_leave_of_them():
+    model = net()
+    method = tfsparse.ShrinkNets(initial="ones")
+    sparse = method.prepare(model, tfsparse.find_groups(model))
+    switch = sparse.get_layer("first_switch").switch
+    switch.assign(np.linspace(1.0, 0.1, 16) ** 4)  # kernels would say otherwise
+    from tfsparse.engine import shrinking
+
+    groups = tfsparse.find_groups(sparse, method.kinds)
+    scores = shrinking.norms(sparse, groups)("first")
+    assert scores[:4].min() > scores[-4:].max()
+
+
+def test_limits_stand_alone_or_not_at_all():
+    with pytest.raises(ValueError, match="`limits` must stand alone"):
+        tfsparse.prune(
+            net(), {"params": 0.5}, limits=budgets.Limits(minimum=2), round_to=4
+        )

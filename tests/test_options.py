@@ -7,13 +7,14 @@ import doctest
 import subprocess
 import sys
 import time
+from typing import Optional
 
 import numpy as np
 import pytest
 
-from tfsparse import budgets, flags, numerics, options, records
+from tfsparse import budgets, flags, methods, numerics, options, records
 from tfsparse.deploy import criteria
-from tfsparse.engine import settings
+from tfsparse.engine import settings, stage
 
 
 @options.record
@@ -232,3 +233,132 @@ def test_stored_settings_never_import_a_class(tmp_path, monkeypatch):
         settings.Settings.from_json({"method": "evil:Method"})
     with pytest.raises(ValueError, match="must be among its flags"):
         settings.Settings.from_json({"method": "gsparsity", "gamma": 0.5})
+
+
+# What a user's own classes trip on -------------------------------------------------------
+
+
+def test_numbers_in_texts_are_exact():
+    assert options.as_text({"macs": 1234567.0}) == "macs=1234567.0"
+    assert options.written(0.1 + 0.2) == "0.30000000000000004"
+    chosen, _ = settings.parse(["--target=macs=1234567"])
+    assert settings.Settings.from_json(chosen.to_json()) == chosen
+
+
+def test_a_field_that_is_no_setting_is_refused_as_the_class_is_made():
+    with pytest.raises(TypeError, match="must be made by options.field.*extra"):
+
+        @options.record
+        class Wrong(options.Options):
+            """Wrong."""
+
+            extra: int = 3
+
+    with pytest.raises(TypeError, match="A setting must be of bool.*list"):
+
+        @options.record
+        class Other(options.Options):
+            """Wrong, too."""
+
+            sizes: list[int] = options.field(None, "Sizes.")
+
+
+def test_optional_numbers_are_settings():
+    @options.record
+    class Maybe(options.Options):
+        """Perhaps a number."""
+
+        limit: Optional[float] = options.field(None, "A limit.", above=0)  # noqa: UP045
+
+    assert Maybe().limit is None and Maybe(2).limit == 2.0
+    given, _ = flags.read(["--limit=3"], [Maybe])
+    assert Maybe(**given[Maybe]).limit == 3.0
+    with pytest.raises(ValueError, match="`limit` must be positive"):
+        Maybe(0)
+
+
+def toy(**body):
+    """A method's class, made on the spot."""
+
+    def prepare(self, model, groups):
+        return model
+
+    def keep(self, model, groups, tools=None):
+        return {}
+
+    given = {"prepare": prepare, "keep": keep, "__module__": __name__, **body}
+    return type("Toy", (methods.Method,), given)
+
+
+def test_a_name_is_taken_once():
+    with pytest.raises(
+        TypeError, match="`name` of a method must be its own.*gsparsity"
+    ):
+        toy(name="gsparsity")
+    with pytest.raises(TypeError, match="`name` of a stage must be its own.*strip"):
+        type("Strip", (stage.Stage,), {"name": "strip", "__module__": __name__})
+    assert methods.find("gsparsity") is methods.GSparsity
+
+
+def test_a_hook_that_nobody_calls_is_refused():
+    with pytest.raises(TypeError, match="must not define callbacks"):
+        toy(callbacks=lambda self, model, groups: [])
+
+
+def test_a_class_that_is_not_whole_is_refused():
+    with pytest.raises(ValueError, match="must be a class with a `name`"):
+        settings.Settings.of(toy()())
+    cls = toy(
+        name="toy-of-the-tests",
+        __annotations__={"x": "float"},
+        x=options.field(1.0, "X."),
+    )
+    with pytest.raises(ValueError, match="put @tfsparse.options.record above it"):
+        methods.check_class(cls)
+
+
+def test_settings_of_one_name_are_refused():
+    cls = options.record(
+        toy(
+            name="clash-of-the-tests",
+            __annotations__={"epochs": "int"},
+            epochs=options.field(9, "Epochs."),
+        )
+    )
+    with pytest.raises(ValueError, match="names of their own. Received: 'epochs'"):
+        settings.Settings.of(cls())
+
+
+def test_stages_are_there_once_and_read_what_there_is():
+    twice = options.record(toy(name="twice-of-the-tests", stages=("strip", "strip")))
+    with pytest.raises(ValueError, match="each stage once"):
+        settings.Settings.of(twice())
+    reader = type(
+        "Reader",
+        (stage.Stage,),
+        {
+            "name": "reader-of-the-tests",
+            "inputs": ("dens",),
+            "run": lambda self, context, before, **inputs: before,
+            "__module__": __name__,
+        },
+    )
+    wrong = options.record(toy(name="reads-of-the-tests", stages=(reader,)))
+    with pytest.raises(ValueError, match="`inputs` of stage.*'dens'"):
+        settings.Settings.of(wrong())
+
+
+def test_there_is_one_seed():
+    own = settings.Settings.of(methods.ShrinkNets(seed=5))
+    assert own.method.seed == own.to_json()["seed"] == 5
+    runs = settings.Settings.of(methods.ShrinkNets(), settings.Run(seed=3))
+    assert runs.method.seed == 3
+    with pytest.raises(ValueError, match="`seed` of the run and of the method"):
+        settings.Settings.of(methods.ShrinkNets(seed=5), settings.Run(seed=3))
+
+
+def test_another_flags_value_is_no_method():
+    line = ["--workdir", "--method=none", "--tensorboard", "--method", "gsparsity"]
+    chosen, _ = settings.parse(line)
+    assert chosen.method == methods.GSparsity()
+    assert chosen.to_json()["workdir"] == "--method=none"

@@ -124,6 +124,7 @@ def patterns(default: str, help: str, **rule: Any) -> Any:  # noqa: A002
     return field(default, help, kind=PATTERNS, **rule)
 
 
+@dataclasses.dataclass(frozen=True)
 class Options:
     """Settings of one part of a run. A base class; subclasses are made by `record`."""
 
