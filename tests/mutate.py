@@ -25,7 +25,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 RULES = ROOT / "tfsparse" / "graph" / "rules"
 RESULTS = ROOT / "benchmarks" / "results" / "mutations.json"
-TESTS = ("tests/test_groups.py", "tests/conformance/test_stock.py",
+TESTS = ("tests/graph/test_groups.py", "tests/conformance/test_stock.py",
          "tests/conformance/test_strip.py", "tests/conformance/test_branch.py",
          "tests/conformance/test_hostile.py")  # fmt: skip
 DROPPED = {"carry", "consume", "gate", "freeze", "freeze_all", "join", "lanes", "site"}

@@ -239,3 +239,14 @@ def test_the_page_tells_the_same_table():
             told[room.strip()] = {x.strip() for x in may.split(",")} - {"nothing"}
     for room, may in ROOMS.items():
         assert told[room] == may, room
+
+
+def test_tests_mirror_the_rooms():
+    here = pathlib.Path(__file__).parent
+    folders = {p.name for p in here.iterdir() if p.is_dir()} - {
+        "conformance", "__pycache__", ".hypothesis",
+    }  # fmt: skip
+    rooms = {p.name for p in PACKAGE.iterdir() if p.is_dir()}
+    assert folders <= rooms
+    names = [p.name for p in here.rglob("test_*.py")]
+    assert len(names) == len(set(names))

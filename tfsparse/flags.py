@@ -173,11 +173,7 @@ def page(first: str, parts: Sequence[type[options.Options]], last: str = "") -> 
 
 
 def _row(one: dataclasses.Field) -> str:
-    rule = one.metadata["rule"]
-    more = [*map(str, rule.choices)] and [f"one of {', '.join(map(str, rule.choices))}"]
-    more += [rule.range()] if rule.range() else []
-    more += [f"such as {rule.example}"] if rule.example else []
-    text = f"{rule.help} [{'; '.join(more)}]" if more else rule.help
+    text = options.described(one, default=False)
     head = f"  --{one.name}={'' if one.default is None else options.shown(one.default)}"
     gap = " " * 30
     filled = textwrap.fill(text, WIDTH, initial_indent=gap, subsequent_indent=gap)

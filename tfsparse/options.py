@@ -249,17 +249,17 @@ def types_of(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def described(one: dataclasses.Field) -> str:
-    """A setting's help, its choices, range and default."""
+def described(one: dataclasses.Field, default: bool = True) -> str:
+    """A setting's help, its choices, range, an example, and its default if it is wanted."""
     rule: Rule = one.metadata["rule"]
     more = []
     if rule.choices:
         more.append("one of " + ", ".join(map(str, rule.choices)))
     if rule.range():
         more.append(rule.range())
-    if rule.example and not rule.choices:
+    if rule.example:
         more.append(f"such as {rule.example}")
-    if one.default not in (None, "", ()):
+    if default and one.default not in (None, "", ()):
         more.append(f"default {shown(one.default)}")
     return f"{rule.help} ({'; '.join(more)})" if more else rule.help
 

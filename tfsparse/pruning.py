@@ -305,10 +305,9 @@ def _amounts(analysis, keep, names) -> dict[str, float]:
     free = [g for g in analysis.groups if not g.frozen]
     alive = {g.name: keep.get(g.name, np.ones(g.size, bool)) for g in free}
     found = budgets.with_units(measure(analysis.graph, planned), alive)
-    wanted = [name for name in budgets.FINISHED if name in names]
-    if wanted:
+    if set(budgets.FINISHED) & set(names):
         model = analysis.graph.model
-        found |= finished.sizes(strip(model, keep) if keep else model, wanted)
+        found |= finished.sizes(strip(model, keep) if keep else model, names)
     return found
 
 

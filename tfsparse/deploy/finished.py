@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from tfsparse import budgets
 from tfsparse.deploy import interpreters, probe
 from tfsparse.deploy.export import FILES, convert
 from tfsparse.graph.rebuild import graft
@@ -24,7 +25,8 @@ def sizes(model, wanted: Iterable[str], *, untrained: bool = False) -> dict[str,
 
     Args:
         model: A built model of stock layers with one input and one output.
-        wanted: Some of `file_bytes`, `arena_bytes`; none makes no file.
+        wanted: Names, of which `file_bytes` and `arena_bytes` count; none of them makes
+            no file.
         untrained: Whether biases that are zero count as if they were trained: the converter
             leaves zeros out, and the file of a fresh network would look too small.
 
@@ -39,7 +41,7 @@ def sizes(model, wanted: Iterable[str], *, untrained: bool = False) -> dict[str,
         >>> sizes(small, ["file_bytes"])
         {'file_bytes': 13632}
     """
-    wanted = list(wanted)
+    wanted = [name for name in budgets.FINISHED if name in wanted]
     if not wanted:
         return {}
     rng = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -78,23 +79,12 @@ def model_row(name: str, what: str, context, model, seconds=0.0) -> records.Stag
         model: The model.
         seconds: What its training took; 0 where it was not trained.
     """
-    started = time.perf_counter()
-    y = context.dataset.y_test
-    found = accuracy(model, context.dataset.x_test, y)
-    counted = measure(model)
-    return records.StageRow(
-        name=name,
-        what=what,
-        accuracy=found,
-        score=records.Score("accuracy", found),
-        samples=len(y),
-        params=counted.params,
-        nonzero=counted.nonzero,
-        macs=counted.macs,
-        weight_bytes=counted.weight_bytes,
-        index_bytes=counted.index_bytes,
-        seconds=seconds or time.perf_counter() - started,
-    )
+
+    def answer(x):
+        return interpreters.predict(model, x)
+
+    row = _row(name, what, context, model, answer)
+    return dataclasses.replace(row, seconds=seconds) if seconds else row
 
 
 def file_row(
@@ -116,23 +106,30 @@ def file_row(
         answer: `(samples, ...) -> (samples, classes)`, runs the file.
         arena_bytes: Memory that the interpreter used, where it is known.
     """
+    return dataclasses.replace(
+        _row(name, what, context, model, answer),
+        file=os.path.basename(artifact.path),
+        file_bytes=artifact.file_bytes,
+        arena_bytes=arena_bytes,
+    )
+
+
+def _row(name, what, context, model, answer) -> records.StageRow:
+    """What answers the test samples, and what the model costs."""
     started = time.perf_counter()
     y = context.dataset.y_test
     found = float((by_parts(context.dataset.x_test, answer).argmax(-1) == y).mean())
-    counted = measure(model)
+    cost = measure(model)
     return records.StageRow(
         name=name,
         what=what,
         accuracy=found,
         score=records.Score("accuracy", found),
         samples=len(y),
-        params=counted.params,
-        nonzero=counted.nonzero,
-        macs=counted.macs,
-        weight_bytes=counted.weight_bytes,
-        index_bytes=counted.index_bytes,
+        params=cost.params,
+        nonzero=cost.nonzero,
+        macs=cost.macs,
+        weight_bytes=cost.weight_bytes,
+        index_bytes=cost.index_bytes,
         seconds=time.perf_counter() - started,
-        file=os.path.basename(artifact.path),
-        file_bytes=artifact.file_bytes,
-        arena_bytes=arena_bytes,
     )

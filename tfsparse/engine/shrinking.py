@@ -149,8 +149,7 @@ class Shrinking:
         """What there is of an untouched model of stock layers, for a target."""
         keep = every_unit(find_groups(model, self.method.kinds), {})
         found = budgets.with_units(measure(model), keep)
-        wanted = [name for name in budgets.FINISHED if name in self.bounds]
-        return found | finished.sizes(model, wanted, untrained=True)
+        return found | finished.sizes(model, self.bounds, untrained=True)
 
     def left(self, model) -> dict[str, float]:
         """What is left of a model by now, by measure, for the bounds."""
@@ -181,10 +180,9 @@ class Shrinking:
         keep = limited(model, groups, keep, self.context.limits, self.sizes)
         cost = measure(model, removal.plan(model, keep))
         found = budgets.with_units(cost, every_unit(groups, keep))
-        wanted = [name for name in budgets.FINISHED if name in self.bounds]
-        if wanted:
+        if set(budgets.FINISHED) & set(self.bounds):
             small = collecting.finish(model, keep, dead_stay=True)[0]
-            found |= finished.sizes(small, wanted)
+            found |= finished.sizes(small, self.bounds)
         return found
 
     def _met(self, model, keep) -> bool:

@@ -140,6 +140,8 @@ def train(
 
     def step(result, epoch, bar):
         if not fitted:
+            if context.training.hold_zeros:
+                hold_zeros(result.model)
             fitted.append(prepare(result.model))
         with meters.metered() as spent:
             rate = context.training.rate(first_rate, epoch, epochs)

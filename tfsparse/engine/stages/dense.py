@@ -34,12 +34,8 @@ class Dense(stage.Stage):
         def start():
             return copied(context, before.model, context.training.settle_learning_rate)
 
-        def prepare(model):
-            if context.training.hold_zeros:
-                training.hold_zeros(model)
-
         rate = context.training.settle_learning_rate
-        return training.train(context, self.name, start, epochs, rate, prepare)
+        return training.train(context, self.name, start, epochs, rate)
 
     def tell(self, context, results):
         from tfsparse.engine import scoring

@@ -90,7 +90,7 @@ class FineTune(stage.Stage):
         """Zeros that stay, answers that are followed: nothing of it is in a checkpoint."""
         from tfsparse import distillation
 
-        if context.training.hold_zeros or (self.method and self.method.holds_zeros):
+        if self.method is not None and self.method.holds_zeros:
             training.hold_zeros(model)
         if not self.settings.distill:
             return None

@@ -25,17 +25,12 @@ class Plain(stage.Stage):
     def run(self, context, before, **inputs):
         rate = context.training.settle_learning_rate
 
-        def prepare(model):
-            if context.training.hold_zeros:
-                training.hold_zeros(model)
-
         return training.train(
             context,
             "sparse",  # under this name such runs have always drawn their numbers
             lambda: copied(context, before.model, rate),
             self.settings.epochs,
             rate,
-            prepare,
         )
 
     def tell(self, context, results):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 from tfsparse import budgets, options, records
 from tfsparse.engine import stage, training
@@ -81,7 +82,12 @@ class Sparse(stage.Stage):
     def rehearse(self, context, model):
         from tfsparse.engine import shrinking
 
-        shrinking.prepare(context, self.method, model)
+        log = logging.getLogger("tfsparse")
+        said, log.disabled = log.disabled, True  # what is left plain, `run` says
+        try:
+            shrinking.prepare(context, self.method, model)
+        finally:
+            log.disabled = said
         self._job(context, model)  # measures what the target names
 
     def run(self, context, before, dense=None):

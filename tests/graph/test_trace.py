@@ -1,7 +1,7 @@
 """Guards: the private names of Keras that the library leans on still mean what they did.
 
 A failure here after an update of Keras says where to look: graph/trace.py. Those of the
-optimizers are guarded in tests/test_private.py.
+optimizers are guarded in tests/optimizers/test_private.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GUARDED = {
     "_outputs_struct",
     "_keras_history",
     "_flatten_layers",
-    # The method that a joint step extends: tests/test_private.py.
+    # The method that a joint step extends: tests/optimizers/test_private.py.
     "_backend_update_step",
 }
 """Each has a test below, or where it says."""

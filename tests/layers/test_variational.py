@@ -505,7 +505,7 @@ def test_a_checkpoint_of_a_sparse_model_is_stripped_to_stock_layers(tmp_path):
     body = sparse.get_layer("body")
     body.log_variance.assign(np.where(np.arange(6) < 2, 20.0, -8.0) + np.zeros((20, 1)))
     sparse.save(tmp_path / "checkpoint.keras")
-    tool = pathlib.Path(__file__).parents[1] / "tools" / "strip.py"
+    tool = pathlib.Path(__file__).parents[2] / "tools" / "strip.py"
     subprocess.run(
         [sys.executable, tool, tmp_path / "checkpoint.keras", tmp_path / "small.keras"],
         check=True,
