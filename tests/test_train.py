@@ -370,7 +370,7 @@ def test_a_collapsed_posterior_stops_and_keeps_a_checkpoint(
 def test_a_collapse_found_at_the_strip_names_the_checkpoint(
     tmp_path, capsys, monkeypatch
 ):
-    def dead(model, method, limits):
+    def dead(model, method, *more):
         raise records.TrainingError("The network must stay alive.")
 
     monkeypatch.setattr(shrinking, "finish", dead)
