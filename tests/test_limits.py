@@ -93,17 +93,17 @@ def test_limits_may_come_as_one_record():
     assert all(n % 4 == 0 for n in sizes(one).values())
 
 
-@pytest.mark.parametrize("measure", budgets.FINISHED)
-def test_prune_to_the_bytes_of_the_finished_file(measure, tmp_path):
+def test_prune_to_the_bytes_of_the_finished_file(tmp_path):
     model = net((96, 64))
     whole = finished.sizes(model, budgets.FINISHED)
-    target = whole[measure] * 0.7
-    small, _ = tfsparse.prune(model, {measure: target})
+    targets = {measure: whole[measure] * 0.75 for measure in budgets.FINISHED}
+    small, _ = tfsparse.prune(model, targets)
     x, _ = vectors()
     made = tfsparse.export(small, str(tmp_path), x, ("tflite_int8",))
     (_, mcu) = tfsparse.verify(small, made, x[:8])
     shipped = {"file_bytes": made[0].file_bytes, "arena_bytes": mcu.arena_bytes}
-    assert 0.8 * target < shipped[measure] <= target
+    assert all(shipped[measure] <= targets[measure] for measure in targets)
+    assert any(shipped[measure] > 0.85 * targets[measure] for measure in targets)
     assert shipped == finished.sizes(small, budgets.FINISHED)  # whatever calibrates
 
 

@@ -119,7 +119,7 @@ def test_same_seed_same_result(finished, tmp_path):
 
 def test_other_seed_other_result(finished, tmp_path):
     other = str(tmp_path / "other")
-    assert main(other, "--seed=1") == 0
+    assert main(other, "--seed=1", "--formats=tflite_float") == 0
     a, b = (Path(f"{d}/model_float.tflite").read_bytes() for d in (finished, other))
     assert a != b
 
@@ -419,7 +419,7 @@ def test_fine_tuning_may_have_an_optimizer_of_its_own(tmp_path):
 
 
 def test_fine_tuning_may_follow_the_dense_model(tmp_path, monkeypatch):
-    short = ["--dense_epochs=6", "--epochs=3", "--shrink_epochs=2", "--formats=keras"]
+    short = ["--dense_epochs=2", "--epochs=2", "--shrink_epochs=1", "--formats=keras"]
     folders = [str(tmp_path / name) for name in ("plain", "whole", "again")]
     assert main(folders[0], *short) == 0
     assert main(folders[1], *short, "--distill=0.7") == 0

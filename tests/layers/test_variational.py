@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -15,6 +12,7 @@ from scipy import integrate, stats
 
 import tfsparse
 from tfsparse import numerics
+from tfsparse.cli import strip
 from tfsparse.deploy import removal
 from tfsparse.deploy.lower import lower
 from tfsparse.engine import training
@@ -505,11 +503,8 @@ def test_a_checkpoint_of_a_sparse_model_is_stripped_to_stock_layers(tmp_path):
     body = sparse.get_layer("body")
     body.log_variance.assign(np.where(np.arange(6) < 2, 20.0, -8.0) + np.zeros((20, 1)))
     sparse.save(tmp_path / "checkpoint.keras")
-    tool = pathlib.Path(__file__).parents[2] / "tools" / "strip.py"
-    subprocess.run(
-        [sys.executable, tool, tmp_path / "checkpoint.keras", tmp_path / "small.keras"],
-        check=True,
-    )
+    files = [str(tmp_path / name) for name in ("checkpoint.keras", "small.keras")]
+    assert strip.main(files) == 0
     small = keras.saving.load_model(tmp_path / "small.keras")
     assert [type(x) for x in small.layers[-2:]] == [keras.layers.Dense] * 2
     assert small.get_layer("body").units == 4

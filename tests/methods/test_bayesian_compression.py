@@ -609,7 +609,9 @@ def test_epochs_must_fit():
         BayesianCompression(pretrain_epochs=5, warm_up_epochs=6).check_epochs(10)
 
 
-@pytest.mark.parametrize("prior", SCALE_PRIORS)
+@pytest.mark.parametrize(
+    "prior", ["normal_jeffreys", pytest.param("horseshoe", marks=pytest.mark.slow)]
+)
 def test_it_learns_which_inputs_are_noise(prior):
     """Of 20 inputs the first 4 decide the class: they stay, most others go."""
     rng = np.random.default_rng(0)

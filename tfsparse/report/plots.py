@@ -57,9 +57,9 @@ def _words(unit: str):
     return {"bytes": FuncFormatter(_bytes), "percent": PercentFormatter(1.0)}.get(unit)
 
 
-def _scale(axis, told: Section) -> None:
-    """Makes an axis what its section says."""
-    if told["log"]:
+def _scale(axis, told: Section, values) -> None:
+    """Makes an axis what its section says; of numbers that are not positive no log."""
+    if told["log"] and any(value is not None and value > 0 for value in values):
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})
         log_ticks(axis, _words(told["format"]))
     elif _words(told["format"]) is not None:
@@ -112,11 +112,17 @@ def curves(section: Section) -> Figure:
             linewidth=1.8,
             label=line["name"],
         )
-    _scale(axes.yaxis, section["y"])
+    ys = {
+        right: [
+            y for line in section["lines"] if line["right"] == right for y in line["ys"]
+        ]
+        for right in (False, True)
+    }
+    _scale(axes.yaxis, section["y"], ys[False])
     if other is not None:
         other.set_ylabel(section["right"]["label"])
         other.spines["top"].set_visible(False)
-        _scale(other.yaxis, section["right"])
+        _scale(other.yaxis, section["right"], ys[True])
     for mark in section["marks"]:
         axes.axvline(mark["x"], color=GREY, linestyle=":", linewidth=1.2)
         axes.annotate(
@@ -171,8 +177,8 @@ def points(section: Section) -> Figure:
             xytext=(4, 3), textcoords="offset points", fontsize=8, color=GREEN,
         )  # fmt: skip
     axes.margins(y=0.25)
-    _scale(axes.xaxis, section["x"])
-    _scale(axes.yaxis, section["y"])
+    _scale(axes.xaxis, section["x"], [x for x, _ in ordered])
+    _scale(axes.yaxis, section["y"], [y for _, y in ordered])
     return figure
 
 
