@@ -182,10 +182,10 @@ def test_the_weakest_go_by_what_switches_leave_of_them():
     sparse = method.prepare(model, tfsparse.find_groups(model))
     switch = sparse.get_layer("first_switch").switch
     switch.assign(np.linspace(1.0, 0.1, 16) ** 4)  # kernels would say otherwise
-    from tfsparse.engine import shrinking
+    from tfsparse.engine import limiting
 
     groups = tfsparse.find_groups(sparse, method.kinds)
-    scores = shrinking.norms(sparse, groups)("first")
+    scores = limiting.norms(sparse, groups)("first")
     assert scores[:4].min() > scores[-4:].max()
 
 

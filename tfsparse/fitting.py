@@ -20,7 +20,7 @@ from tfsparse import (
     records,
 )
 from tfsparse import progress as progress_lib
-from tfsparse.engine import shrinking
+from tfsparse.engine import limiting, shrinking
 from tfsparse.engine.context import CURVATURE_SAMPLES, Context
 from tfsparse.engine.runner import go
 from tfsparse.engine.stages.sparse import Sparse, SparseSettings
@@ -115,7 +115,7 @@ def fit_shrinking(
     plain = flat(model)
     results = go([stage], context, {"model": records.Result(plain)})
     found: Any = results["sparse"]
-    sizes = shrinking.sizes_of(find_groups(plain, method.kinds))
+    sizes = limiting.sizes_of(find_groups(plain, method.kinds))
     small, _ = shrinking.finish(found.model, method, limits, sizes)
     optimizers.recompile(small, model, context.fresh_optimizer(small))
     state = shrinking.State.from_json(found.facts)

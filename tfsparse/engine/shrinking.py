@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -14,8 +13,8 @@ import numpy as np
 
 from tfsparse import budgets, meters, optimizers, records
 from tfsparse.deploy import collect as collecting
-from tfsparse.deploy import dead, finished, probe, removal, variables
-from tfsparse.deploy.lower import lower
+from tfsparse.deploy import dead, finished, probe, removal
+from tfsparse.engine import limiting
 from tfsparse.engine.context import Context
 from tfsparse.graph import find_groups, measure
 
@@ -77,7 +76,7 @@ class Shrinking:
         epochs: Epochs in all.
         shrink_epochs: After that many the penalty is off.
         bounds: Measure -> absolute bound; the penalty ends as all are met. Empty for none.
-        sizes: Group name -> units in the untouched model, see `sizes_of`.
+        sizes: Group name -> units in the untouched model, see `limiting.sizes_of`.
         remove: Whether dead units leave the running model; of a method whose dead units
             grow back, those that died leave in any case as the penalty ends.
         until_settled: Whether to stop as the penalty ends, whatever epochs are left.
@@ -147,7 +146,7 @@ class Shrinking:
 
     def amounts_of(self, model) -> dict[str, float]:
         """What there is of an untouched model of stock layers, for a target."""
-        keep = every_unit(find_groups(model, self.method.kinds), {})
+        keep = limiting.every_unit(find_groups(model, self.method.kinds), {})
         found = budgets.with_units(measure(model), keep)
         return found | finished.sizes(model, self.bounds, untrained=True)
 
@@ -172,14 +171,16 @@ class Shrinking:
     def _keep(self, model, groups) -> dict[str, np.ndarray]:
         """The method's decision; what limits spare, stays."""
         keep = budgets.spare_one(self.method.keep(model, groups))
-        return limited(model, groups, keep, self.context.limits, self.sizes, trim=False)
+        return limiting.limited(
+            model, groups, keep, self.context.limits, self.sizes, trim=False
+        )
 
     def _amounts(self, model, keep) -> dict[str, float]:
         """What would be left without the dead, and within the limits."""
         groups = find_groups(model, self.method.kinds)
-        keep = limited(model, groups, keep, self.context.limits, self.sizes)
+        keep = limiting.limited(model, groups, keep, self.context.limits, self.sizes)
         cost = measure(model, removal.plan(model, keep))
-        found = budgets.with_units(cost, every_unit(groups, keep))
+        found = budgets.with_units(cost, limiting.every_unit(groups, keep))
         if set(budgets.FINISHED) & set(self.bounds):
             small = collecting.finish(model, keep, dead_stay=True)[0]
             found |= finished.sizes(small, self.bounds)
@@ -240,7 +241,7 @@ def prepare(context: Context, method, model):
             does not have, or a limit names no group.
     """
     groups = find_groups(model, method.kinds)
-    context.limits.check_names(sizes_of(groups))
+    context.limits.check_names(limiting.sizes_of(groups))
     with context.scope():
         sparse = method.prepare(model, groups)
         rate = context.training.learning_rate
@@ -290,55 +291,6 @@ def discretisation(
     return rows
 
 
-def sizes_of(groups) -> dict[str, int]:
-    """Group name -> units, of groups of units or features that are not frozen."""
-    return {g.name: g.size for g in groups if not g.frozen and g.kind != "branch"}
-
-
-def every_unit(groups, keep: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Masks for every free group; of those that `keep` does not name all units stay."""
-    whole = {name: np.ones(size, bool) for name, size in sizes_of(groups).items()}
-    return {**whole, **keep}
-
-
-def limited(model, groups, keep, limits: budgets.Limits, sizes, trim: bool = True):
-    """Masks within limits, of groups that the method has no verdict on, too."""
-    if limits.trivial:
-        return dict(keep)
-    return limits.applied(
-        every_unit(groups, keep), norms(model, groups), sizes, trim=trim
-    )
-
-
-def norms(model, groups) -> Callable[[str], np.ndarray]:
-    """Group name -> L2 norm of the weights that write each unit, or read each feature.
-
-    Of the model as stock layers: a switch, a factor or noise counts as what it leaves.
-    """
-    roles = {
-        group.name: records.CONSUMER if group.kind == "feature" else records.PRODUCER
-        for group in groups
-    }
-
-    @functools.cache
-    def lowered():
-        stock = lower(model)
-        kinds = tuple({group.kind for group in groups})
-        found = {group.name: group for group in find_groups(stock, kinds)}
-        return found, variables.values_of(stock)
-
-    def of(name: str) -> np.ndarray:
-        found, values = lowered()
-        squares = np.zeros(found[name].size)
-        for member in found[name].members:
-            if member.role == roles[name]:
-                own = member.slices(values[member.path]).astype("float64")
-                np.add.at(squares, member.units, np.square(own).sum(axis=1))
-        return np.sqrt(squares)
-
-    return of
-
-
 def collect(model, keep):
     """Neural garbage collection: removes units from a running model.
 
@@ -381,7 +333,7 @@ def finish(
         model: The running model at the end of training.
         method: The method that prepared it; None strips what is dead.
         limits: Of the units that groups keep; None for none.
-        sizes: Group name -> units in the untouched model, see `sizes_of`; by default
+        sizes: Group name -> units in the untouched model, see `limiting.sizes_of`; by default
             those of this one.
 
     Returns:
@@ -400,9 +352,9 @@ def finish(
     if not limits.trivial:
         if method is None:
             wanted = dead.dead_units(model)
-        sizes = sizes_of(groups) if sizes is None else sizes
+        sizes = limiting.sizes_of(groups) if sizes is None else sizes
         spared = budgets.spare_one(wanted)
-        keep = limited(model, groups, spared, limits, sizes)
+        keep = limiting.limited(model, groups, spared, limits, sizes)
     small, reasons = collecting.finish(model, keep, dead_stay=not limits.trivial)
     if not all(alive.any() for alive in wanted.values()):
         check_alive(small, None)

@@ -148,7 +148,7 @@ class Sparse(stage.Stage):
 
     def _job(self, context, model):
         """The training, its target in absolute numbers."""
-        from tfsparse.engine import shrinking
+        from tfsparse.engine import limiting, shrinking
         from tfsparse.graph import find_groups
 
         settings = self.settings
@@ -158,7 +158,7 @@ class Sparse(stage.Stage):
             settings.epochs,
             settings.shrink_epochs,
             {},
-            shrinking.sizes_of(find_groups(model, self.method.kinds)),
+            limiting.sizes_of(find_groups(model, self.method.kinds)),
             settings.remove,
         )
         target = budgets.parse(settings.target)

@@ -19,20 +19,18 @@ class Strip(stage.Stage):
     folder = "stripped"
 
     def rehearse(self, context, model):
-        from tfsparse.engine import shrinking
+        from tfsparse.engine import limiting
         from tfsparse.graph import find_groups
 
-        context.limits.check_names(
-            shrinking.sizes_of(find_groups(model, context.kinds))
-        )
+        context.limits.check_names(limiting.sizes_of(find_groups(model, context.kinds)))
 
     def run(self, context, before, model=None):
-        from tfsparse.engine import shrinking
+        from tfsparse.engine import limiting, shrinking
         from tfsparse.graph import find_groups
 
         method = self.method
         first = before.model if model is None else model.model
-        sizes = shrinking.sizes_of(find_groups(first, context.kinds))
+        sizes = limiting.sizes_of(find_groups(first, context.kinds))
         found = context.latest(self.folder)
         if found is None:
             facts = {"reasons": {}, "trace": {}}
