@@ -177,16 +177,21 @@ def main() -> int:
             if key == "plain" or "trial" in stages:
                 finish(f"{place}/{key}", more)
                 whole[key] = outcome(f"{place}/{key}")
-    chance, old = random.Random(0), []
-    if RESULT.exists():
-        old = [
-            r for r in files.read_json(str(RESULT))["rows"] if r["stage"] not in stages
-        ]
+    chance, good = random.Random(0), True
     for stage in stages:
-        old.append(row_of(stage, given.kills, whole, chance))
-        print(old[-1], flush=True)
-        files.write_json(str(RESULT), {"rows": old})
-    return 0 if all(row["same"] and row["kills"] >= given.kills for row in old) else 1
+        row = row_of(stage, given.kills, whole, chance)
+        print(row, flush=True)
+        keep(row)
+        good &= row["same"] and row["kills"] >= given.kills
+    return 0 if good else 1
+
+
+def keep(row: dict) -> None:
+    """Keeps a stage's row beside those of the others."""
+    rows = files.read_json(str(RESULT))["rows"] if RESULT.exists() else []
+    found = {other["stage"]: other for other in rows} | {row["stage"]: row}
+    ordered = [found[stage] for stage in STAGES if stage in found]
+    files.write_json(str(RESULT), {"rows": ordered})
 
 
 if __name__ == "__main__":
