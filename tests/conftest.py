@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 
 import keras
 import numpy as np
@@ -23,6 +24,12 @@ def pytest_collection_finish(session):
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _coarse_plots():
+    """Plots of many small runs cost more than the runs."""
+    importlib.import_module("tfsparse.report.write").DPI = 30
 
 
 @pytest.fixture(autouse=True)

@@ -74,7 +74,7 @@ def fit_shrinking(
             many trials; then training goes on from the best one. Callbacks see that last
             part alone.
         remove: Whether dead units leave during training or only at its end.
-        limits: How many units groups keep, such as `budgets.Limits(round_to=4)`.
+        limits: How many units groups keep, such as `tfsparse.Limits(round_to=4)`.
         **fit_arguments: Passed on to `fit`.
 
     Returns:

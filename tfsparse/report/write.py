@@ -12,6 +12,9 @@ import jinja2
 from tfsparse import files, options
 from tfsparse.report import plots
 
+DPI = 150
+"""Dots per inch of the plots."""
+
 LAST = ("mcu", "tflite_int8", "tflite_float")
 """Whose figures stand on top: the first of these that a run has, else its last row."""
 
@@ -35,7 +38,7 @@ def write(document: dict[str, Any], directory: str) -> None:
             continue
         path = os.path.join(folder, f"{section['name']}.png")
         with files.appears_whole(path) as temporary:
-            figure.savefig(temporary, dpi=150)
+            figure.savefig(temporary, dpi=DPI)
         with open(path, "rb") as file:
             images[section["name"]] = base64.b64encode(file.read()).decode()
     files.write_json(os.path.join(directory, "report.json"), document)
