@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import functools
+import importlib
 import math
 import numbers as abstract
 import textwrap
@@ -429,6 +430,18 @@ def listed(text: str) -> list[str]:
         ['stem*', 'head*']
     """
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def imported(name: str, text: str, kind: str) -> Any:
+    """What `package.module:Thing` names; `name` is the option, `kind` what it asks for."""
+    module, _, attribute = text.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` must name a {kind} that can be imported. Received: {text!r} "
+            f"({error})."
+        ) from error
 
 
 def check_patterns(name: str, found: Iterable[str], names: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ class Run(options.Options):
     part = "Run"
 
     method: str = options.field(
-        "shrinknets",
+        methods.DEFAULT,
         "Which method decides what goes: one of "
         f"{', '.join(sorted(methods.METHODS))}, a class of your own as "
         "package.module:Class, or none to train the network as it is. "

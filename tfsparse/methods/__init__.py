@@ -21,7 +21,11 @@ GSparsity = METHODS["gsparsity"]
 ShrinkNets = METHODS["shrinknets"]
 SparseVD = METHODS["sparse_vd"]
 
+DEFAULT = ShrinkNets.name
+"""The method of a run that names none."""
+
 __all__ = [
+    "DEFAULT",
     "METHODS",
     "NO_METHOD",
     "BayesNASCompression",

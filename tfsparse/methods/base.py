@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import importlib
 import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -221,14 +220,7 @@ def find(name: str) -> type[Method] | None:
 
 
 def _imported(name: str) -> type[Method]:
-    module, _, cls = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), cls)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"`method` must name a class that can be imported. Received: {name!r} "
-            f"({error})."
-        ) from error
+    found = options.imported("method", name, "class")
     if not isinstance(found, type) or not issubclass(found, Method):
         raise ValueError(
             f"`method` must name a subclass of tfsparse.methods.Method. Received: {name!r}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import os
 import zipfile
@@ -12,6 +11,7 @@ import keras
 
 # Checkpoints hold house layers: Keras knows those that are imported.
 import tfsparse.layers  # noqa: F401
+from tfsparse import options
 from tfsparse.zoo import cells, ds_cnn, lenet, resnet, vgg
 
 MODELS = {
@@ -129,14 +129,7 @@ def load(path: str):
 
 
 def _from_function(name, input_shape, classes):
-    module_name, _, function_name = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"`model` must name a function that can be imported. Received: {name!r} "
-            f"({error})."
-        ) from error
+    function = options.imported("model", name, "function")
     try:
         inspect.signature(function).bind(input_shape, classes)
     except TypeError as error:
