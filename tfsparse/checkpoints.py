@@ -102,7 +102,7 @@ class Store:
                 settings, or a damaged one.
         """
         path = self.path("checkpoints", "config.json")
-        if not os.path.exists(path) or not self._begun():
+        if not os.path.exists(path) or not self.begun():
             return None
         if not resume:
             raise ValueError(
@@ -134,10 +134,10 @@ class Store:
 
     def begin(self, config: dict) -> None:
         """Notes the flags of the run that starts here, if none has."""
-        if not self._begun():
+        if not self.begun():
             files.write_json(self.path("checkpoints", "config.json"), config)
 
-    def _begun(self) -> bool:
+    def begun(self) -> bool:
         """Whether any checkpoint has been written."""
         folder = self.path("checkpoints")
         return os.path.isdir(folder) and any(map(self._epochs, os.listdir(folder)))

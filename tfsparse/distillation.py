@@ -6,39 +6,81 @@ section 2.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
 from tfsparse import optimizers
 
 
-def distillation_loss(plain, logits, teacher_logits, weight, temperature):
-    """The loss on labels, mixed with the distance from a teacher's answers.
-
-    (1 - weight) L + weight T^2 KL(softmax(t / T), softmax(z / T)); T^2 keeps the
-    gradient's size at any T.
+def mixed(plain, distance, weight):
+    """The loss on labels, mixed with the distance from a teacher: (1 - w) L + w D.
 
     Args:
-        plain: L, the loss on labels, a scalar.
-        logits: z of the student, `(batch, classes)`.
-        teacher_logits: t, of that shape; no gradient goes there.
-        weight: Share of the teacher's term, in [0, 1].
+        plain: L, a scalar.
+        distance: D, a scalar, see the functions below.
+        weight: w, the share of the teacher's term, in [0, 1].
+
+    Example:
+        >>> float(mixed(ops.array(2.0), ops.array(0.0), 0.5))
+        1.0
+    """
+    return (1 - weight) * plain + weight * distance
+
+
+def distance_of_classes(outputs, told, temperature, probabilities: bool = False):
+    """T^2 KL(softmax(t / T), softmax(z / T)); T^2 keeps the gradient's size at any T.
+
+    Args:
+        outputs: z of the student, `(batch, classes)`.
+        told: t of the teacher, of that shape; no gradient goes there.
         temperature: T > 0; larger tells more of the classes that it takes for unlikely.
+        probabilities: Whether both are softmaxes already; their logarithms are logits.
 
     Returns:
         A scalar; of one replica, as Keras scales losses under tf.distribute.
-
-    Example:
-        >>> same = ops.array([[1.0, 0.0]])
-        >>> float(distillation_loss(ops.array(2.0), same, same, 0.5, 3.0))
-        1.0
     """
     soft = keras.losses.CategoricalCrossentropy(from_logits=True)
-    told = ops.cast(teacher_logits, "float32") / temperature
-    answer = ops.cast(logits, "float32") / temperature
+    told, answer = (
+        _logits(x, probabilities, _log) / temperature for x in (told, outputs)
+    )
     wanted = ops.stop_gradient(ops.softmax(told))
-    term = soft(wanted, answer) - soft(wanted, told)
-    return (1 - weight) * plain + weight * temperature**2 * term
+    return temperature**2 * (soft(wanted, answer) - soft(wanted, told))
+
+
+def distance_of_labels(outputs, told, temperature, probabilities: bool = False):
+    """The same of labels one by one: sigmoids in the place of the softmax."""
+    soft = keras.losses.BinaryCrossentropy(from_logits=True)
+    told, answer = (
+        _logits(x, probabilities, _log_odds) / temperature for x in (told, outputs)
+    )
+    wanted = ops.stop_gradient(ops.sigmoid(told))
+    return temperature**2 * (soft(wanted, answer) - soft(wanted, told))
+
+
+def distance_of_numbers(outputs, told, temperature, scale: tuple[float, ...] = ()):
+    """Mean squared difference of numbers, in units of `scale`; no temperature is needed."""
+    del temperature
+    answer, told = ops.cast(outputs, "float32"), ops.cast(told, "float32")
+    unit = ops.convert_to_tensor(scale or 1.0, "float32")
+    return keras.losses.MeanSquaredError()(
+        ops.stop_gradient(told) / unit, answer / unit
+    )
+
+
+def _logits(x, probabilities: bool, inverse):
+    x = ops.cast(x, "float32")
+    return inverse(x) if probabilities else x
+
+
+def _log(p):
+    return ops.log(ops.maximum(p, 1e-7))
+
+
+def _log_odds(p):
+    p = ops.clip(p, 1e-7, 1 - 1e-7)
+    return ops.log(p / (1 - p))
 
 
 class Distilled(keras.Model):
@@ -49,10 +91,11 @@ class Distilled(keras.Model):
     Nothing of the teacher is saved with it. Evaluation tells the loss on labels alone.
 
     Args:
-        student: Compiled, with logits as outputs.
+        student: Compiled.
         teacher: A model of the same inputs and outputs; it is not trained.
         weight: Share of the teacher's term, in [0, 1].
         temperature: T > 0; larger tells more of the classes that it takes for unlikely.
+        distance: `(outputs, told, temperature) -> scalar`, one of those above.
 
     Example:
         >>> small.compile("adam", keras.losses.SparseCategoricalCrossentropy(True))
@@ -60,12 +103,19 @@ class Distilled(keras.Model):
         >>> small.save("small.keras")
     """
 
-    def __init__(self, student, teacher, weight: float, temperature: float):
+    def __init__(
+        self,
+        student,
+        teacher,
+        weight: float,
+        temperature: float,
+        distance: Callable = distance_of_classes,
+    ):
         super().__init__(name=f"{student.name}_distilled")
         self.student = student
         # A function, not a model: its weights are neither trained here nor saved.
         self.teach = lambda x: teacher(x, training=False)
-        self.weight, self.temperature = weight, temperature
+        self.weight, self.temperature, self.distance = weight, temperature, distance
         optimizers.recompile(self, student, student.optimizer)
         self.built = True
 
@@ -79,6 +129,5 @@ class Distilled(keras.Model):
         plain = super().compute_loss(x, y, y_pred, sample_weight, training)
         if not training:
             return plain
-        return distillation_loss(
-            plain, y_pred, self.teach(x), self.weight, self.temperature
-        )
+        distance = self.distance(y_pred, self.teach(x), self.temperature)
+        return mixed(plain, distance, self.weight)

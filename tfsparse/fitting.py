@@ -203,12 +203,7 @@ class FitContext(Context):
 
     def check_curvature(self, model, form: str) -> None:
         """Raises a ValueError where the loss or a layer has no known curvature."""
-        if not _is_sparse_cross_entropy(self._model.loss):
-            raise ValueError(
-                "`model` must be compiled with sparse categorical cross-entropy, whose "
-                f"curvature is known. Received: loss={self._model.loss!r}."
-            )
-        curvature.check(model, form)
+        curvature.check(model, form, self._model.loss)
 
     def curvature(self, model, form: str) -> curvature.Curvature:
         """The diagonal Hessian on some training samples: of arrays, evenly spaced ones."""
@@ -221,7 +216,7 @@ class FitContext(Context):
         else:  # batches already
             stream = self._x if hasattr(self._x, "take") else _items(self._x)
             batches = _first(stream, CURVATURE_SAMPLES)
-        return curvature.diagonal(model, batches, form)
+        return curvature.diagonal(model, batches, form, loss=self._model.loss)
 
 
 def _items(sequence):
@@ -247,17 +242,6 @@ def _samples(x, fit_arguments) -> int:
         return max(0, batches or 0) * len(keras.tree.flatten(batch)[0])
     share = 1.0 - float(fit_arguments.get("validation_split") or 0.0)
     return int(len(keras.tree.flatten(x)[0]) * share)
-
-
-def _is_sparse_cross_entropy(loss) -> bool:
-    if isinstance(loss, list | tuple) and len(loss) == 1:
-        loss = loss[0]
-    if isinstance(loss, str):
-        loss = keras.losses.get(loss)
-    return (
-        isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
-        or loss is keras.losses.sparse_categorical_crossentropy
-    )
 
 
 class _Continued(keras.callbacks.Callback):

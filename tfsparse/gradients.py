@@ -144,3 +144,27 @@ def cross_entropy(model):
         model.layers[-1], keras.layers.Softmax
     )
     return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
+
+
+def slope(function: Callable, x):
+    """The gradient of a scalar function, of the shape of `x`."""
+    x = tf.convert_to_tensor(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = function(x)
+    return tape.gradient(value, x, unconnected_gradients="zero")
+
+
+def hessians(function: Callable, x):
+    """Hessians of a sum over samples, one a sample: `(batch, outputs, outputs)`.
+
+    Args:
+        function: `(batch, outputs) -> scalar`, a sum of what depends on one sample each.
+        x: `(batch, outputs)`.
+    """
+    x = tf.convert_to_tensor(x)
+    with tf.GradientTape(persistent=True) as outer:
+        outer.watch(x)
+        by_output = tf.unstack(slope(function, x), axis=1)
+    rows = [outer.gradient(own, x, unconnected_gradients="zero") for own in by_output]
+    return tf.stack(rows, axis=1)

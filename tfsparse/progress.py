@@ -42,19 +42,30 @@ class Progress:
         """Prints the stages of a finished run."""
         shown = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         shown.add_column("stage")
-        for name in ("accuracy", "parameters", "MACs", "weights", "file", "arena"):
+        score = stages[-1]["score"]["name"] if stages else "score"
+        for name in (score, "parameters", "MACs", "weights", "file", "arena"):
             shown.add_column(name, justify="right")
         for row in stages:
             sizes = (row["weight_bytes"], row["file_bytes"], row["arena_bytes"])
             shown.add_row(
                 row["name"],
-                "–" if row["accuracy"] is None else f"{row['accuracy']:.2%}",
+                _score(row["score"]),
                 f"{row['params']:,}",
                 f"{row['macs']:,}",
                 *("" if n is None else f"{n:,} B" for n in sizes),
             )
         self._bars.stop()
         self._console.print(shown)
+
+
+def _score(score: dict) -> str:
+    """A share as percents, another number with its unit; what stands beside it, too."""
+    if score["unit"] == "%":
+        shown_ = f"{score['value']:.2%}"
+    else:
+        shown_ = f"{score['value']:.4g} {score['unit']}".strip()
+    others = ", ".join(f"{name} {value:.3g}" for name, value in score["others"].items())
+    return f"{shown_} ({others})" if others else shown_
 
 
 class Silent:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tfsparse import files, flags, records
+from tfsparse.children import process
 
 if TYPE_CHECKING:
     from tfsparse.engine.settings import Settings
@@ -47,6 +48,8 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
         TrainingError: Training led nowhere.
         OSError: A file could not be read or written.
     """
+    if any("tflite" in name for name in settings.to_json().get("formats", ())):
+        process.CONVERTER.start()  # it loads TensorFlow beside us
     with files.quiet():  # TensorFlow's native start-up chatter would hide our one line
         import tensorflow as tf
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from tfsparse import gradients, numerics, records
-from tfsparse.curvature import recursion
+from tfsparse.curvature import losses, recursion
 from tfsparse.graph import trace
+from tfsparse.graph.ends import activation_at_end
+from tfsparse.graph.rebuild import refresh
 
 FORMS = records.CURVATURES
 PROBES = 16
@@ -38,32 +41,40 @@ class Curvature:
 
 
 def diagonal(
-    model, data: Iterable, form: str = "recursive", probes: int = PROBES
+    model,
+    data: Iterable,
+    form: str = "recursive",
+    probes: int = PROBES,
+    loss: Any = None,
 ) -> Curvature:
-    """Estimates the diagonal Hessian of the mean cross-entropy by every weight.
+    """Estimates the diagonal Hessian of a mean loss by every weight.
 
     recursive: eqs. C.1.4, C.1.5 and C.2.1 to C.2.3, every sample and place by itself:
     H_W = sum x^2 H_h, H_x = (W^2)^T H_h, H_h = sigma'^2 H_a + sigma'' g.
     averaged: as eqs. C.2.4 and C.2.5, but for each place by itself: means over the batch of
     x^2, sigma'^2, sigma'' g and H go back instead of samples.
-    gauss_newton: mean of (J^T R v)^2, v random signs, R a root of diag(p) - p p^T.
+    gauss_newton: mean of (J^T R v)^2, v random signs, R a root of the loss's Hessian by the
+    outputs, of softmax cross-entropy diag(p) - p p^T, see `losses.bent`.
     hutchinson: mean of v * (Hessian v), v random signs; may be negative.
 
     The recursion keeps the tensors between about sqrt(calls) stretches of the model and
     works the others out again, so that it never holds all feature maps.
 
     Args:
-        model: A built classifier on logits, or with a softmax at its end.
-        data: Pairs `(x, labels)`, see `batches`; labels are whole numbers.
+        model: A built model of one output; it may end in the softmax or sigmoid of a
+            cross-entropy.
+        data: Pairs `(x, targets)`, see `batches`.
         form: One of `FORMS`; the first two know the layers of `RULES`, the others any.
         probes: Random vectors a batch, of the last two forms.
+        loss: What the model is trained on: a Keras loss, or `(targets, outputs) -> losses`;
+            by default the cross-entropy of classes as whole numbers.
 
     Returns:
         A Curvature over the variables of the layers that it knows, or all.
 
     Raises:
-        ValueError: An unknown form, no batch, labels that are not whole numbers, a layer that
-            the recursion does not know, or a curvature that is not finite.
+        ValueError: An unknown form, no batch, classes that are not whole numbers, a layer
+            that the recursion does not know, or a curvature that is not finite.
 
     Example:
         >>> diagonal(net, [(x, y)], "averaged").diagonal["fc1/kernel"].shape
@@ -71,11 +82,12 @@ def diagonal(
 
     Reference: BayesNAS, appendix C; Bekas et al. 2007 (Hutchinson's diagonal).
     """
-    graph, step = _prepared(model, form, probes)
+    graph, loss = _prepared(model, form, loss)
+    step = step_of(graph, form, probes, loss)
     total: dict[str, np.ndarray] = {}
     samples = 0
     for x, y in data:
-        y = _labels(y)
+        y = _labels(y) if _sparse(loss) else ops.convert_to_tensor(np.asarray(y))
         count = len(y)
         arrays = zip(trace.in_order(model, x), graph.inputs, strict=True)
         found = step([ops.cast(array, tensor.dtype) for array, tensor in arrays], y)
@@ -99,20 +111,35 @@ def diagonal(
     return Curvature(total, negative, zero)
 
 
-def check(model, form: str = "recursive") -> None:
-    """Looks whether a model's curvature can be estimated, before anything is trained.
+def check(model, form: str = "recursive", loss: Any = None) -> None:
+    """Checks that a model's curvature can be estimated, before anything is trained.
 
     Raises:
         ValueError: As of `diagonal`, but for what only data can tell.
     """
-    _prepared(model, form, 1)
+    graph, loss = _prepared(model, form, loss)
+    step_of(graph, form, 1, loss)
 
 
-def _prepared(model, form: str, probes: int):
+def _prepared(model, form: str, loss):
+    """The model's graph, and its loss as something that can be called."""
     if form not in FORMS:
         raise ValueError(f"`curvature` must be one of {FORMS}. Received: {form!r}.")
     graph = trace.read(_in_float32(model))
-    return graph, step_of(graph, form, probes)
+    if len(graph.outputs) != 1:
+        raise ValueError(
+            "`model` must have one output, so that its curvature can be known. Received: "
+            f"{[t.shape for t in graph.outputs]}."
+        )
+    if loss is None:
+        logits = activation_at_end(graph) != losses.SOFTMAX
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
+    return graph, losses.single(loss)
+
+
+def _sparse(loss) -> bool:
+    name = getattr(loss, "__name__", type(loss).__name__)
+    return name.lower().startswith("sparse")
 
 
 def batches(x, y, size: int = 128):
@@ -150,6 +177,8 @@ def _in_float32(model):
 
     copy = keras.models.clone_model(model, clone_function=clone)
     copy.set_weights(model.get_weights())
+    for layer in trace.read(copy).operations:
+        refresh(layer)
     return copy
 
 
@@ -161,20 +190,21 @@ def relative_error(received: dict, expected: dict) -> float:
     return math.sqrt(difference / whole) if whole else math.inf
 
 
-def step_of(graph, form: str, probes: int) -> Callable:
+def step_of(graph, form: str, probes: int, loss) -> Callable:
     """`(tensors, y) -> {path: diagonal of the batch's mean loss}`, as a graph."""
+    bent = losses.bent(loss, activation_at_end(graph))
     if form in ("recursive", "averaged"):
-        sweep = recursion.Sweep(graph, form == "averaged")
+        sweep = recursion.Sweep(graph, form == "averaged", bent)
         return gradients.compiled(sweep.run)
     model, variables = graph.model, graph.model.trainable_variables
     paths = [graph.paths[id(v)] for v in variables]
     seed = keras.random.SeedGenerator(0)
-    if recursion.ends_in_softmax(graph):
+    if bent.end:
         raise ValueError(
-            f"`curvature` must be recursive or averaged for a model that ends in a softmax. "
+            f"`curvature` must be recursive or averaged for a model that ends in a {bent.end}. "
             f"Received: {form!r}."
         )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)
+    each = losses.of_samples(loss)
 
     def signs(shape):
         drawn = keras.random.uniform(shape, seed=seed)
@@ -183,14 +213,13 @@ def step_of(graph, form: str, probes: int) -> Callable:
     def probe(x, y):
         if form == "hutchinson":
             vectors = [signs(tuple(v.shape)) for v in variables]
-            products = gradients.hessian_products(model, loss, x, y, vectors)
+            products = gradients.hessian_products(model, each, x, y, vectors)
             return [v * h for v, h in zip(vectors, products, strict=True)]
 
-        def upstream(logits):
-            root = numerics.cross_entropy_root(logits)
-            count = ops.cast(ops.shape(logits)[0], logits.dtype)
-            drawn = signs(ops.shape(logits))
-            return ops.matmul(root, drawn[:, :, None])[:, :, 0] / ops.sqrt(count)
+        def upstream(outputs):
+            count = ops.cast(ops.shape(outputs)[0], outputs.dtype)
+            drawn = signs(ops.shape(outputs))
+            return bent.root(y, outputs, drawn) / ops.sqrt(count)
 
         return [ops.square(g) for g in gradients.output_products(model, x, upstream)]
 

@@ -7,21 +7,22 @@ import math
 import keras
 from keras import ops
 
-from tfsparse import gradients, numerics
+from tfsparse import gradients
 from tfsparse.curvature import rules
 from tfsparse.graph import trace
 
 
 class Sweep:
-    """Gradient and curvature of a graph, from its output back to its weights."""
+    """Gradient and curvature of a graph, from its output back to its weights.
 
-    def __init__(self, graph, averaged: bool):
-        self._graph, self._averaged = graph, averaged
-        if len(graph.outputs) != 1 or len(graph.outputs[0].shape) != 2:
-            raise ValueError(
-                "`model` must have one output, logits of (batch, classes). Received: "
-                f"{[t.shape for t in graph.outputs]}."
-            )
+    Args:
+        graph: Of a model with one output.
+        averaged: Whether means over the batch go back, not samples.
+        bent: How the loss bends by the output, see `losses.bent`.
+    """
+
+    def __init__(self, graph, averaged: bool, bent):
+        self._graph, self._averaged, self._bent = graph, averaged, bent
         for call in graph.calls:
             if rules.rule_of(call.operation) is None:
                 raise ValueError(
@@ -52,14 +53,10 @@ class Sweep:
             } | set(graph.outputs)
             known = {**tensors, **inside}
             tensors = {t: known[t] for t in known if t in needed}
-        logits = tensors[graph.outputs[0]]
-        soft = ends_in_softmax(graph)
-        if soft:
-            logits = ops.log(ops.maximum(logits, 1e-30))
-        count = ops.cast(ops.shape(logits)[0], logits.dtype)
-        classes = logits.shape[-1]
-        slope = (ops.softmax(logits) - ops.one_hot(y, classes)) / count
-        bend = numerics.cross_entropy_curvature(logits) / count
+        outputs = tensors[graph.outputs[0]]
+        count = ops.cast(ops.shape(outputs)[0], outputs.dtype)
+        slope = self._bent.slope(y, outputs) / count
+        bend = self._bent.bend(y, outputs) / count
         if self._averaged:
             bend = ops.sum(bend, axis=0, keepdims=True)  # mean over the batch, of a sum
         back = {graph.outputs[0]: (slope, bend)}
@@ -73,7 +70,7 @@ class Sweep:
             inside = {**start, **self._forward(part, start)}
             self.held.append(len(inside))
             for call in reversed(part):
-                self._backward(call, inside, back, found, soft)
+                self._backward(call, inside, back, found)
         return found
 
     def _forward(self, part, tensors) -> dict:
@@ -89,14 +86,14 @@ class Sweep:
                 inside[tensor] = made[tensor] = own
         return made
 
-    def _backward(self, call, tensors, back, found, soft) -> None:
+    def _backward(self, call, tensors, back, found) -> None:
         """Takes gradient and curvature from a call's output to its inputs."""
         if call.outputs[0] not in back:
             return
         slope, bend = back.pop(call.outputs[0])
         inputs = [tensors[t] for t in call.inputs]
-        last = soft and call.outputs[0] is self._graph.outputs[0]
-        visit = rules.Visit(call, inputs, slope, bend, self._averaged, last)
+        last = self._bent.end and call.outputs[0] is self._graph.outputs[0]
+        visit = rules.Visit(call, inputs, slope, bend, self._averaged, bool(last))
         sides = rules.rule_of(call.operation)(visit)
         for tensor, own in zip(call.inputs, sides, strict=True):
             if tensor in back:
@@ -105,12 +102,3 @@ class Sweep:
         for variable, own in visit.found:
             path = self._graph.paths[id(variable)]
             found[path] = found[path] + own if path in found else own
-
-
-def ends_in_softmax(graph) -> bool:
-    """Whether a model puts out probabilities instead of logits."""
-    last = graph.writers.get(graph.outputs[0])
-    if last is None:
-        return False
-    softmax = getattr(last.operation, "activation", None) is keras.activations.softmax
-    return softmax or isinstance(last.operation, keras.layers.Softmax)

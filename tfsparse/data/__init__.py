@@ -12,7 +12,9 @@ _HOMES = {
     "Images": "images",
     "load": "dataset",
     "parse_augmentation": "settings",
-    "samples": "sources",
+    "read": "dataset",
+    "samples": "arrays",
+    "Task": "task",
 }
 
 __all__ = [
@@ -21,8 +23,10 @@ __all__ = [
     "Data",
     "Dataset",
     "Images",
+    "Task",
     "load",
     "parse_augmentation",
+    "read",
     "samples",
 ]
 

@@ -9,14 +9,17 @@ import tensorflow as tf
 
 from tfsparse.data.images import CALLS, Images, random_boxes, untuned
 
+FULL = {tf.uint8: 255.0, tf.uint16: 65535.0}
+"""Types of pixels -> what is white."""
+
 
 class Batches:
     """The batches of a data set, epoch after epoch; the data are held once.
 
     Args:
-        x: `(samples, ...)`, uint8 (divided by 255) or float32 (as it is); `Images` are
-            read from disk as they are needed.
-        y: `(samples,)` labels.
+        x: `(samples, ...)`, uint8 (divided by 255), uint16 (by 65535) or float32 (as it
+            is); `Images` are read from disk as they are needed.
+        y: `(samples, ...)` labels; None where the samples themselves are the targets.
         batch_size: Samples a batch; the last one may be smaller.
         augmentation: What `parse_augmentation` returns.
 
@@ -27,18 +30,19 @@ class Batches:
     def __init__(
         self,
         x: np.ndarray | Images,
-        y: np.ndarray,
+        y: np.ndarray | None,
         batch_size: int,
         augmentation: Mapping[str, float] | None = None,
     ):
         self._files = x if isinstance(x, Images) else None
-        self._images = tf.constant(list(self._files.paths) if self._files else x)
-        self._labels = tf.constant(y)
+        self._images = tf.constant(self._files.keys if self._files else x)
+        self._itself = y is None
+        self._labels = tf.constant(np.zeros(len(x), np.int32) if y is None else y)
         self._batch_size = batch_size
         self._augmentation = dict(augmentation or {})
 
     def epoch(self, seed: tuple[int, ...] | None = None) -> tf.data.Dataset:
-        """One pass, as `(batch, ...) float32` in [0, 1] and `(batch,) int32`.
+        """One pass, as `(batch, ...) float32`, pixels in [0, 1], and `(batch, ...)` labels.
 
         Args:
             seed: Decides order and augmentation; the same seed, the same batches.
@@ -67,9 +71,10 @@ class Batches:
 
         def finish(step, samples):
             batch, labels = samples
-            if batch.dtype == tf.uint8:
-                batch = tf.cast(batch, tf.float32) / 255.0
-            return augment(batch, wanted, key(step)) if wanted else batch, labels
+            if batch.dtype in FULL:
+                batch = tf.cast(batch, tf.float32) / FULL[batch.dtype]
+            batch = augment(batch, wanted, key(step)) if wanted else batch
+            return batch, batch if self._itself else labels
 
         options = {"num_parallel_calls": CALLS, "deterministic": True}
         dataset = tf.data.Dataset.from_tensor_slices(order)

@@ -4,40 +4,148 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from tfsparse.data import sources
+from tfsparse.data import splits, task
+from tfsparse.data.found import PICTURES, SERIES, TABLE, Found, Part
 from tfsparse.data.images import Images
+from tfsparse.data.settings import Data
+
+FULL = {"uint8": 255.0, "uint16": 65535.0}
+"""Whole-number types of pixels -> what is white."""
+
+SCALED_MEAN, SCALED_DEVIATION = 1.0, (0.1, 3.0)
+"""Columns whose mean and deviation lie within need no scaling."""
+
+SHOWN_CLASSES = 12
+"""So many classes are told of with their counts at most."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A classification data set split three ways, in memory or on disk.
+    """A data set split three ways, in memory or on disk, and what to predict of it.
 
     Attributes:
         name: As asked for.
-        x_train, x_validation, x_test: `(samples, ...)`, uint8 pixels or float32; `Images`
-            if they stay on disk.
-        y_train, y_validation, y_test: `(samples,)` int32 labels.
-        classes: Number of labels.
-        class_names: Their names.
+        x_train, x_validation, x_test: `(samples, ...)`, uint8 or uint16 pixels or float32;
+            `Images` if they stay on disk.
+        y_train, y_validation, y_test: int32 classes `(samples,)`, or float32 numbers
+            `(samples, outputs)`; of a reconstruction None, and in test perhaps 1 for what
+            is anomalous.
+        task: What is predicted.
+        kind: What samples are: pictures, series, table, or arrays.
+        columns: Names of the features along the last axis, where they are known.
+        notes: What was skipped, cut or scaled, and why.
+        front_end: How samples were made of raw signals; None where they were not.
     """
 
     name: str
-    x_train: np.ndarray | Images
-    y_train: np.ndarray
-    x_validation: np.ndarray | Images
-    y_validation: np.ndarray
-    x_test: np.ndarray | Images
-    y_test: np.ndarray
-    classes: int
-    class_names: tuple[str, ...]
+    x_train: Any
+    y_train: np.ndarray | None
+    x_validation: Any
+    y_validation: np.ndarray | None
+    x_test: Any
+    y_test: np.ndarray | None
+    task: task.Task
+    kind: str = "arrays"
+    columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    front_end: Mapping[str, Any] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """One sample's shape."""
         return self.x_train.shape[1:]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes or labels, in order."""
+        return self.task.names
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.task.names)
+
+    def with_channel(self) -> Dataset:
+        """The same samples with an axis of one channel at their end."""
+        return self._each(lambda x: x[..., None])
+
+    def without_channel(self) -> Dataset:
+        """The same samples without their last axis, of one channel."""
+        return self._each(lambda x: x if isinstance(x, Images) else x[..., 0])
+
+    def _each(self, change) -> Dataset:
+        names = ("x_train", "x_validation", "x_test")
+        found = {name: change(getattr(self, name)) for name in names}
+        return dataclasses.replace(self, **found)
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Mean and deviation of each column or channel in train; None of pixels.
+
+        A column that never changes has deviation 1.
+        """
+        if isinstance(self.x_train, Images) or self.x_train.dtype.name in FULL:
+            return None
+        axes = tuple(range(self.x_train.ndim - 1))
+        mean = self.x_train.mean(axes, dtype=np.float64)
+        deviation = self.x_train.std(axes, dtype=np.float64)
+        quiet = deviation <= 1e-7 * np.maximum(1e-30, np.abs(mean))
+        return mean, np.where(quiet, 1.0, deviation)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether a network can take the samples as they are."""
+        found = self.statistics()
+        if found is None:
+            return True
+        mean, deviation = found
+        low, high = SCALED_DEVIATION
+        return bool(
+            (np.abs(mean) <= SCALED_MEAN).all()
+            and deviation.min() >= low
+            and deviation.max() <= high
+        )
+
+    def summary(self) -> list[str]:
+        """A few lines: samples, shape, range, classes with counts, what was skipped."""
+        parts = {
+            "train": (self.x_train, self.y_train),
+            "validation": (self.x_validation, self.y_validation),
+            "test": (self.x_test, self.y_test),
+        }
+        counted = ", ".join(f"{len(x):,} {name}" for name, (x, _) in parts.items())
+        shape = " x ".join(map(str, self.shape))
+        what = {
+            PICTURES: f"pictures of {shape}",
+            SERIES: f"windows of {shape}, steps x channels",
+            TABLE: f"rows of {shape} columns",
+        }.get(self.kind, f"samples of {shape}")
+        lines = [f"Data: {self.name}: {what}, {counted}; {self._range()}."]
+        if self.task.sorts:
+            lines.append(self._classes(parts))
+        lines += [f"{note[0].upper()}{note[1:]}." for note in self.notes]
+        return lines
+
+    def _range(self) -> str:
+        if isinstance(self.x_train, Images):
+            return "8-bit pixels, divided by 255"
+        bits = {"uint8": "8-bit pixels", "uint16": "16-bit pixels"}
+        low, high = self.x_train.min(), self.x_train.max()
+        told = f"values {low:g} to {high:g}"
+        if self.x_train.dtype.name in bits:
+            full = FULL[self.x_train.dtype.name]
+            return f"{bits[self.x_train.dtype.name]}, {told}, divided by {full:g}"
+        return told
+
+    def _classes(self, parts) -> str:
+        total = sum(np.bincount(y, minlength=self.classes) for _, y in parts.values())  # type: ignore[arg-type]
+        pairs = [f"{n} {c:,}" for n, c in zip(self.task.names, total, strict=True)]  # type: ignore[call-overload]
+        more = f" and {len(pairs) - SHOWN_CLASSES} more" * (len(pairs) > SHOWN_CLASSES)
+        return f"Classes: {', '.join(pairs[:SHOWN_CLASSES])}{more}."
 
 
 def load(
@@ -45,18 +153,22 @@ def load(
     data_dir: str | None = None,
     validation: float = 0.1,
     image_size: int = 0,
+    **settings: Any,
 ) -> Dataset:
-    """Loads a data set and splits it, always the same way.
+    """Loads a data set, finds what is to be predicted, and splits it, always the same way.
 
     Args:
-        name: A TFDS name (`mnist`, `fashion_mnist`, `cifar10`, ...), `digits`
-            (scikit-learn's 8 x 8 images), a path to an `.npz` with `x_train, y_train,
-            x_test, y_test`, or a folder of class folders of images (with `train/` and
-            `test/`, or else `val/`, above them, or split 5 to 1).
+        name: A TFDS name (`mnist`, `fashion_mnist`, `cifar10`, ...); `digits`, `wine`,
+            `breast_cancer` or `diabetes` of scikit-learn; an `.npz` of arrays such as
+            x_train; `.npy` files side by side; a CSV or TSV table; or a folder of pictures,
+            of WAV files or of CSV recordings, one folder a class.
         data_dir: TFDS's folder; `TFDS_DATA_DIR` or TFDS's own default if None.
-        validation: Fraction of train held out, every class alike.
+        validation: Fraction of train held out where people brought no validation split,
+            every class alike.
         image_size: Side of the square that images are scaled and cut to, pixels; those of
             a folder then stay on disk. 0 takes images as they are, into memory.
+        **settings: Others of `tfsparse.data.Data`: task, loss, label, group, columns,
+            window, stride, sample_rate, mel_bands.
 
     Returns:
         A `Dataset`.
@@ -68,128 +180,267 @@ def load(
         >>> load("digits").x_train.shape
         (1294, 8, 8, 1)
     """
-    if not 0 < validation < 1:
-        raise ValueError(
-            f"`validation` must be between 0 and 1. Received: validation={validation}."
+    return read(
+        Data(
+            data=name,
+            data_dir=data_dir,
+            validation=validation,
+            image_size=image_size,
+            **settings,
         )
-    if image_size < 0:
-        raise ValueError(
-            f"`image_size` must be >= 0. Received: image_size={image_size}."
-        )
-    if name == "digits" or name.endswith(".npz"):
-        if image_size:
-            raise ValueError(
-                f"`image_size` must be 0 for arrays. Received: {name!r} with "
-                f"image_size={image_size}."
-            )
-        arrays = sources.from_digits() if name == "digits" else sources.from_npz(name)
-    elif os.path.isdir(name):
-        arrays = sources.from_folder(name, image_size)
-    else:
-        arrays = sources.from_tfds(name, data_dir, image_size)
-    return _split(name, *arrays, validation=validation)
-
-
-def _split(name, x, y, x_test, y_test, class_names, *, validation) -> Dataset:
-    x, x_test = _as_images(x), _as_images(x_test)
-    y, y_test = _as_labels(name, y), _as_labels(name, y_test)
-    _check(name, x, y, x_test, y_test, class_names)
-    held_out = np.zeros(len(y), dtype=bool)
-    for label in np.unique(y):
-        own = np.flatnonzero(y == label)
-        order = np.random.default_rng((sources.SPLIT_SEED, int(label))).permutation(
-            len(own)
-        )
-        held_out[own[order[: max(1, round(validation * len(own)))]]] = True
-    if held_out.all():
-        raise ValueError(
-            f"`data` must hold 2 or more samples a class. Received: {name!r}."
-        )
-    return Dataset(
-        name,
-        x[~held_out],
-        y[~held_out],
-        x[held_out],
-        y[held_out],
-        x_test,
-        y_test,
-        len(class_names) or int(max(y.max(), y_test.max())) + 1,
-        tuple(class_names)
-        or tuple(map(str, range(int(max(y.max(), y_test.max())) + 1))),
     )
 
 
-def _as_images(x: np.ndarray) -> np.ndarray:
-    """uint8 as it is, everything else float32; a channel axis for flat images."""
-    if isinstance(x, Images):
-        return x
-    x = np.asarray(x)
-    if x.dtype != np.uint8:
-        x = x.astype(np.float32)
-    return x[..., None] if x.ndim == 3 else x
-
-
-def _as_labels(name: str, y: np.ndarray) -> np.ndarray:
-    y = np.asarray(y)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim != 1 or not (
-        np.issubdtype(y.dtype, np.integer)
-        or (np.issubdtype(y.dtype, np.floating) and (y == np.round(y)).all())
-    ):
-        raise ValueError(
-            f"`data` labels must be one whole number a sample. "
-            f"Received: {name!r} with shape {y.shape}, dtype {y.dtype}."
+def read(chosen: Data) -> Dataset:
+    """The data set that settings ask for, see `load`."""
+    found = _found(chosen)
+    parts = [
+        None if part is None else _checked(chosen.data, where, part, found.kind)
+        for where, part in (
+            ("train", found.train),
+            ("validation", found.validation),
+            ("test", found.test),
         )
-    return y.astype(np.int32)
+    ]
+    _check_alike(chosen.data, parts)
+    told, labels = task.labelled(
+        chosen.data,
+        [None if part is None else part.y for part in parts],
+        chosen.task,
+        found.class_names,
+        found.labels,
+    )
+    train, held, test = (
+        part and dataclasses.replace(part, y=y)
+        for part, y in zip(parts, labels, strict=True)
+    )
+    notes = list(found.notes)
+    train, held, test = _split(chosen, told, train, held, test, notes)
+    told = _completed(told, chosen, train, test)
+    return Dataset(
+        chosen.data,
+        train.x,
+        None if told.kind == "reconstruction" else train.y,
+        held.x,
+        None if told.kind == "reconstruction" else held.y,
+        test.x,
+        test.y if told.kind != "reconstruction" or told.anomalies else None,
+        told,
+        _kind(found.kind, train.x),
+        found.columns,
+        tuple(notes),
+        found.front_end,
+    )
 
 
-def _check(name, x, y, x_test, y_test, class_names) -> None:
-    for part, images, labels in (("train", x, y), ("test", x_test, y_test)):
-        if len(images) != len(labels):
-            raise ValueError(
-                f"`data` must hold one label a sample. Received: {name!r} with "
-                f"{len(images)} {part} samples and {len(labels)} labels."
+def _found(chosen: Data) -> Found:
+    """What lies where the settings say."""
+    from tfsparse.data import arrays, folders, named, pictures, sounds, tables
+
+    name, path = chosen.data, chosen.data.lower()
+    if os.path.isdir(name):
+        if arrays.holds_npy(name):
+            kind: str | None = "npy"
+        else:
+            kind = folders.kinds_of(
+                name,
+                {
+                    "pictures": pictures.endings(),
+                    "sounds": sounds.ENDINGS,
+                    "tables": tables.ENDINGS[:2],
+                },
             )
-        if not len(images):
+        if kind is None:
             raise ValueError(
-                f"`data` must hold samples. Received: {name!r}, {part} is empty."
+                "`data` folder must hold pictures, WAV files or CSV recordings, a folder "
+                f"for each of two or more classes, or .npy files. Received: {name!r} "
+                "without any."
             )
-        if images.ndim < 2:
+    else:
+        kind = next(
+            (
+                kind
+                for kind, endings in {
+                    "npz": (".npz",),
+                    "npy": (".npy",),
+                    "table": tables.ENDINGS,
+                }.items()
+                if path.endswith(endings)
+            ),
+            "packaged" if name in named.PACKAGED else "tfds",
+        )
+        if kind in ("npz", "npy", "table") and not os.path.isfile(name):
             raise ValueError(
-                f"`data` samples must have a shape. Received: {name!r}, {part} of shape "
-                f"{images.shape}."
+                f"`data` must be a file or folder that exists. Received: {name!r}."
             )
-        if images.dtype != np.uint8 and not np.isfinite(images).all():
-            bad = int((~np.isfinite(images)).sum())
+    _check_settings(chosen, kind)
+    if kind == "npz":
+        return arrays.from_npz(name)
+    if kind == "npy":
+        return arrays.from_npy(name)
+    if kind == "table":
+        return tables.from_table(name, chosen)
+    if kind == "tables":
+        return tables.from_recordings(name, chosen)
+    if kind == "sounds":
+        return sounds.from_folder(name, chosen)
+    if kind == "pictures":
+        return pictures.from_folder(name, chosen.image_size)
+    if kind == "packaged":
+        return named.from_scikit_learn(name)
+    return named.from_tfds(name, chosen.data_dir, chosen.image_size)
+
+
+USES = {
+    "image_size": ("pictures", "tfds"),
+    "label": ("table", "tables"),
+    "group": ("table", "tables"),
+    "columns": ("table", "tables"),
+    "window": ("table", "tables", "sounds"),
+    "stride": ("table", "tables", "sounds"),
+    "sample_rate": ("sounds",),
+    "mel_bands": ("sounds",),
+}
+"""Setting -> kinds of sources that it is for."""
+
+
+def _check_settings(chosen: Data, kind: str) -> None:
+    """Checks that every setting is of use to the source.
+
+    Raises:
+        ValueError: One is not.
+    """
+    default = Data()
+    for name, kinds in USES.items():
+        value = getattr(chosen, name)
+        if value != getattr(default, name) and kind not in kinds:
+            words = {"pictures": "folders of pictures", "tfds": "TFDS's images",
+                     "table": "tables", "tables": "folders of recordings",
+                     "sounds": "folders of WAV files"}  # fmt: skip
             raise ValueError(
-                f"`data` pixels must be finite. Received: {name!r} with {bad} nan or "
-                f"infinite values in {part}."
+                f"`{name}` must be {getattr(default, name) or 0!r} for arrays, it is for "
+                f"{' and '.join(words[k] for k in kinds)}. Received: {chosen.data!r} with "
+                f"{name}={value}."
             )
-        limit = len(class_names) or None
-        if labels.min() < 0 or (limit and labels.max() >= limit):
+    if chosen.stride and not chosen.window and kind != "sounds":
+        raise ValueError(
+            f"`stride` must come with a window. Received: stride={chosen.stride}."
+        )
+
+
+def _checked(name: str, where: str, part: Part, kind: str) -> Part:
+    """A part as networks take it, each sample with its label.
+
+    Raises:
+        ValueError: It is empty, or holds what no network takes.
+    """
+    x = part.x
+    if not isinstance(x, Images):
+        x = np.asarray(x)
+        if x.dtype.kind not in "biuf":
             raise ValueError(
-                f"`data` labels must lie in 0 to {(limit or 1) - 1 if limit else 'classes - 1'}."
-                f" Received: {name!r} with labels {labels.min()} to {labels.max()} in {part}."
+                f"`data` samples must be numbers. Received: {name!r}, {where} of {x.dtype}."
             )
-    if x.shape[1:] != x_test.shape[1:]:
+        if x.dtype.name not in FULL:
+            x = x.astype(np.float32)
+        if x.ndim == 3 and (kind == PICTURES or x.dtype.name in FULL):
+            x = x[..., None]
+    if not len(x):
+        raise ValueError(
+            f"`data` must hold samples. Received: {name!r}, {where} is empty."
+        )
+    if part.y is not None and len(np.atleast_1d(part.y)) != len(x):
+        raise ValueError(
+            f"`data` must hold one label a sample. Received: {name!r} with "
+            f"{len(x)} {where} samples and {len(np.atleast_1d(part.y))} labels."
+        )
+    if x.ndim < 2 or 0 in x.shape:
+        raise ValueError(
+            f"`data` samples must have a shape. Received: {name!r}, {where} of shape "
+            f"{x.shape}."
+        )
+    if not isinstance(x, Images) and x.dtype == np.float32 and not np.isfinite(x).all():
+        raise ValueError(
+            f"`data` values must be finite. Received: {name!r} with "
+            f"{int((~np.isfinite(x)).sum())} nan or infinite values in {where}."
+        )
+    return dataclasses.replace(part, x=x)
+
+
+def _check_alike(name: str, parts) -> None:
+    shapes = {part.x.shape[1:] for part in parts if part is not None}
+    if len(shapes) > 1:
         raise ValueError(
             f"`data` train and test samples must have one shape. Received: {name!r} with "
-            f"{x.shape[1:]} and {x_test.shape[1:]}."
+            f"{' and '.join(map(str, sorted(shapes)))}."
         )
-    if len(np.unique(y)) < 2:
+    kinds = {part.x.dtype for part in parts if part is not None}
+    if len(kinds) > 1:
         raise ValueError(
-            f"`data` must hold two or more classes. Received: {name!r}, all labels are {y[0]}."
+            f"`data` train and test samples must be of one type. Received: {name!r} with "
+            f"{' and '.join(sorted(map(str, kinds)))}."
         )
-    known = np.unique(y)
-    strange = np.setdiff1d(y_test, known)
-    if len(strange):
-        raise ValueError(
-            f"`data` test labels must occur in train. Received: {name!r} with label "
-            f"{strange[0]} in test only (train has {known.min()} to {known.max()})."
-        )
-    if not limit and known.max() + 1 > 2 * len(known):
-        raise ValueError(
-            f"`data` labels must be numbered 0 to classes - 1. Received: {name!r} with "
-            f"{len(known)} classes, but a label {known.max()}."
-        )
+
+
+def _split(chosen: Data, told, train: Part, held, test, notes: list[str]):
+    """Train, validation and test: those that people brought, or drawn from train."""
+    name, anomalous = chosen.data, None
+    if told.kind == "reconstruction" and train.y is not None and train.y.any():
+        normal = train.y == 0
+        if not normal.any():
+            raise ValueError(
+                "`data` must hold normal samples, of label 0, to learn from. Received: "
+                f"{name!r} without."
+            )
+        train, anomalous = train.taken(normal), train.taken(~normal)
+        where = "are in test alone" if test is None else "were left out of train"
+        notes.append(f"{len(anomalous):,} anomalous samples {where}")
+    if held is not None and held.y is not None and told.kind == "reconstruction":
+        held = held.taken(held.y == 0)
+
+    def drawn(part: Part, share: float, what: str) -> tuple[Part, Part]:
+        labels = part.y if told.sorts else None
+        leaves = splits.held_out(name, share, len(part), labels, part.groups, what)
+        return part.taken(~leaves), part.taken(leaves)
+
+    if test is None:
+        train, test = drawn(train, splits.TEST_SHARE, "test")
+        if anomalous is not None:
+            test = Part(
+                np.concatenate([test.x, anomalous.x]),
+                np.concatenate([test.y, anomalous.y]),
+            )
+    if held is None:
+        train, held = drawn(train, chosen.validation, "validation")
+    return train, held, test
+
+
+def _completed(told: task.Task, chosen: Data, train: Part, test: Part) -> task.Task:
+    """The task with what only the data can tell: scales of numbers, the input's shape."""
+    changes: dict[str, Any] = {"loss_name": chosen.loss}
+    if told.kind == "regression":
+        deviation = train.y.std(0, dtype=np.float64)
+        if not (deviation > 0).all():
+            raise ValueError(
+                "`data` labels must differ in train. Received: "
+                f"{chosen.data!r}, all are {train.y[0].tolist()}."
+            )
+        changes |= {
+            "scale": tuple(map(float, deviation)),
+            "offset": tuple(map(float, train.y.mean(0, dtype=np.float64))),
+        }
+    if told.kind == "reconstruction":
+        changes |= {
+            "shape": tuple(train.x.shape[1:]),
+            "anomalies": test.y is not None and len(np.unique(test.y)) == 2,
+        }
+    told = dataclasses.replace(told, **changes)
+    told.loss()  # says now what cannot be
+    return told
+
+
+def _kind(kind: str, x) -> str:
+    """What samples are, by their shape where the source does not tell."""
+    if kind in (PICTURES, SERIES, TABLE):
+        return kind
+    return {2: TABLE, 3: SERIES, 4: PICTURES}.get(x.ndim, kind)

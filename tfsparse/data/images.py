@@ -24,6 +24,15 @@ CALLS = os.cpu_count() or 2
 CHECKED = 1024
 """Files that are looked at together for a damaged one."""
 
+GRAY = ("1", "L", "I", "I;16", "I;16B", "I;16L", "F", "LA", "La")
+"""Modes of Pillow with one channel of light."""
+
+PILLOW = "pillow:"
+"""Stands before the path of a file that Pillow has to read."""
+
+ITSELF = ("PNG", "JPEG", "GIF", "BMP")
+"""Formats that TensorFlow decodes."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Images:
@@ -33,9 +42,11 @@ class Images:
     each, 7/8 of the shorter side, scaled.
 
     Args:
-        paths: `(samples,)` of PNG, JPEG, GIF or BMP files.
+        paths: `(samples,)` of files of any format that Pillow opens.
         size: Side of the square that it is scaled to, pixels.
         channels: 1 or 3.
+        plain: `(samples,)` bool: those that TensorFlow decodes, in the graph; Pillow reads
+            the others. None for all.
 
     Example:
         >>> images = Images(np.array(["a.jpg", "b.jpg"]), 224, 3)
@@ -46,6 +57,7 @@ class Images:
     paths: np.ndarray
     size: int
     channels: int
+    plain: np.ndarray | None = None
     dtype = np.dtype(np.uint8)
 
     @property
@@ -58,14 +70,24 @@ class Images:
         """Axes of the array that they stand for."""
         return 4
 
+    @property
+    def keys(self) -> list[str]:
+        """Paths, with a sign before those that Pillow has to read."""
+        if self.plain is None:
+            return list(self.paths)
+        pairs = zip(self.paths, self.plain, strict=True)
+        return [path if plain else PILLOW + path for path, plain in pairs]
+
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index) -> Images:
-        return dataclasses.replace(self, paths=np.atleast_1d(self.paths[index]))
+        plain = None if self.plain is None else np.atleast_1d(self.plain[index])
+        paths = np.atleast_1d(self.paths[index])
+        return dataclasses.replace(self, paths=paths, plain=plain)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        read = tf.data.Dataset.from_tensor_slices(list(self.paths)).map(
+        read = tf.data.Dataset.from_tensor_slices(self.keys).map(
             self.read, num_parallel_calls=CALLS, deterministic=True
         )
         pixels = np.empty(self.shape, self.dtype)
@@ -109,19 +131,45 @@ class Images:
             return False
 
         with futures.ThreadPoolExecutor() as pool:
+            keys = self.keys
             for start in range(0, len(self), CHECKED):
-                part = self.paths[start : start + CHECKED]
+                part = keys[start : start + CHECKED]
                 for path, bad in zip(part, pool.map(broken, part), strict=True):
                     if bad:
-                        return str(path)
+                        return str(path).removeprefix(PILLOW)
         return None
 
     def _decode(self, path):
+        if self.plain is None or self.plain.all():
+            return self._decoded(path)
+        here = tf.strings.regex_full_match(path, f"{PILLOW}.*")
+        return tf.cond(here, lambda: self._by_pillow(path), lambda: self._decoded(path))
+
+    def _decoded(self, path):
         # Not every format decodes to one channel, so gray is made here.
         image = tf.io.decode_image(tf.io.read_file(path), 3, expand_animations=False)
         if self.channels == 1:
             image = tf.tensordot(tf.cast(image, tf.float32), LUMA, 1)[..., None]
-        return image
+        return tf.cast(image, tf.float32)
+
+    def _by_pillow(self, path):
+        from tfsparse.data import pictures
+
+        def read(key: bytes) -> np.ndarray:
+            name = key.decode().removeprefix(PILLOW)
+            return pictures.upright(name, self.channels == 1).astype(np.float32)
+
+        image = tf.numpy_function(read, [path], tf.float32, stateful=False)
+        return tf.ensure_shape(image, (None, None, self.channels))
+
+
+def decodes_itself(header) -> bool:
+    """Whether TensorFlow reads a picture as people see it: upright, of 8 bits a colour."""
+    return (
+        header.format in ITSELF
+        and header.orientation == 1
+        and header.mode in ("1", "L", "LA", "P", "RGB", "RGBA")
+    )
 
 
 def centre(image, size: int):

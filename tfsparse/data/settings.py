@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfsparse import options
+from tfsparse.records import TASKS
 
 AUGMENTATIONS = ("shift", "rotate", "flip", "crop", "cutout", "resized_crop")
 
@@ -46,16 +47,66 @@ class Data(options.Options):
 
     data: str = options.field(
         "mnist",
-        "A TFDS name, 'digits', an .npz file, or a folder of class folders of images.",
+        "A TFDS name; 'digits', 'wine', 'breast_cancer' or 'diabetes'; an .npz file; .npy "
+        "files in a folder; a CSV or TSV table; a folder of pictures, WAV files or CSV "
+        "recordings, one folder a class.",
     )
     data_dir: str | None = options.field(
         None,
         "Folder of TFDS; by default TFDS_DATA_DIR or TFDS's own.",
         location=True,
     )
+    task: str = options.field(
+        "auto",
+        "What is predicted. auto finds it in the labels: words, and whole numbers of up to "
+        "100 values, are classes, floats are numbers, rows of 0 and 1 several labels, and "
+        "without labels the input itself is predicted.",
+        choices=("auto", *TASKS),
+    )
+    loss: str = options.field(
+        "",
+        "Loss that training minimises, a name of keras.losses or package.module:function; "
+        "by default the cross-entropy of classes and labels, the squared error of numbers.",
+    )
+    label: str = options.field(
+        "",
+        "Column of a table that holds the labels, several separated by commas; by default "
+        "the last.",
+    )
+    group: str = options.field(
+        "",
+        "Column of a table whose rows of one value (a person, a machine, a recording) stay "
+        "in one split.",
+    )
+    columns: str = options.patterns(
+        "", "Columns of a table that the network takes; by default all but the labels."
+    )
+    window: int = options.field(
+        0,
+        "Steps of a recording in one sample, of sounds milliseconds; 0 takes recordings "
+        "whole, and 1000 ms of sounds.",
+        low=0,
+    )
+    stride: int = options.field(
+        0,
+        "Steps, of sounds milliseconds, from one window to the next; 0 for windows side by "
+        "side.",
+        low=0,
+    )
+    sample_rate: int = options.field(
+        16000, "Samples a second that sounds are brought to.", low=1000, high=192000
+    )
+    mel_bands: int = options.field(40, "Mel bands of sounds.", low=1, high=512)
+    normalize: str = options.field(
+        "auto",
+        "Whether the network begins with a Normalization of its columns, adapted on the "
+        "training split; auto gives it to networks of the zoo whose columns are unscaled.",
+        choices=("auto", "true", "false"),
+    )
     validation: float = options.field(
         0.1,
-        "Fraction of the training split that is held out for decisions.",
+        "Fraction of the training split that is held out for decisions, where the data "
+        "bring no validation split.",
         above=0,
         below=1,
     )

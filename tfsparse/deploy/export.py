@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+import keras
 import numpy as np
-import tensorflow as tf
 
 from tfsparse import files, records
+from tfsparse.children.process import CONVERTER, ChildError
+from tfsparse.deploy import front
+from tfsparse.graph import trace
 from tfsparse.records import FORMATS
 
 FILES = {
@@ -20,11 +24,16 @@ FILES = {
 }
 
 
+SECONDS = 1800.0
+"""How long a conversion may take."""
+
+
 def export(
     model,
     directory: str,
     calibration_data,
     formats: Iterable[str] = FORMATS,
+    beside: Mapping[str, Any] | None = None,
 ) -> tuple[records.Artifact, ...]:
     """Exports a model; each file appears whole or not at all.
 
@@ -37,6 +46,8 @@ def export(
         calibration_data: `(samples, ...)` inputs that set the int8 ranges; 100 to
             1000 training samples.
         formats: Some of `keras`, `saved_model`, `tflite_float`, `tflite_int8`.
+        beside: What else firmware has to know, such as names of columns and classes: it is
+            written beside the int8 file as JSON.
 
     Returns:
         One `Artifact` a format, in the order of `formats`.
@@ -62,7 +73,7 @@ def export(
         "keras": lambda path: model.save(path),
         "saved_model": lambda path: _save_saved_model(model, path),
         "tflite_float": lambda path: _write(path, convert(model)),
-        "tflite_int8": lambda path: _write(path, convert(model, data)),
+        "tflite_int8": lambda path: _write_int8(path, model, data, directory, beside),
     }
     artifacts = []
     for name in formats:
@@ -76,40 +87,58 @@ def export(
 def convert(model, calibration_data: np.ndarray | None = None) -> bytes:
     """A TFLite flatbuffer of the model: float, or full int8 if given data.
 
+    The int8 file takes normalised columns where `front.cut` says so.
+
     Raises:
-        ValueError: An operator has no builtin (int8) form.
+        ValueError: An operator has no builtin (int8) form, or the converter crashes on it.
     """
+    kind = "float" if calibration_data is None else "int8"
+    around = front.Front()
+    if calibration_data is not None:
+        model, around = front.cut(model)
     (shape,) = (tensor.shape for tensor in model.inputs)
     # A batch of 1: a microcontroller wants shapes that are known.
-    signature = [tf.TensorSpec((1, *shape[1:]), tf.float32, name="input")]
+    signature = [keras.InputSpec(shape=(1, *shape[1:]), dtype="float32", name="input")]
     with tempfile.TemporaryDirectory() as folder:
-        with files.quiet():
-            _save_saved_model(model, folder, signature)
-            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-            if calibration_data is not None:
-                _quantise(converter, calibration_data)
-            try:
-                return converter.convert()
-            except Exception as error:  # the converter raises several private types
-                reason = " ".join(str(error).split())[:200]
-                kind = "float" if calibration_data is None else "int8"
-                raise ValueError(
-                    f"`model` must be expressible in builtin {kind} TFLite operators. "
-                    f"Received: {model.name!r}, of which the converter says: {reason}"
-                ) from error
+        request = {
+            "saved_model": os.path.join(folder, "saved"),
+            "calibration": None,
+            "out": os.path.join(folder, "model.tflite"),
+        }
+        _save_saved_model(model, request["saved_model"], signature)
+        if calibration_data is not None:
+            request["calibration"] = os.path.join(folder, "samples.npy")
+            data = around.inputs(np.asarray(calibration_data, np.float32))
+            np.save(request["calibration"], data)
+        words = f"`model` must be expressible in builtin {kind} TFLite operators."
+        try:
+            reply = CONVERTER.ask(request, SECONDS)
+        except ChildError as error:
+            raise ValueError(
+                f"{words} Received: {model.name!r}, on which the converter ended: "
+                f"{error.why}.{_advice(model)}"
+            ) from error
+        if "error" in reply:
+            reason = " ".join(reply["error"].split())[:200]
+            raise ValueError(
+                f"{words} Received: {model.name!r}, of which the converter says: {reason}"
+                f"{_advice(model)}"
+            )
+        with open(request["out"], "rb") as file:
+            return file.read()
 
 
-def _quantise(converter, data: np.ndarray) -> None:
-    def representative():
-        for sample in data:
-            yield [sample[None].astype(np.float32)]
-
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = representative
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.int8
-    converter.inference_output_type = tf.int8
+def _advice(model) -> str:
+    """What can be done about layers that are known for it."""
+    rolled = [
+        layer.name
+        for layer in trace.read(model).operations
+        if isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional)
+        and not getattr(layer, "unroll", False)
+    ]
+    if not rolled:
+        return ""
+    return f" Build {', '.join(rolled)} with unroll=True, which int8 can express."
 
 
 def _save_saved_model(model, path: str, signature=None) -> None:
@@ -117,6 +146,16 @@ def _save_saved_model(model, path: str, signature=None) -> None:
         model.export(
             path, format="tf_saved_model", verbose=False, input_signature=signature
         )
+
+
+def _write_int8(path: str, model, data, directory: str, beside) -> None:
+    """The file, and beside it what firmware does around it."""
+    _write(path, convert(model, data))
+    _, around = front.cut(model)
+    place = front.path_of(os.path.join(directory, FILES["tflite_int8"]))
+    files.remove(place)
+    if content := {**around.to_json(), **(beside or {})}:
+        files.write_json(place, content)
 
 
 def _write(path: str, content: bytes) -> None:

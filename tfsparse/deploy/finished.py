@@ -54,16 +54,39 @@ def sizes(model, wanted: Iterable[str], *, untrained: bool = False) -> dict[str,
     content = convert(model, inputs)
     found: dict[str, float] = {"file_bytes": len(content)}
     if "arena_bytes" in wanted:
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, FILES["tflite_int8"])
-            with open(path, "wb") as file:
-                file.write(content)
-            try:
-                _, arena = interpreters.run_micro(path, inputs[:1])
-            except ImportError as error:
-                raise ValueError(
-                    "`target` may name arena_bytes where the microcontroller interpreter "
-                    "is installed. Received: none; `pip install tfsparse[mcu]` brings it."
-                ) from error
-        found["arena_bytes"] = arena
+        try:
+            found["arena_bytes"] = _arena(content, inputs[:1])
+        except ImportError as error:
+            raise ValueError(
+                "`target` may name arena_bytes where the microcontroller interpreter "
+                "is installed. Received: none; `pip install tfsparse[mcu]` brings it."
+            ) from error
     return {name: found[name] for name in wanted}
+
+
+def flight(model, samples: np.ndarray) -> dict[str, float]:
+    """Bytes of a model as an int8 file, and of its arena where its interpreter is installed.
+
+    Args:
+        model: A built model of stock layers.
+        samples: `(samples, ...)` that set the int8 ranges.
+
+    Raises:
+        ValueError: Int8 TFLite, or TensorFlow Lite Micro, cannot express a layer.
+    """
+    content = convert(model, samples)
+    found: dict[str, float] = {"file_bytes": len(content)}
+    try:
+        found["arena_bytes"] = _arena(content, samples[:1])
+    except ImportError:
+        pass  # the report of the run says how to get it
+    return found
+
+
+def _arena(content: bytes, samples: np.ndarray) -> int:
+    """Bytes that an int8 file takes on the microcontroller's interpreter."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, FILES["tflite_int8"])
+        with open(path, "wb") as file:
+            file.write(content)
+        return interpreters.run_micro(path, samples)[1]

@@ -107,8 +107,8 @@ class Context(abc.ABC):
     def tools(self) -> records.Tools:
         """What a method may ask for."""
 
-    def test_accuracy(self, model) -> float | None:
-        """Accuracy to report of a model in training; None where none is told."""
+    def test_score(self, model) -> records.Score | None:
+        """Score to report of a model in training; None where none is told."""
         return None
 
 
@@ -118,13 +118,14 @@ class RunContext(Context):
     Args:
         method: What decides, or None.
         dataset: The data.
+        task: What is predicted, as the network answers it.
         store: The run's folder.
         shown: What a person sees.
         training_: How every stage trains.
         limits: Of the units that groups keep.
         augmentation: What is done to training samples.
         seed: Of everything random.
-        strategy: `none` or `mirrored`.
+        strategy: How training is spread over devices, see `strategy_of`.
     """
 
     store: checkpoints.Store
@@ -134,21 +135,24 @@ class RunContext(Context):
         self,
         method,
         dataset: data.Dataset,
+        task: data.Task,
         store: checkpoints.Store,
         shown: progress_lib.Progress,
         training_: training.Training,
         limits: budgets.Limits,
         augmentation: dict[str, float],
         seed: int,
-        strategy: str,
+        strategy: Any,
     ):
         self.method, self.dataset, self.store = method, dataset, store
+        self.task = task
         self.progress, self.training, self.limits = shown, training_, limits
-        self.seed, self.strategy = seed, strategy_of(strategy)
+        self.seed, self.strategy = seed, strategy
         self.samples = len(dataset.x_train)
-        self.steps = math.ceil(self.samples / training_.batch_size)
+        batch_size = training_.batch_of(self.samples)
+        self.steps = math.ceil(self.samples / batch_size)
         self._train = data.Batches(
-            dataset.x_train, dataset.y_train, training_.batch_size, augmentation
+            dataset.x_train, dataset.y_train, batch_size, augmentation
         )
         self._validation = data.Batches(
             dataset.x_validation,
@@ -171,8 +175,8 @@ class RunContext(Context):
         optimizers.spare_decay(optimizer, model.trainable_variables)
         model.compile(
             optimizer,
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
+            self.task.loss(),
+            metrics=self.task.metrics(),
             # Replicas inside Keras's loop of steps: TensorFlow loses a placeholder (2.21).
             steps_per_execution=1 if mirrored else min(STEPS_PER_CALL, self.steps),
             # XLA on a CPU halves the speed of convolutions and quadruples a retrace.
@@ -194,30 +198,43 @@ class RunContext(Context):
         )
         return {key: float(values[-1]) for key, values in result.history.items()}
 
+    def first_batch(self):
+        """A training batch, in the order of the data; none where devices share batches."""
+        if self.strategy.num_replicas_in_sync > 1:
+            return iter(())
+        return iter(self._train.epoch().take(1))
+
     @property
     def tools(self):
         """The diagonal Hessian on some training samples, for methods that ask."""
 
         def diagonal(model, form: str) -> curvature.Curvature:
             x, y = self.training_samples(CURVATURE_SAMPLES)
-            return curvature.diagonal(model, curvature.batches(x, y), form)
+            batches, loss = curvature.batches(x, y), self.task.loss()
+            return curvature.diagonal(model, batches, form, loss=loss)
 
-        return records.Tools(diagonal, curvature.check)
+        def check(model, form: str) -> None:
+            curvature.check(model, form, self.task.loss())
+
+        return records.Tools(diagonal, check)
 
     def training_samples(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Training samples and their labels, drawn by the run's seed."""
+        """Training samples and their targets, drawn by the run's seed."""
         rng = np.random.default_rng((self.seed, 1))
         chosen = rng.choice(self.samples, min(count, self.samples), False)
         x = scoring.as_floats(self.dataset.x_train[chosen])
-        return x, self.dataset.y_train[chosen]
+        labels = self.dataset.y_train
+        return x, x if labels is None else labels[chosen]
 
     def validated(self, model) -> np.ndarray:
-        """Which of the validation samples a model gets right: `(n,)` bool."""
-        dataset = self.dataset
-        return scoring.right(model, dataset.x_validation, dataset.y_validation)
+        """How well a model does each validation sample: `(n,)`, more is better."""
+        found = self.dataset
+        return scoring.goodness(
+            self.task, model, found.x_validation, found.y_validation
+        )
 
-    def test_accuracy(self, model):
-        return scoring.accuracy(model, self.dataset.x_test, self.dataset.y_test)
+    def test_score(self, model):
+        return scoring.score(self.task, model, self.dataset.x_test, self.dataset.y_test)
 
 
 def strategy_of(name: str) -> Any:

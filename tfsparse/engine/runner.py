@@ -10,12 +10,11 @@ import keras
 import tensorflow as tf
 
 from tfsparse import budgets, checkpoints, data, progress, records, zoo
-from tfsparse.engine import telling
-from tfsparse.engine.context import Context, RunContext
+from tfsparse.engine import network, preflight, telling
+from tfsparse.engine.context import Context, RunContext, strategy_of
 from tfsparse.engine.settings import Run, Settings, every_setting
 from tfsparse.engine.stage import Stage
 from tfsparse.engine.training import Training
-from tfsparse.graph.rebuild import flat
 
 Results = dict[str, records.Result | None]
 
@@ -95,21 +94,34 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
         if finished:
             shown.say(f"Finished before. The report is {store.path('report.html')}")
             return finished
-        dataset = _dataset(parts[data.Data], parts[Training])
+        dataset = data.read(parts[data.Data])
+        strategy = strategy_of(parts[Run].strategy)
+        model, dataset, task = network.untouched(
+            parts[zoo.Model],
+            parts[data.Data],
+            dataset,
+            parts[Run].seed,
+            strategy.scope(),
+        )
+        for line in (*dataset.summary(), task.told()):
+            shown.say(line)
+        _check(parts[data.Data], parts[Training], dataset)
         context = RunContext(
             settings.method,
             dataset,
+            task,
             store,
             shown,
             parts[Training],
             parts[budgets.Limits],
             data.parse_augmentation(parts[data.Data].augment),
             parts[Run].seed,
-            parts[Run].strategy,
+            strategy,
         )
-        model = _untouched(parts[zoo.Model], context)
         for stage in settings.stages:
             stage.rehearse(context, model)
+        if parts[Run].preflight and not store.begun():
+            shown.say(_preflight(settings, context, model))
         keras.utils.set_random_seed(context.seed)  # a rehearsal leaves no trace
         with store.locked(), _naming_damaged_files(context):
             store.check(*told, resume=resume)
@@ -118,11 +130,12 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
             return telling.report(settings.stages, context, results, told[0])
 
 
-def _dataset(chosen: data.Data, training: Training) -> data.Dataset:
-    """The run's data, checked against what is to be done with them."""
-    dataset = data.load(
-        chosen.data, chosen.data_dir, chosen.validation, chosen.image_size
-    )
+def _check(chosen: data.Data, training: Training, dataset: data.Dataset) -> None:
+    """Checks the data against what is to be done with them.
+
+    Raises:
+        ValueError: They do not go together.
+    """
     if training.batch_size > len(dataset.x_train):
         raise ValueError(
             f"`batch_size` must not exceed the training data's {len(dataset.x_train)} "
@@ -133,23 +146,25 @@ def _dataset(chosen: data.Data, training: Training) -> data.Dataset:
             f"`augment` must be empty for data that are no images. Received: samples of "
             f"shape {dataset.shape}."
         )
-    return dataset
 
 
-def _untouched(chosen: zoo.Model, context: RunContext):
-    """The network as it is before anything is removed, initialised by the seed."""
-    dataset = context.dataset
-    keras.utils.set_random_seed(context.seed)
-    with context.scope():
-        return flat(
-            zoo.build(
-                chosen.model,
-                dataset.shape,
-                dataset.classes,
-                chosen.width,
-                chosen.hidden or None,
-            )
-        )
+def _preflight(settings: Settings, context: RunContext, model) -> str:
+    """What a network that will be trained for hours costs, once it is known to ship.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    formats = [
+        part.formats for part in settings.all() if hasattr(part, "formats")
+    ]
+    try:
+        return preflight.fly(
+            context, settings.method, model, formats[0] if formats else ()
+        ).told()
+    except (ValueError, records.StripError) as error:
+        raise ValueError(
+            f"{error} --preflight=false trains all the same."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tfsparse import records
+from tfsparse.data.dataset import FULL
 from tfsparse.deploy import interpreters
 from tfsparse.graph import measure
 
@@ -18,40 +19,51 @@ PART_SAMPLES = 1000
 
 
 def as_floats(x) -> np.ndarray:
-    """Pixels as models take them: float32, uint8 divided by 255; read from disk if there."""
+    """Samples as models take them: pixels divided by white; read from disk if there."""
     x = np.asarray(x)
-    if x.dtype != np.uint8:
+    if x.dtype.name not in FULL:
         return x
     pixels = x.astype(np.float32)
-    pixels /= 255.0  # in place: data may be large
+    pixels /= FULL[x.dtype.name]  # in place: data may be large
     return pixels
 
 
-def by_parts(x, answer: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Outputs for all samples, of which only a part is in memory as floats at a time."""
-    parts = (x[i : i + PART_SAMPLES] for i in range(0, len(x), PART_SAMPLES))
-    return np.concatenate([answer(as_floats(part)) for part in parts])
+def by_parts(task, x, answer: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What the score needs of all outputs; a part of the samples is in memory at a time.
+
+    Args:
+        task: What is predicted, a `data.Task`.
+        x: The samples, as they lie in a `Dataset`.
+        answer: `(samples, ...) -> outputs`.
+    """
+    found = []
+    for start in range(0, len(x), PART_SAMPLES):
+        part = as_floats(x[start : start + PART_SAMPLES])
+        found.append(task.reduced(answer(part), part))
+    return np.concatenate(found)
 
 
-def right(model, x, y) -> np.ndarray:
-    """Which of the samples, as they lie in a `Dataset`, a model gets right: `(n,)` bool."""
-    outputs = by_parts(x, lambda part: interpreters.predict(model, part))
-    return outputs.argmax(-1) == y
+def goodness(task, model, x, y) -> np.ndarray:
+    """How well a model does each sample, as they lie in a `Dataset`: `(n,)`, more is better."""
+    found = by_parts(task, x, lambda part: interpreters.predict(model, part))
+    return task.goodness(found, y)
 
 
-def accuracy(model, x, y) -> float:
-    """Share of the samples, as they lie in a `Dataset`, that a model gets right."""
-    return float(right(model, x, y).mean())
+def score(task, model, x, y) -> records.Score:
+    """How good a model is on samples, as they lie in a `Dataset`."""
+    found = by_parts(task, x, lambda part: interpreters.predict(model, part))
+    return task.score(found, y)
 
 
 def worse(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether `after` gets fewer of the same samples right than chance explains.
+    """Whether `after` does the same samples less well than chance explains.
 
-    Of the samples that only one of the two gets right, `won` and `lost` differ by more than
-    two standard deviations of a fair coin: lost - won > 2 sqrt(lost + won).
+    With d the loss of each sample, sum d > 2 sqrt(sum d^2): two standard deviations of a
+    sum of differences whose signs are those of a fair coin. Where samples are right or
+    not, that is McNemar's test: lost - won > 2 sqrt(lost + won).
 
     Args:
-        before: Which samples the first model gets right, `(n,)` bool.
+        before: How well the first model does each sample, `(n,)`; right or not as bool.
         after: The same of the second.
 
     Example:
@@ -65,9 +77,8 @@ def worse(before: np.ndarray, after: np.ndarray) -> bool:
         McNemar, "Note on the sampling error of the difference between correlated
         proportions or percentages", Psychometrika 12 (1947).
     """
-    lost = np.count_nonzero(before & ~after)
-    won = np.count_nonzero(after & ~before)
-    return bool(lost - won > 2 * np.sqrt(lost + won))
+    lost = before.astype(np.float64) - after
+    return bool(lost.sum() > 2 * np.sqrt(np.square(lost).sum()))
 
 
 def model_row(name: str, what: str, context, model, seconds=0.0) -> records.StageRow:
@@ -103,7 +114,7 @@ def file_row(
         context: The run.
         model: The Keras model that the file was made of.
         artifact: The file.
-        answer: `(samples, ...) -> (samples, classes)`, runs the file.
+        answer: `(samples, ...) -> (samples, outputs)`, runs the file.
         arena_bytes: Memory that the interpreter used, where it is known.
     """
     return dataclasses.replace(
@@ -117,15 +128,15 @@ def file_row(
 def _row(name, what, context, model, answer) -> records.StageRow:
     """What answers the test samples, and what the model costs."""
     started = time.perf_counter()
-    y = context.dataset.y_test
-    found = float((by_parts(context.dataset.x_test, answer).argmax(-1) == y).mean())
+    task, dataset = context.task, context.dataset
+    found = task.score(by_parts(task, dataset.x_test, answer), dataset.y_test)
     cost = measure(model)
     return records.StageRow(
         name=name,
         what=what,
-        accuracy=found,
-        score=records.Score("accuracy", found),
-        samples=len(y),
+        accuracy=found.value if task.sorts else None,
+        score=found,
+        samples=len(dataset.x_test),
         params=cost.params,
         nonzero=cost.nonzero,
         macs=cost.macs,

@@ -36,6 +36,12 @@ class Run(options.Options):
     workdir: str = options.field(
         "runs/default", "Folder that every result goes to.", location=True
     )
+    preflight: bool = options.field(
+        True,
+        "Before training, take the untrained network the whole way to the chip: one step, "
+        "strip, int8, microcontroller.",
+        location=True,
+    )
     tensorboard: bool = options.field(
         True, "Write TensorBoard logs to <workdir>/logs.", location=True
     )

@@ -193,7 +193,7 @@ class Shrinking:
 
     def _settle(self, model, state: State, epoch: int) -> None:
         """Ends the penalty; what it costs to set the dead to zero is noted."""
-        rows = discretisation(model, self.method, self.context.test_accuracy)
+        rows = discretisation(model, self.method, self.context.test_score)
         gone = state.groups - self.method.groups(model)
         state.settling = [
             {**row, "dead": gone + row["dead"], "groups": state.groups} for row in rows
@@ -257,24 +257,24 @@ def steady(history: list[records.Epoch]) -> bool:
 
 
 def discretisation(
-    model, method, accuracy: Callable[[Any], float | None]
+    model, method, score: Callable[[Any], records.Score | None]
 ) -> list[dict]:
     """What it costs to set groups to zero, for each threshold that a method names.
 
     Args:
         model: The running model; it is left as it is.
         method: The method that prepared it.
-        accuracy: `model -> accuracy`; None is told of nothing.
+        score: `model -> Score`; None is told of nothing.
 
     Returns:
-        Rows of `threshold` (None: the model as it is), `dead` (groups) and `accuracy`;
-        none for a method without thresholds, or where no accuracy is told.
+        Rows of `threshold` (None: the model as it is), `dead` (groups) and `score`; none
+        for a method without thresholds, or where no score is told.
 
     Reference: GSparsity, Table 2.
     """
-    if not method.thresholds or (first := accuracy(model)) is None:
+    if not method.thresholds or (first := score(model)) is None:
         return []
-    rows = [{"threshold": None, "dead": 0, "accuracy": first}]
+    rows = [{"threshold": None, "dead": 0, "score": first.value}]
     held = [*model.variables, *model.optimizer.variables]
     before = [keras.ops.convert_to_numpy(v) for v in held]
     for threshold in method.thresholds:
@@ -283,7 +283,7 @@ def discretisation(
             {
                 "threshold": threshold,
                 "dead": int(gone.sum()),
-                "accuracy": accuracy(model),
+                "score": score(model).value,
             }
         )
         for variable, value in zip(held, before, strict=True):

@@ -36,7 +36,7 @@ def report(
     Returns:
         What is in `report.json`.
     """
-    context.progress.say(f"Evaluating on {len(context.dataset.y_test):,} test samples")
+    context.progress.say(f"Evaluating on {len(context.dataset.x_test):,} test samples")
     told = Told()
     for stage in stages:
         if stage.name in results:
@@ -50,7 +50,7 @@ def report(
     layers = {"dense": layer_costs(dense), "final": layer_costs(last)}
     shown = [
         bytes_of(told.rows),
-        *training_of(results),
+        *training_of(results, context.task),
         bars_of(layers),
         *told.sections,
         network_of(layers),
@@ -84,12 +84,17 @@ def report(
 def bytes_of(rows: list[records.StageRow]) -> draw.Points:
     """The score of every stage against its bytes."""
     last = {row.name for row in rows[-1:]} | {"tflite_int8"}
-    name, shares = rows[-1].score.name, all(row.accuracy is not None for row in rows)
+    score = rows[-1].score
+    shares, name = score.unit == "%", score.name
+    unit = f", {score.unit}" if score.unit and not shares else ""
     return draw.Points(
-        f"{name.capitalize()} against bytes, stage by stage",
+        f"{name[0].upper()}{name[1:]} against bytes, stage by stage",
         "accuracy_bytes",
         draw.Axis("bytes (int8 weights, or the .tflite file)", True, draw.BYTES),
-        draw.Axis(f"test {name}", format=draw.PERCENT if shares else draw.NUMBER),
+        draw.Axis(
+            f"test {name}{unit}{'' if score.higher_is_better else ', lower is better'}",
+            format=draw.PERCENT if shares else draw.NUMBER,
+        ),
         tuple(
             draw.Point(
                 # A .keras file holds floats: what its weights take in int8 compares.
@@ -105,8 +110,8 @@ def bytes_of(rows: list[records.StageRow]) -> draw.Points:
     )
 
 
-def training_of(results: Results) -> list[draw.Section]:
-    """Losses and validation accuracy of all training that led to the result."""
+def training_of(results: Results, task) -> list[draw.Section]:
+    """Losses and the validation score of all training that led to the result."""
     found = [
         one for name, one in results.items() if one and one.history and name != "dense"
     ]
@@ -120,6 +125,8 @@ def training_of(results: Results) -> list[draw.Section]:
         for entry in one.history
     )
     epochs = tuple(range(1, len(history) + 1))
+    # Validation holds nothing anomalous: there it is the error.
+    name = "reconstruction error" if task.anomalies else task.score_name
     lines = [
         draw.Line("train loss", epochs, losses),
         draw.Line(
@@ -129,9 +136,9 @@ def training_of(results: Results) -> list[draw.Section]:
             dashed=True,
         ),
         draw.Line(
-            "validation accuracy",
+            f"validation {name}",
             epochs,
-            tuple(entry.get("val_accuracy") for entry in history),
+            tuple(entry.get(f"val_{task.metric}") for entry in history),
             right=True,
         ),
     ]
@@ -146,7 +153,10 @@ def training_of(results: Results) -> list[draw.Section]:
             draw.Axis("epoch"),
             draw.Axis("loss", log=True),
             tuple(lines),
-            draw.Axis("validation accuracy", format=draw.PERCENT),
+            draw.Axis(
+                f"validation {name}",
+                format=draw.PERCENT if task.unit == "%" else draw.NUMBER,
+            ),
             tuple(marks),
         )
     ]

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 OPTIMIZERS = ("adam", "sgd")
 
+LEAST_BATCH, MOST_BATCH, LEAST_STEPS = 8, 128, 20
+"""Of a batch that nobody set: its limits, and how many steps an epoch shall have."""
+
 
 @options.record
 class Training(options.Options):
@@ -22,7 +25,10 @@ class Training(options.Options):
     part = "Training, in every stage"
 
     batch_size: int = options.field(
-        128, "Samples a step, those of all replicas together.", low=1
+        0,
+        "Samples a step, those of all replicas together; 0 takes 128, and fewer of small "
+        "data, so that an epoch has 20 steps or more.",
+        low=0,
     )
     optimizer: str = options.field(
         "adam",
@@ -53,6 +59,18 @@ class Training(options.Options):
         "Weights of kernels that are zero before dense training, training without a method "
         "or fine-tuning stay zero.",
     )
+
+    def batch_of(self, samples: int) -> int:
+        """Samples a step: what is set, or a power of two that suits the data.
+
+        Example:
+            >>> Training().batch_of(54_000), Training().batch_of(400)
+            (128, 16)
+        """
+        if self.batch_size:
+            return self.batch_size
+        most = max(LEAST_BATCH, min(MOST_BATCH, samples // LEAST_STEPS))
+        return min(samples, 1 << (most.bit_length() - 1))
 
     def rate(self, first: float, epoch: int, epochs: int) -> float:
         """The learning rate of an epoch without penalty: along a cosine, or in drops."""

@@ -8,6 +8,7 @@ import logging
 import numpy as np
 
 from tfsparse import options, records
+from tfsparse.graph import rebuild
 from tfsparse.methods import base, evidence_shapes, partitions
 from tfsparse.methods.gsparsity import optimizer_of
 from tfsparse.records import GONE
@@ -123,15 +124,12 @@ class BayesNASCompression(base.Method):
         Layers with weights but no kernel that shapes are cut from stay plain; a line says
         so.
         """
-        import keras
 
         if left := _plain(model):
             _LOG.warning(
                 "Without groups of weights, kept as they are: %s", ", ".join(left)
             )
-        copy = keras.models.clone_model(model)
-        copy.set_weights(model.get_weights())
-        return copy
+        return rebuild.copied(model)
 
     def optimizer(self, model, groups):
         """ProxSGD over the groups of every shape.

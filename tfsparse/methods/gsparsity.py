@@ -104,7 +104,6 @@ class GSparsity(base.Method):
 
     def prepare(self, model, groups):
         """A copy of the model, with a `Scale` on every branch that has no weights."""
-        import keras
 
         from tfsparse import layers
         from tfsparse.graph import rebuild
@@ -123,9 +122,7 @@ class GSparsity(base.Method):
                         bare[gate.layer, gate.call, gate.input] = gate
 
         if not bare:  # the same paths of variables, of a Sequential too
-            copy = keras.models.clone_model(model)
-            copy.set_weights(model.get_weights())
-            return copy
+            return rebuild.copied(model)
 
         def before(name, index, number, tensor):
             gate = bare.get((name, index, number))

@@ -34,6 +34,7 @@ from tfsparse.records.vocabulary import (
     SCALE_PRIORS,
     SCALINGS,
     SWITCH_FORMS,
+    TASKS,
     TAUS,
 )
 
@@ -49,6 +50,7 @@ __all__ = [
     "SCALE_PRIORS",
     "SCALINGS",
     "SWITCH_FORMS",
+    "TASKS",
     "TAUS",
     "Artifact",
     "Cost",

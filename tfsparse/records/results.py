@@ -50,11 +50,18 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """How good a model is: a number, its name, and which way is better."""
+    """How good a model is: a number, its name, and which way is better.
+
+    Attributes:
+        unit: % where the value is a share, to be shown as such; else of the value itself.
+        others: More figures of the same outputs, by name.
+    """
 
     name: str
     value: float
     higher_is_better: bool = True
+    unit: str = ""
+    others: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +71,8 @@ class StageRow:
     Attributes:
         name: Of the stage, or of the file that was run.
         what: What it is, in words.
-        accuracy: Share of the test samples that it gets right.
-        score: The same as a score with a name.
+        accuracy: Share of the test samples that it gets right, where each has one class.
+        score: How good it is at its task.
         samples: Test samples.
         params, nonzero, macs, weight_bytes, index_bytes: See `Cost`.
         file, file_bytes: What ships, and its size; None before there is a file.
@@ -128,7 +135,8 @@ class Parity:
             (the int8 file on TensorFlow Lite Micro, compared with LiteRT).
         samples: Number of inputs compared.
         max_abs_difference: Of the (dequantised) outputs.
-        argmax_agreement: Share of samples with the same winning class.
+        argmax_agreement: Share of samples with the same winning output; None of a single
+            output, and of numbers, which have no winner.
         operators: Operator names in the file; empty for other formats.
         arena_bytes: Memory that the interpreter used, `mcu` only.
         note: A sentence, where something needs saying.
@@ -137,7 +145,7 @@ class Parity:
     artifact: str
     samples: int
     max_abs_difference: float
-    argmax_agreement: float
+    argmax_agreement: float | None
     operators: tuple[str, ...] = ()
     arena_bytes: int | None = None
     note: str | None = None

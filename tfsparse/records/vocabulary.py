@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+TASKS = ("classification", "binary", "multilabel", "regression", "reconstruction")
+"""What is predicted: one class of several; yes or no; several labels at once; numbers; the
+input itself."""
+
 CURVATURES = ("recursive", "averaged", "gauss_newton", "hutchinson")
 """How a diagonal Hessian may be estimated, see `tfsparse.curvature`."""
 

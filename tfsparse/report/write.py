@@ -95,8 +95,10 @@ def cell(value: Any, format: str) -> str:  # noqa: A002  (a column's own word)
 
 def score(row: dict[str, Any]) -> str:
     """A row's score: a share as percents, anything else as a number."""
-    value = row["score"]["value"]
-    return f"{value:.4g}" if row["accuracy"] is None else percent(value)
+    value, unit = row["score"]["value"], row["score"].get("unit", "%")
+    if unit == "%":
+        return percent(value)
+    return f"{value:.4g}{f' {unit}' if unit else ''}"
 
 
 def _headline(document: dict[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,24 @@ import importlib
 _HOMES = {
     "MODELS": "builder",
     "Model": "settings",
+    "Scaling": "builder",
+    "axes_of": "builder",
     "build": "builder",
+    "input_shape_of": "builder",
     "load": "builder",
+    "named": "builder",
 }
 
-__all__ = ["MODELS", "Model", "build", "load"]
+__all__ = [
+    "MODELS",
+    "Model",
+    "Scaling",
+    "axes_of",
+    "build",
+    "input_shape_of",
+    "load",
+    "named",
+]
 
 
 def __getattr__(name: str):

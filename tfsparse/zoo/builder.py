@@ -2,54 +2,107 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
+import math
 import os
 import zipfile
+from collections.abc import Sequence
 
 import keras
 
 # Checkpoints hold house layers: Keras knows those that are imported.
 import tfsparse.layers  # noqa: F401
 from tfsparse import options
-from tfsparse.zoo import cells, ds_cnn, lenet, resnet, vgg
+from tfsparse.zoo import cells, drawn, ds_cnn, lenet, mcu, mobilenet, resnet, vgg
 
 MODELS = {
+    "mcu_cnn": mcu.mcu_cnn,
+    "mcu_tcn": mcu.mcu_tcn,
+    "mlp": mcu.mlp,
+    "autoencoder": mcu.autoencoder,
     "lenet_300_100": lenet.lenet_300_100,
     "lenet5": lenet.lenet5,
-    "mlp": lenet.mlp,
     "vgg16": vgg.vgg16,
     "resnet8": resnet.resnet8,
     "resnet18": resnet.resnet18,
     "resnet50": resnet.resnet50,
     "ds_cnn": ds_cnn.ds_cnn,
+    "mobilenet_v1_025": mobilenet.mobilenet_v1_025,
     "cells": cells.cells,
     "darts_v2": cells.darts_v2,
+    **drawn.DRAWN,
+    **{
+        f"{name}_bn": functools.partial(builder, norm=True)
+        for name, builder in drawn.DRAWN.items()
+    },
 }
-"""Builders by the name that `--model` takes; each turns an input into logits."""
+"""Builders by the name that `--model` takes; each turns an input into outputs."""
+
+AXES = {"mlp": None, "autoencoder": None, "lenet_300_100": None, "mcu_tcn": 2}
+"""Axes of the samples that a network takes, None for any; of all others 3, pictures."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+    """Constants around a network, so that it sees and gives numbers near 1.
+
+    Attributes:
+        mean, deviation: Of each input column; none for no scaling.
+        scale, offset: Outputs are multiplied by and shifted by these; none for neither.
+    """
+
+    mean: Sequence[float] = ()
+    deviation: Sequence[float] = ()
+    scale: Sequence[float] = ()
+    offset: Sequence[float] = ()
 
 
 def _scaled(units: int, factor: float) -> int:
     return max(1, round(units * factor))
 
 
+def named(name: str, input_shape: tuple[int, ...], reconstructs: bool = False) -> str:
+    """The name of the network that `auto` stands for; any other as it is.
+
+    Args:
+        name: What `--model` says.
+        input_shape: One sample's shape.
+        reconstructs: Whether the input itself is predicted.
+    """
+    if name != "auto":
+        return name
+    if reconstructs:
+        return "autoencoder"
+    return {1: "mlp", 2: "mcu_tcn"}.get(len(input_shape), "mcu_cnn")
+
+
+def axes_of(name: str) -> int | None:
+    """Axes of a sample that a network of the zoo takes; None for any."""
+    return AXES.get(name, 3) if name in MODELS else None
+
+
 def build(
     name: str,
     input_shape: tuple[int, ...],
-    classes: int,
+    outputs: int | tuple[int, ...],
     width: float = 1.0,
     hidden: tuple[int, ...] | None = None,
+    scaling: Scaling | None = None,
 ):
     """Builds a model of the zoo, or a user's own.
 
     Args:
         name: A name of `MODELS`, a path that ends in `.keras`, or
             `package.module:function`. The function is called with `input_shape` and
-            `classes` and returns a Keras model that puts out logits.
-        input_shape: One sample's shape, such as `(28, 28, 1)`, values in [0, 1].
-        classes: Number of logits.
+            the number of outputs, and returns a Keras model.
+        input_shape: One sample's shape, such as `(28, 28, 1)`.
+        outputs: How many numbers the model puts out, or their shape.
         width: Multiplies the units of every hidden layer.
         hidden: Hidden layers of `mlp`, before the width multiplier.
+        scaling: Of inputs and outputs of a network of the zoo; of a model of one's own its
+            inputs alone.
 
     Returns:
         An uncompiled Keras model.
@@ -63,10 +116,13 @@ def build(
     """
     if not width > 0:
         raise ValueError(f"`width` must be positive. Received: width={width}.")
+    shape = (outputs,) if isinstance(outputs, int) else tuple(outputs)
+    scaling = scaling or Scaling()
+    name = named(name, input_shape)
     if name.endswith(".keras"):
         model = load(name)
     elif ":" in name:
-        model = _from_function(name, input_shape, classes)
+        model = _from_function(name, input_shape, math.prod(shape))
     elif name not in MODELS:
         raise ValueError(
             f"`model` must be one of {sorted(MODELS)}, a .keras file or "
@@ -75,32 +131,68 @@ def build(
     if hidden is not None and name != "mlp":
         raise ValueError(f"`hidden` is for the model 'mlp'. Received: model={name!r}.")
     if name in MODELS:
-        return _from_zoo(name, input_shape, classes, width, hidden)
+        return _from_zoo(name, input_shape, shape, width, hidden, scaling)
     if width != 1.0:
         raise ValueError(
             f"`width` must be 1 for a model of your own. Received: width={width}."
         )
-    return _checked(model, name, input_shape, classes)
+    model = _checked(model, name, input_shape, shape)
+    if not scaling.mean:
+        return model
+    inputs = keras.Input(input_shape)
+    return keras.Model(inputs, model(_normalised(inputs, scaling)), name=model.name)
 
 
-def _from_zoo(name, input_shape, classes, width, hidden):
+def _from_zoo(name, input_shape, outputs, width, hidden, scaling: Scaling):
     builder = MODELS[name]
     if hidden is not None:
         builder = functools.partial(builder, hidden=hidden)
-    if name not in ("mlp", "lenet_300_100") and len(input_shape) != 3:
-        raise ValueError(
-            f"`model` {name!r} must be given images (height, width, channels). "
-            f"Received: samples of shape {tuple(input_shape)}."
+    axes = axes_of(name)
+    if axes not in (None, len(input_shape)):
+        what = (
+            "images (height, width, channels)"
+            if axes == 3
+            else "series (steps, channels)"
         )
-    inputs = keras.Input(input_shape, name="image")
+        raise ValueError(
+            f"`model` {name!r} must be given {what}. Received: samples of shape "
+            f"{tuple(input_shape)}."
+        )
+    inputs = keras.Input(
+        input_shape, name="image" if len(input_shape) == 3 else "input"
+    )
+    x = _normalised(inputs, scaling) if scaling.mean else inputs
     try:
-        outputs = builder(inputs, classes, functools.partial(_scaled, factor=width))
+        x = builder(x, math.prod(outputs), functools.partial(_scaled, factor=width))
     except ValueError as error:
         raise ValueError(
             f"`model` {name!r} must fit its input. Received: samples of shape "
             f"{tuple(input_shape)}, too small for its layers."
         ) from error
-    return keras.Model(inputs, outputs, name=name)
+    if len(outputs) > 1:
+        x = keras.layers.Reshape(outputs, name="shaped")(x)
+    if scaling.scale:
+        x = keras.layers.Rescaling(
+            [float(one) for one in scaling.scale],
+            [float(one) for one in scaling.offset],
+            name="in_units",
+        )(x)
+    return keras.Model(inputs, x, name=name)
+
+
+def _normalised(x, scaling: Scaling):
+    """`(x - mean) / deviation` of each column, both constants of the layer."""
+    return keras.layers.Normalization(
+        axis=-1,
+        mean=[float(one) for one in scaling.mean],
+        variance=[float(one) ** 2 for one in scaling.deviation],
+        name="normalization",
+    )(x)
+
+
+def input_shape_of(model) -> tuple:
+    """Shape of a sample of a model's one input; () where it has several."""
+    return tuple(model.inputs[0].shape[1:]) if len(model.inputs) == 1 else ()
 
 
 def load(path: str):
@@ -128,19 +220,19 @@ def load(path: str):
         ) from error
 
 
-def _from_function(name, input_shape, classes):
+def _from_function(name, input_shape, outputs):
     function = options.imported("model", name, "function")
     try:
-        inspect.signature(function).bind(input_shape, classes)
+        inspect.signature(function).bind(input_shape, outputs)
     except TypeError as error:
         raise ValueError(
-            f"`model` must name a function of (input_shape, classes). Received: {name!r} "
+            f"`model` must name a function of (input_shape, outputs). Received: {name!r} "
             f"({error})."
         ) from error
-    return function(input_shape, classes)
+    return function(input_shape, outputs)
 
 
-def _checked(model, name, input_shape, classes):
+def _checked(model, name, input_shape, outputs):
     if not isinstance(model, keras.Model):
         raise ValueError(
             f"`model` must be a keras.Model. Received: {name!r} gives {type(model).__name__}."
@@ -150,7 +242,7 @@ def _checked(model, name, input_shape, classes):
             f"`model` must have one input and one output here. Received: {name!r} with "
             f"{len(model.inputs)} and {len(model.outputs)}."
         )
-    expected, received = model.inputs[0].shape[1:], tuple(input_shape)
+    expected, received = input_shape_of(model), tuple(input_shape)
     fits = len(expected) == len(received) and all(
         a is None or a == b for a, b in zip(expected, received, strict=True)
     )
@@ -158,11 +250,6 @@ def _checked(model, name, input_shape, classes):
         raise ValueError(
             f"`model` must take samples of the data's shape {received}. "
             f"Received: {name!r}, made for {tuple(expected)}."
-        )
-    if model.outputs[0].shape[-1] != classes or len(model.outputs[0].shape) != 2:
-        raise ValueError(
-            f"`model` must put out {classes} logits, one a class. "
-            f"Received: {name!r} with output shape {model.outputs[0].shape}."
         )
     for layer in model.layers:
         if isinstance(layer, keras.layers.Lambda):

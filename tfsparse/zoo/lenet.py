@@ -1,21 +1,16 @@
-"""LeNet-300-100, LeNet-5 in its Caffe form, and plain multi-layer perceptrons."""
+"""LeNet-300-100, and LeNet-5 in its Caffe form."""
 
 from __future__ import annotations
 
 from keras import layers
 
 
-def mlp(inputs, outputs: int, width, hidden=(128, 64)):
-    """Flatten, then Dense + ReLU for each entry of `hidden`, then logits."""
-    x = layers.Flatten(name="flatten")(inputs)
-    for number, units in enumerate(hidden, 1):
-        x = layers.Dense(width(units), activation="relu", name=f"fc{number}")(x)
-    return layers.Dense(outputs, name="logits")(x)
-
-
 def lenet_300_100(inputs, outputs: int, width):
     """LeNet-300-100: 266,610 parameters on MNIST (LeCun et al., 1998)."""
-    return mlp(inputs, outputs, width, hidden=(300, 100))
+    x = layers.Flatten(name="flatten")(inputs)
+    for number, units in enumerate((300, 100), 1):
+        x = layers.Dense(width(units), activation="relu", name=f"fc{number}")(x)
+    return layers.Dense(outputs, name="logits")(x)
 
 
 def lenet5(inputs, outputs: int, width):
@@ -30,6 +25,3 @@ def lenet5(inputs, outputs: int, width):
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(width(500), activation="relu", name="fc1")(x)
     return layers.Dense(outputs, name="logits")(x)
-
-
-__all__ = ["lenet5", "lenet_300_100", "mlp"]

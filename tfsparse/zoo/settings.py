@@ -12,8 +12,10 @@ class Model(options.Options):
     part = "Network"
 
     model: str = options.field(
-        "lenet5",
-        "Name of a network of the zoo, a .keras file, or package.module:function.",
+        "auto",
+        "Name of a network of the zoo, a .keras file, or package.module:function. auto is "
+        "mcu_cnn for pictures, mcu_tcn for series, mlp for tables, and autoencoder where the "
+        "input itself is predicted.",
     )
     width: float = options.field(
         1.0,
@@ -21,5 +23,5 @@ class Model(options.Options):
         above=0,
     )
     hidden: tuple[int, ...] = options.field(
-        (), "Units of each hidden layer of the network 'mlp', such as 24,16.", low=1
+        (), "Units of each hidden layer of the network mlp, such as 24,16.", low=1
     )

@@ -52,11 +52,9 @@ class Dense(stage.Stage):
 
 def copied(context, model, rate: float, optimizer: str | None = None):
     """A compiled copy of a model, which stays as it is."""
-    import keras
+    from tfsparse.graph import rebuild
 
     with context.scope():
-        copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    with context.scope():
+        copy = rebuild.copied(model)
         context.compile(copy, rate, optimizer)
     return copy

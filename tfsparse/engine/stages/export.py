@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from tfsparse import options, records
 from tfsparse.engine import stage
@@ -51,7 +52,11 @@ class Export(stage.Stage):
         context.progress.say("Exporting " + ", ".join(self.settings.formats))
         samples, _ = context.training_samples(self.settings.calibration_samples)
         made = deploy.export(
-            before.model, context.store.workdir, samples, self.settings.formats
+            before.model,
+            context.store.workdir,
+            samples,
+            self.settings.formats,
+            _beside(context),
         )
         facts = {"artifacts": [dataclasses.asdict(artifact) for artifact in made]}
         return records.Result(before.model, facts=facts)
@@ -83,6 +88,17 @@ class Export(stage.Stage):
                 )
             )
         return stage.Told(document={"encodings": stored}, sections=sections)
+
+
+def _beside(context) -> dict[str, Any]:
+    """What firmware has to know of the data: names, and how samples are made."""
+    dataset, task = context.dataset, context.task
+    found: dict[str, Any] = {
+        "columns": list(dataset.columns),
+        "outputs": list(task.names),
+        "front_end": dataset.front_end and dict(dataset.front_end),
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def artifacts_of(result: records.Result) -> tuple[records.Artifact, ...]:

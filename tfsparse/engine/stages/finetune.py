@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 
 from tfsparse import options, records
@@ -80,7 +81,7 @@ class FineTune(stage.Stage):
         kept = not scoring.worse(was, now)
         facts = {
             "fine_tune_kept": kept,
-            "validation_accuracy": float((now if kept else was).mean()),
+            "validation_score": abs(float((now if kept else was).mean())),
             "distilled": bool(settings.distill),
         }
         shipped = tuned.model if kept else stripped
@@ -100,6 +101,7 @@ class FineTune(stage.Stage):
                 dense.model,
                 self.settings.distill,
                 self.settings.distill_temperature,
+                _distance(context.task),
             )
 
     def tell(self, context, results):
@@ -110,7 +112,7 @@ class FineTune(stage.Stage):
         if not result.facts["fine_tune_kept"]:
             what = (
                 "what is exported: the stripped weights, as fine-tuning made the "
-                "validation accuracy worse than chance explains"
+                "score on validation worse than chance explains"
             )
         row = scoring.model_row(
             "finetuned", what, context, result.model, result.seconds
@@ -124,3 +126,18 @@ class FineTune(stage.Stage):
                     )
         facts = {"fine_tune_history": result.history, **result.facts}
         return stage.Told([row], facts)
+
+
+def _distance(task):
+    """How far a student's answers are from its teacher's, by what is predicted."""
+    from tfsparse import distillation
+
+    if task.kind == "classification":
+        return functools.partial(
+            distillation.distance_of_classes, probabilities=task.probabilities
+        )
+    if task.kind in ("binary", "multilabel"):
+        return functools.partial(
+            distillation.distance_of_labels, probabilities=task.probabilities
+        )
+    return functools.partial(distillation.distance_of_numbers, scale=task.scale)

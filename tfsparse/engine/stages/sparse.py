@@ -91,12 +91,11 @@ class Sparse(stage.Stage):
         self._job(context, model)  # measures what the target names
 
     def run(self, context, before, dense=None):
-        import keras
+        from tfsparse.graph.rebuild import copied
 
         model = before.model
         if self.settings.from_dense:
-            model = keras.models.clone_model(model)
-            model.set_weights(dense.model.get_weights())
+            model = copied(dense.model)
         job = self._job(context, model)
         self._say_what_is_not_used(context)
         if not self.settings.trials:
@@ -232,7 +231,7 @@ class Sparse(stage.Stage):
             live_units(result, groups, telling.penalty_off(result)),
             step_time(result),
             *search_of(result),
-            *discretisation_of(result),
+            *discretisation_of(result, context.task),
         ]
 
 
@@ -310,12 +309,14 @@ def search_of(result: records.Result) -> list[records.sections.Section]:
     ]
 
 
-def discretisation_of(result: records.Result) -> list[records.sections.Section]:
+def discretisation_of(result: records.Result, task) -> list[records.sections.Section]:
     """What it costs to set groups up to some norms to zero."""
     draw, rows = records.sections, result.facts["settling"]
     if not rows:
         return []
-    first = rows[0]["accuracy"]
+    scores = [row["score"] for row in rows]
+    shares = task.unit == "%"
+    sign = 1 if task.higher_is_better else -1
     return [
         draw.Table(
             "What it costs to set the dead to zero",
@@ -323,8 +324,8 @@ def discretisation_of(result: records.Result) -> list[records.sections.Section]:
                 draw.Column("norm up to", draw.TEXT),
                 draw.Column("dead"),
                 draw.Column("of"),
-                draw.Column("accuracy", draw.PERCENT),
-                draw.Column("points lost", draw.NUMBER),
+                draw.Column(task.score_name, draw.PERCENT if shares else draw.NUMBER),
+                draw.Column("points lost" if shares else "lost", draw.NUMBER),
             ),
             tuple(
                 (
@@ -333,10 +334,10 @@ def discretisation_of(result: records.Result) -> list[records.sections.Section]:
                     else f"{row['threshold']:g}",
                     row["dead"],
                     row["groups"],
-                    row["accuracy"],
-                    100 * (first - row["accuracy"]),
+                    score,
+                    (100 if shares else 1) * sign * (scores[0] - score),
                 )
-                for row in rows
+                for row, score in zip(rows, scores, strict=True)
             ),
             note="Groups up to a norm are dead and set to zero, as the penalty ended and "
             "before any training without it. Groups that had left the running model "

@@ -29,6 +29,8 @@ class Verify(stage.Stage):
 
         samples = scoring.as_floats(context.dataset.x_test[:PARITY_SAMPLES])
         rows = deploy.verify(before.model, artifacts_of(export), samples)
+        if context.task.kind != "classification":  # no output wins over the others
+            rows = [dataclasses.replace(row, argmax_agreement=None) for row in rows]
         facts = {"parity": [dataclasses.asdict(row) for row in rows]}
         return records.Result(before.model, facts=facts)
 
@@ -40,7 +42,7 @@ class Verify(stage.Stage):
             self._rows(context, result.model, files, parity),
             {},
             {"parity": result.facts["parity"]},
-            [_table(parity)],
+            [_table(parity, context.task)],
         )
 
     def _rows(self, context, model, files, parity) -> list[records.StageRow]:
@@ -80,7 +82,7 @@ class Verify(stage.Stage):
         return rows
 
 
-def _table(parity: list[records.Parity]) -> records.sections.Table:
+def _table(parity: list[records.Parity], task) -> records.sections.Table:
     draw = records.sections
     return draw.Table(
         "Does the file compute what was trained?",
@@ -102,5 +104,11 @@ def _table(parity: list[records.Parity]) -> records.sections.Table:
             for row in parity
         ),
         note="Every artefact against the Keras model that it was made of, mcu against "
-        "LiteRT. Outputs are logits.",
+        f"LiteRT. Outputs are {_outputs(task)}.",
     )
+
+
+def _outputs(task) -> str:
+    if task.kind in ("regression", "reconstruction"):
+        return f"numbers{f' ({task.unit})' if task.unit else ''}"
+    return "probabilities" if task.probabilities else "logits"

@@ -1,0 +1,44 @@
+"""The child that turns SavedModels into TFLite files."""
+
+from __future__ import annotations
+
+import os
+
+from tfsparse.children import process
+
+
+def main() -> None:
+    """Loads TensorFlow, then converts what it is asked to."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import numpy as np
+    import tensorflow as tf
+
+    tf.lite.TFLiteConverter.from_saved_model  # noqa: B018  (loads what is lazy, ahead)
+
+    def convert(request: dict) -> dict:
+        if "saved_model" not in request:  # a sign of life
+            return {}
+        converter = tf.lite.TFLiteConverter.from_saved_model(request["saved_model"])
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if request["calibration"]:
+            data = np.load(request["calibration"], allow_pickle=False)
+
+            def representative():
+                for sample in data:
+                    yield [sample[None]]
+
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = representative
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = tf.int8
+            converter.inference_output_type = tf.int8
+        content = converter.convert()
+        with open(request["out"], "wb") as file:
+            file.write(content)
+        return {"bytes": len(content)}
+
+    process.serve(convert)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Before the hours: the untrained network goes the whole way to the chip, in seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+
+from tfsparse.deploy import collect, finished, recalibrate
+from tfsparse.engine import shrinking
+from tfsparse.graph import find_groups, measure
+
+SAMPLES = 32
+"""Training samples that stand for the data."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Preflight:
+    """What was found on the way.
+
+    Attributes:
+        units, groups: Units that the method may remove, and in how many groups.
+        params: Of the network.
+        half: Parameters with half of those units.
+        sizes: `file_bytes` and `arena_bytes` of that half as an int8 file, so far as they
+            were asked for.
+        epoch_seconds: About what an epoch takes at most; None where it was not measured.
+    """
+
+    units: int
+    groups: int
+    params: int
+    half: int
+    sizes: dict[str, float]
+    epoch_seconds: float | None
+
+    def told(self) -> str:
+        """One line about it."""
+        line = (
+            f"Preflight: {self.params:,} parameters, {self.units:,} units in {self.groups} "
+            f"groups may go; with half of them {self.half:,}"
+        )
+        if "file_bytes" in self.sizes:
+            line += f", an int8 file of {self.sizes['file_bytes']:,} B"
+        if "arena_bytes" in self.sizes:
+            line += f" that runs in {self.sizes['arena_bytes']:,} B of memory"
+        if self.epoch_seconds is not None:
+            line += f"; an epoch takes about {_time(self.epoch_seconds)}"
+        return f"{line}."
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} minutes"
+
+
+def fly(context, method, model, formats: tuple[str, ...]) -> Preflight:
+    """Takes one step under the method, halves the network, converts and runs it.
+
+    Args:
+        context: The run.
+        method: What decides, or None.
+        model: The untouched network; it is not changed.
+        formats: What will be exported.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ValueError: The network cannot ship; says why, and what to do.
+        StripError: It cannot be stripped.
+    """
+    x, y = context.training_samples(SAMPLES)
+    kinds = method.kinds if method else ("unit",)
+    if method is not None:
+        sparse = shrinking.prepare(context, method, model)
+        seconds = _steps(context, sparse)
+    else:
+        sparse, seconds = model, None
+    free = [g for g in find_groups(sparse, kinds) if not g.frozen]
+    halves = {g.name: _half(g.size) for g in free if g.kind == "unit"}
+    small, _ = collect.finish(sparse, halves)
+    recalibrate.recalibrate(small, x)  # an untrained network fades to nothing otherwise
+    sizes: dict[str, float] = {}
+    if "tflite_int8" in formats:
+        sizes = finished.flight(small, x)
+    return Preflight(
+        sum(g.size for g in free),
+        len(free),
+        measure(model).params,
+        measure(small).params,
+        sizes,
+        seconds,
+    )
+
+
+def _half(units: int) -> np.ndarray:
+    """The first half stays."""
+    return np.arange(units) < max(1, units // 2)
+
+
+def _steps(context, model) -> float | None:
+    """Takes two steps, the second one timed: about what an epoch takes.
+
+    Raises:
+        ValueError: The loss is not finite on the first batch.
+    """
+    for batch in context.first_batch():
+        model.run_eagerly = True  # no tracing, which costs more than the steps
+        first = model.train_on_batch(*batch, return_dict=True)
+        if not np.isfinite(float(first["loss"])):
+            raise ValueError(
+                "`model` must give a finite loss on the first batch. Received: "
+                f"loss={float(first['loss'])}. Scale the data, or lower the learning rate."
+            )
+        started = time.perf_counter()
+        model.train_on_batch(*batch)
+        return (time.perf_counter() - started) * context.steps
+    return None
