@@ -154,17 +154,13 @@ def _preflight(settings: Settings, context: RunContext, model) -> str:
     Raises:
         ValueError: It cannot.
     """
-    formats = [
-        part.formats for part in settings.all() if hasattr(part, "formats")
-    ]
+    formats = [part.formats for part in settings.all() if hasattr(part, "formats")]
     try:
         return preflight.fly(
             context, settings.method, model, formats[0] if formats else ()
         ).told()
     except (ValueError, records.StripError) as error:
-        raise ValueError(
-            f"{error} --preflight=false trains all the same."
-        ) from error
+        raise ValueError(f"{error} --preflight=false trains all the same.") from error
 
 
 @contextlib.contextmanager

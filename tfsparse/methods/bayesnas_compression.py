@@ -8,7 +8,6 @@ import logging
 import numpy as np
 
 from tfsparse import options, records
-from tfsparse.graph import rebuild
 from tfsparse.methods import base, evidence_shapes, partitions
 from tfsparse.methods.gsparsity import optimizer_of
 from tfsparse.records import GONE
@@ -129,7 +128,9 @@ class BayesNASCompression(base.Method):
             _LOG.warning(
                 "Without groups of weights, kept as they are: %s", ", ".join(left)
             )
-        return rebuild.copied(model)
+        from tfsparse.graph.rebuild import copied
+
+        return copied(model)
 
     def optimizer(self, model, groups):
         """ProxSGD over the groups of every shape.
