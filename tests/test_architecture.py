@@ -21,7 +21,8 @@ ROOMS = {
     "records": set(),
     "numerics": set(),
     "gradients": {"numerics"},
-    "data": {"options", "files"},
+    "children": set(),
+    "data": {"options", "files", "records"},
     "files": set(),
     "meters": set(),
     "progress": set(),
@@ -36,7 +37,9 @@ ROOMS = {
     },
     "zoo": {"options", "layers", "records"},
     "curvature": {"graph", "gradients", "numerics", "records"},
-    "deploy": {"graph", "numerics", "gradients", "records", "budgets", "files"},
+    "deploy": {
+        "graph", "numerics", "gradients", "records", "budgets", "files", "children",
+    },
     "report": {"files", "options"},
 }  # fmt: skip
 """Room -> what of tfsparse it may import, itself aside. The others are conductors."""
@@ -59,12 +62,15 @@ and stages of the engine, and what a command line is made of elsewhere."""
 
 LIGHT_MODULES = {
     "train", "engine.stage", "engine.settings", "engine.training", "data", "zoo",
-    "data.settings", "zoo.settings", "cli.main", "cli.command",
+    "data.settings", "data.found", "data.splits", "data.arrays", "data.folders",
+    "data.tables", "data.windows", "data.sounds", "zoo.settings", "cli.main",
+    "cli.command", "children.process", "children.converting", "children.interpreting",
 }  # fmt: skip
 
 TENSORFLOW = {
-    "data.batches", "data.images", "data.sources", "gradients", "train", "deploy.export",
-    "deploy.interpreters", "engine.context", "engine.runner",
+    "data.batches", "data.images", "data.named", "gradients", "train",
+    "children.converting", "children.interpreting", "deploy.interpreters",
+    "engine.context", "engine.runner",
 }  # fmt: skip
 """The only modules that may say `import tensorflow`, or an interpreter of its files."""
 

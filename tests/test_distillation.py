@@ -14,7 +14,13 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from tfsparse.distillation import Distilled, distillation_loss
+from tfsparse.distillation import (
+    Distilled,
+    distance_of_classes,
+    distance_of_labels,
+    distance_of_numbers,
+    mixed,
+)
 
 
 def net(units, seed):
@@ -115,9 +121,32 @@ def test_a_saved_student_goes_on_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_distances_by_hand(probabilities):
+    rng = np.random.default_rng(0)
+    z, t = rng.normal(size=(2, 5, 3))
+    a, b = softmax(t / 2), softmax(z / 2)
+    expected = 4 * (a * np.log(a / b)).sum(-1).mean()
+    given = (softmax(z), softmax(t)) if probabilities else (z, t)
+    found = distance_of_classes(*map(ops.array, given), 2.0, probabilities)
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+    a, b = sigmoid(t / 2), sigmoid(z / 2)
+    each = a * np.log(a / b) + (1 - a) * np.log((1 - a) / (1 - b))
+    given = (sigmoid(z), sigmoid(t)) if probabilities else (z, t)
+    found = distance_of_labels(*map(ops.array, given), 2.0, probabilities)
+    assert float(found) == pytest.approx(4 * each.mean(), rel=1e-3)
+    found = distance_of_numbers(ops.array(z), ops.array(t), 2.0, (1.0, 2.0, 4.0))
+    expected = np.square((z - t) / [1, 2, 4]).mean()
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_example_runs():
     finder = doctest.DocTestFinder(recurse=False)
-    (test,) = finder.find(distillation_loss)
+    (test,) = finder.find(mixed)
     failed, tried = doctest.DocTestRunner().run(test)
     assert failed == 0 and tried
 

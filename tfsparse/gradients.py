@@ -137,15 +137,6 @@ def compiled(function: Callable) -> Callable:
     return tf.function(function, reduce_retracing=True, autograph=False)
 
 
-def cross_entropy(model):
-    """The loss of a classifier whose labels are whole numbers, on logits or not."""
-    last = getattr(model.layers[-1], "activation", None)
-    logits = last is not keras.activations.softmax and not isinstance(
-        model.layers[-1], keras.layers.Softmax
-    )
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
-
-
 def slope(function: Callable, x):
     """The gradient of a scalar function, of the shape of `x`."""
     x = tf.convert_to_tensor(x)

@@ -42,14 +42,19 @@ class Progress:
         """Prints the stages of a finished run."""
         shown = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         shown.add_column("stage")
-        score = stages[-1]["score"]["name"] if stages else "score"
-        for name in (score, "parameters", "MACs", "weights", "file", "arena"):
+        score = stages[-1]["score"]
+        unit = f", {score['unit']}" if score["unit"] not in ("", "%") else ""
+        shown.add_column(f"{score['name']}{unit}", justify="right")
+        for name in score["others"]:
+            shown.add_column(name, justify="right")
+        for name in ("parameters", "MACs", "weights", "file", "arena"):
             shown.add_column(name, justify="right")
         for row in stages:
             sizes = (row["weight_bytes"], row["file_bytes"], row["arena_bytes"])
             shown.add_row(
                 row["name"],
-                _score(row["score"]),
+                _number(row["score"]["value"], row["score"]["unit"]),
+                *(f"{value:.3g}" for value in row["score"]["others"].values()),
                 f"{row['params']:,}",
                 f"{row['macs']:,}",
                 *("" if n is None else f"{n:,} B" for n in sizes),
@@ -58,14 +63,9 @@ class Progress:
         self._console.print(shown)
 
 
-def _score(score: dict) -> str:
-    """A share as percents, another number with its unit; what stands beside it, too."""
-    if score["unit"] == "%":
-        shown_ = f"{score['value']:.2%}"
-    else:
-        shown_ = f"{score['value']:.4g} {score['unit']}".strip()
-    others = ", ".join(f"{name} {value:.3g}" for name, value in score["others"].items())
-    return f"{shown_} ({others})" if others else shown_
+def _number(value: float, unit: str) -> str:
+    """A share as percents, another number as it is."""
+    return f"{value:.2%}" if unit == "%" else f"{value:.4g}"
 
 
 class Silent:

@@ -9,7 +9,8 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfsparse import curvature, gradients, numerics
-from tfsparse.curvature import recursion
+from tfsparse.curvature import losses, recursion
+from tfsparse.data.task import Relative
 from tfsparse.graph import trace
 
 
@@ -404,6 +405,110 @@ def test_a_softmax_at_the_end_changes_nothing():
         curvature.diagonal(soft, data, "hutchinson")
 
 
+def sigmoids(seed=3):
+    model = dense_net(seed=seed)
+    return keras.Model(model.inputs[0], layers.Activation("sigmoid")(model.outputs[0]))
+
+
+LOSSES = {
+    "mse": (dense_net, "mse", "numbers"),
+    "mean_squared_error": (dense_net, keras.losses.MeanSquaredError(), "numbers"),
+    "log_cosh": (dense_net, "log_cosh", "numbers"),
+    "huber": (dense_net, keras.losses.Huber(0.5), "numbers"),
+    "relative": (dense_net, Relative(None, (0.5, 2.0, 1.0)), "numbers"),
+    "binary": (dense_net, keras.losses.BinaryCrossentropy(from_logits=True), "labels"),
+    "sigmoid": (sigmoids, keras.losses.BinaryCrossentropy(), "labels"),
+    "one_hot": (
+        dense_net,
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        "one",
+    ),
+    "smoothed": (
+        dense_net,
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
+        "one",
+    ),
+    "own": (dense_net, lambda y, z: ops.mean((y - z) ** 4, axis=-1), "numbers"),
+}
+
+
+def targets(kind, count=8):
+    rng = np.random.default_rng(5)
+    if kind == "numbers":
+        return rng.normal(size=(count, 3)).astype("float32")
+    if kind == "labels":
+        return rng.integers(0, 2, (count, 3)).astype("float32")
+    return np.eye(3, dtype="float32")[rng.integers(0, 3, count)]
+
+
+def exact(model, loss, x, y):
+    """The diagonal Hessian of the mean loss by automatic differentiation alone."""
+    loss = keras.losses.get(loss)
+    variables = model.trainable_variables
+    found = {}
+    with tf.GradientTape(persistent=True) as outer:
+        with tf.GradientTape() as inner:
+            value = tf.reduce_mean(loss(ops.convert_to_tensor(y), model(x)))
+        slopes = inner.gradient(value, [v.value for v in variables])
+        flat = [tf.reshape(slope, [-1]) for slope in slopes]
+    for variable, own in zip(variables, flat, strict=True):
+        block = outer.jacobian(own, variable.value, experimental_use_pfor=False)
+        size = int(np.prod(variable.shape))
+        diagonal = np.diag(np.asarray(block).reshape(size, size))
+        found[variable.path] = diagonal.reshape(variable.shape)
+    return found
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_bends_as_differentiation_says(name):
+    make, loss, kind = LOSSES[name]
+    model, y = make(), targets(kind, 1)
+    x = samples((4,), count=1)[0]
+    expected = exact(model, loss, x, y)["out/kernel"]
+    # Of one sample the last layer's recursion is exact, negative values apart.
+    found = curvature.diagonal(model, [(x, y)], "recursive", loss=loss)
+    np.testing.assert_allclose(
+        np.where(expected > 0, found.diagonal["out/kernel"], expected),
+        expected, rtol=2e-3, atol=1e-7,
+    )  # fmt: skip
+    assert found.negative or (expected >= 0).all()
+
+
+@pytest.mark.parametrize("name", ["mse", "relative", "log_cosh", "binary", "one_hot"])
+def test_gauss_newton_of_every_loss(name):
+    make, loss, kind = LOSSES[name]
+    model, y = make(), targets(kind)
+    x = samples((4,))[0]
+    expected = exact(model, loss, x, y)["out/kernel"]  # linear there: it is the Hessian
+    keras.utils.set_random_seed(0)
+    found = curvature.diagonal(model, [(x, y)], "gauss_newton", 600, loss)
+    np.testing.assert_allclose(found.diagonal["out/kernel"], expected, rtol=0.3)
+
+
+def test_derivatives_by_the_outputs_against_differences():
+    loss = keras.losses.BinaryFocalCrossentropy()
+    y, p, step = np.array([[1.0, 0, 1]]), np.array([[0.3, 0.6, 0.8]]), 1e-4
+
+    def value(outputs):
+        return float(np.asarray(loss.call(ops.array(y), ops.array(outputs))).mean())
+
+    bent = losses.bent(loss, "sigmoid")
+    assert bent.end is None  # no cross-entropy of a sigmoid: differentiated as it is
+    slope, bend = (
+        np.asarray(f(ops.array(y), ops.array(p)))[0] for f in (bent.slope, bent.bend)
+    )
+    for k in range(3):
+        move = np.eye(3)[k] * step
+        up, here, down = value(p + move), value(p), value(p - move)
+        assert slope[k] == pytest.approx((up - down) / (2 * step), rel=1e-4)
+        assert bend[k] == pytest.approx((up - 2 * here + down) / step**2, rel=1e-3)
+
+
+def test_no_curvature_of_several_losses():
+    with pytest.raises(ValueError, match="one loss"):
+        curvature.check(dense_net(), "recursive", ["mse", "mae"])
+
+
 def test_weights_that_no_sample_reaches_are_counted():
     model = dense_net("relu")
     x, y = samples((4,))
@@ -418,7 +523,8 @@ def test_it_never_holds_all_feature_maps():
     for _ in range(36):
         x = layers.Dense(4, activation="relu")(x)
     model = keras.Model(inputs, layers.Dense(3)(x))
-    sweep = recursion.Sweep(trace.read(model), False)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    sweep = recursion.Sweep(trace.read(model), False, losses.bent(loss, None))
     run = gradients.compiled(sweep.run)
     x, y = map(ops.convert_to_tensor, samples((4,)))
     graph = run.get_concrete_function([x], y).graph

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tfsparse import data
-from tfsparse.data import batches, images, sources
+from tfsparse.data import batches, images, named
 
 
 def _arrays(samples=40, classes=4, shape=(6, 5)):
@@ -80,13 +80,8 @@ def test_folder_of_class_folders(tmp_path, nested):
         ({"y_train": np.arange(39) % 4}, "40 train samples and 39 labels"),
         ({"x_train": np.full((40, 6, 5), np.nan)}, "finite.*nan"),
         ({"y_train": np.full(40, -1)}, "labels"),
-        (
-            {"y_train": np.where(np.arange(40) == 3, 999, np.arange(40) % 4)},
-            "numbered 0",
-        ),
         ({"y_test": np.full(12, 7)}, "label 7 in test only"),
         ({"y_train": np.zeros(40, int)}, "two or more classes"),
-        ({"y_train": np.linspace(0, 1, 40)}, "whole number"),
         ({"x_test": np.zeros((12, 6, 6), np.uint8)}, "one shape"),
         ({"x_train": np.zeros((0, 6, 5)), "y_train": np.zeros(0, int)}, "empty"),
         ({"x_train": np.array([{}] * 40, dtype=object)}, "plain arrays"),
@@ -218,7 +213,7 @@ def test_tfds_images_are_cut_to_a_size(tmp_path):
 
 
 def test_sizes_that_cannot_be(image_folder):
-    with pytest.raises(ValueError, match="image_size.*>= 0"):
+    with pytest.raises(ValueError, match="image_size.*0 or more"):
         data.load(image_folder, image_size=-1)
     with pytest.raises(ValueError, match="image_size.*must be 0"):
         data.load("digits", image_size=16)
@@ -355,11 +350,11 @@ def test_idx_file_with_another_checksum_is_refused(tmp_path):
     path = tmp_path / "t10k-labels-idx1-ubyte"
     path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 5, 6]))
     with pytest.raises(OSError, match="SHA-256"):
-        sources._idx(str(path), "0" * 64)
+        named._idx(str(path), "0" * 64)
     import hashlib
 
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert sources._idx(str(path), digest).tolist() == [5, 6]
+    assert named._idx(str(path), digest).tolist() == [5, 6]
 
 
 def test_no_pass_waits_for_a_tuner():

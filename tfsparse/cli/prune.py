@@ -59,7 +59,12 @@ class TuneSettings(options.Options):
     batch_size: int = options.field(128, "Samples a step.", low=1)
     learning_rate: float = options.field(1e-3, "Adam's learning rate.", above=0)
     loss: str = options.field(
-        "", "A Keras loss by name; by default the cross-entropy that fits the model."
+        "", "A Keras loss by name; by default the one that fits labels and model."
+    )
+    task: str = options.field(
+        "auto",
+        "What is predicted; auto finds it in the labels.",
+        choices=("auto", *records.TASKS),
     )
 
     def check(self) -> None:
@@ -85,11 +90,15 @@ def work(
     import keras
 
     import tfsparse
-    from tfsparse import data, files, gradients, zoo
+    from tfsparse import data, files, zoo
+    from tfsparse.cli import judging
 
     model = zoo.load(path)
     samples: Any = data.samples(tune.data) if tune.data else None
-    loss = keras.losses.get(tune.loss) if tune.loss else gradients.cross_entropy(model)
+    loss: Any = None
+    if samples is not None:
+        task, y = judging.task_of(tune.data, model, *samples, tune.task, tune.loss)
+        samples, loss = (samples[0], y), task.loss()
 
     def fine_tune(small) -> None:
         small.compile(keras.optimizers.Adam(tune.learning_rate), loss)

@@ -12,8 +12,8 @@ USAGE = """Shows what a trained .keras model loses when each of its groups alone
 
   tfsparse sensitivity model.keras plot.png --data=validation.npz
 
-Accuracy is that of the data given, classes as whole numbers. Writes the plot, and its
-rows beside it as .json."""
+The score is that of the data given: accuracy of classes, errors of numbers. Writes the
+plot, and its rows beside it as .json."""
 
 
 @options.record
@@ -27,6 +27,11 @@ class SensitivitySettings(options.Options):
         "l2",
         "How much each unit matters.",
         choices=records.CRITERIA,
+    )
+    task: str = options.field(
+        "auto",
+        "What is predicted; auto finds it in the labels.",
+        choices=("auto", *records.TASKS),
     )
     remains: tuple[float, ...] = options.field(
         (0.75, 0.5, 0.25), "Shares of units that remain.", above=0, high=1
@@ -52,31 +57,39 @@ def main(arguments: Sequence[str]) -> int:
 def work(path: str, plot: str, settings: SensitivitySettings) -> None:
     """Measures the model at `path`, draws, prints."""
     import tfsparse
-    from tfsparse import data, files, gradients, zoo
+    from tfsparse import data, files, zoo
+    from tfsparse.cli import judging
     from tfsparse.deploy import interpreters
     from tfsparse.report import plots
 
     model = zoo.load(path)
     x, y = data.samples(settings.data)
 
-    def accuracy(small) -> float:
-        return float((interpreters.predict(small, x).argmax(-1) == y).mean())
+    task, y = judging.task_of(settings.data, model, x, y, settings.task)
+
+    def score(small) -> float:
+        outputs = task.reduced(interpreters.predict(small, x), x)
+        return task.score(outputs, y).value
 
     rows = tfsparse.sensitivity(
         model,
-        accuracy,
+        score,
         settings.remains,
         criterion=settings.criterion,
         data=(x, y),
-        loss=gradients.cross_entropy(model),
+        loss=task.loss(),
         ignore=options.listed(settings.ignore),
     )
-    figure = plots.sensitivity(rows, "accuracy")
+    figure = plots.sensitivity(rows, task.score_name)
     with files.appears_whole(plot) as temporary:
         figure.savefig(temporary, dpi=150)
     files.write_json(str(pathlib.Path(plot).with_suffix(".json")), rows)
-    command.say(f"whole: {rows[0]['value']:.2%}")
+
+    def shown(value: float) -> str:
+        return f"{value:.2%}" if task.unit == "%" else f"{value:.4g}"
+
+    command.say(f"{task.score_name}, whole: {shown(rows[0]['value'])}")
     for row in rows[1:]:
         command.say(
-            f"{row['group']}: {row['kept']} of {row['size']}: {row['value']:.2%}"
+            f"{row['group']}: {row['kept']} of {row['size']}: {shown(row['value'])}"
         )

@@ -56,10 +56,13 @@ def role_of(name: str) -> tuple[str, str] | None:
     """
     words = [word for word in re.split(r"[^a-z]+", name.lower()) if word]
     if len(words) == 1:  # xtrain, trainx
-        for role in (*INPUTS, *TARGETS):
-            for part in PARTS:
-                if words[0] in (role + part, part + role):
-                    words = [role, part]
+        joined = {
+            word: [role, part]
+            for role in (*INPUTS, *TARGETS)
+            for part in PARTS
+            for word in (role + part, part + role)
+        }
+        words = joined.get(words[0], words)
     roles = ["x" if w in INPUTS else "y" for w in words if w in (*INPUTS, *TARGETS)]
     parts = [PARTS[w] for w in words if w in PARTS and w]
     if (

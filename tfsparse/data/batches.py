@@ -9,16 +9,13 @@ import tensorflow as tf
 
 from tfsparse.data.images import CALLS, Images, random_boxes, untuned
 
-FULL = {tf.uint8: 255.0, tf.uint16: 65535.0}
-"""Types of pixels -> what is white."""
-
 
 class Batches:
     """The batches of a data set, epoch after epoch; the data are held once.
 
     Args:
-        x: `(samples, ...)`, uint8 (divided by 255), uint16 (by 65535) or float32 (as it
-            is); `Images` are read from disk as they are needed.
+        x: `(samples, ...)`, uint8 (divided by 255) or float32 (as it is); `Images` are
+            read from disk as they are needed.
         y: `(samples, ...)` labels; None where the samples themselves are the targets.
         batch_size: Samples a batch; the last one may be smaller.
         augmentation: What `parse_augmentation` returns.
@@ -41,17 +38,21 @@ class Batches:
         self._batch_size = batch_size
         self._augmentation = dict(augmentation or {})
 
-    def epoch(self, seed: tuple[int, ...] | None = None) -> tf.data.Dataset:
-        """One pass, as `(batch, ...) float32`, pixels in [0, 1], and `(batch, ...)` labels.
+    def epoch(
+        self, seed: tuple[int, ...] | None = None, passes: int = 1
+    ) -> tf.data.Dataset:
+        """An epoch: `(batch, ...) float32`, pixels in [0, 1], and `(batch, ...)` labels.
 
         Args:
             seed: Decides order and augmentation; the same seed, the same batches.
                 None keeps the order and augments nothing.
+            passes: How often it goes through the data, each time in another order.
         """
         order = np.arange(self._labels.shape[0])
         wanted = {}
         if seed is not None:
-            order = np.random.default_rng(seed).permutation(len(order))
+            rng = np.random.default_rng(seed)
+            order = np.concatenate([rng.permutation(order) for _ in range(passes)])
             wanted = dict(self._augmentation)
         fold = _fold(seed or ())
         # Parts of files are cut out before they are scaled, as long as all pixels are there.
@@ -71,8 +72,8 @@ class Batches:
 
         def finish(step, samples):
             batch, labels = samples
-            if batch.dtype in FULL:
-                batch = tf.cast(batch, tf.float32) / FULL[batch.dtype]
+            if batch.dtype == tf.uint8:
+                batch = tf.cast(batch, tf.float32) / 255.0
             batch = augment(batch, wanted, key(step)) if wanted else batch
             return batch, batch if self._itself else labels
 

@@ -14,7 +14,7 @@ from tfsparse.data.found import PICTURES, SERIES, TABLE, Found, Part
 from tfsparse.data.images import Images
 from tfsparse.data.settings import Data
 
-FULL = {"uint8": 255.0, "uint16": 65535.0}
+WHITE = {"uint8": 255.0, "uint16": 65535.0}
 """Whole-number types of pixels -> what is white."""
 
 SCALED_MEAN, SCALED_DEVIATION = 1.0, (0.1, 3.0)
@@ -30,8 +30,8 @@ class Dataset:
 
     Attributes:
         name: As asked for.
-        x_train, x_validation, x_test: `(samples, ...)`, uint8 or uint16 pixels or float32;
-            `Images` if they stay on disk.
+        x_train, x_validation, x_test: `(samples, ...)`, uint8 pixels or float32, pixels of
+            16 bits in [0, 1]; `Images` if they stay on disk.
         y_train, y_validation, y_test: int32 classes `(samples,)`, or float32 numbers
             `(samples, outputs)`; of a reconstruction None, and in test perhaps 1 for what
             is anomalous.
@@ -88,7 +88,7 @@ class Dataset:
 
         A column that never changes has deviation 1.
         """
-        if isinstance(self.x_train, Images) or self.x_train.dtype.name in FULL:
+        if isinstance(self.x_train, Images) or self.x_train.dtype == np.uint8:
             return None
         axes = tuple(range(self.x_train.ndim - 1))
         mean = self.x_train.mean(axes, dtype=np.float64)
@@ -133,12 +133,10 @@ class Dataset:
     def _range(self) -> str:
         if isinstance(self.x_train, Images):
             return "8-bit pixels, divided by 255"
-        bits = {"uint8": "8-bit pixels", "uint16": "16-bit pixels"}
         low, high = self.x_train.min(), self.x_train.max()
         told = f"values {low:g} to {high:g}"
-        if self.x_train.dtype.name in bits:
-            full = FULL[self.x_train.dtype.name]
-            return f"{bits[self.x_train.dtype.name]}, {told}, divided by {full:g}"
+        if self.x_train.dtype == np.uint8:
+            return f"8-bit pixels, {told}, divided by 255"
         return told
 
     def _classes(self, parts) -> str:
@@ -215,8 +213,10 @@ def read(chosen: Data) -> Dataset:
         for part, y in zip(parts, labels, strict=True)
     )
     notes = list(found.notes)
+    if getattr(found.train.x, "dtype", None) == np.uint16:
+        notes.append("16-bit pixels were divided by 65,535")
     train, held, test = _split(chosen, told, train, held, test, notes)
-    told = _completed(told, chosen, train, test)
+    told = task.completed(told, chosen.data, chosen.loss, train.x, train.y, test.y)
     return Dataset(
         chosen.data,
         train.x,
@@ -341,9 +341,13 @@ def _checked(name: str, where: str, part: Part, kind: str) -> Part:
             raise ValueError(
                 f"`data` samples must be numbers. Received: {name!r}, {where} of {x.dtype}."
             )
-        if x.dtype.name not in FULL:
+        pixels = x.dtype.name in WHITE
+        if x.dtype == np.uint16:
             x = x.astype(np.float32)
-        if x.ndim == 3 and (kind == PICTURES or x.dtype.name in FULL):
+            x /= WHITE["uint16"]  # in place: data may be large
+        elif x.dtype != np.uint8:
+            x = x.astype(np.float32)
+        if x.ndim == 3 and (kind == PICTURES or pixels):
             x = x[..., None]
     if not len(x):
         raise ValueError(
@@ -413,30 +417,6 @@ def _split(chosen: Data, told, train: Part, held, test, notes: list[str]):
     if held is None:
         train, held = drawn(train, chosen.validation, "validation")
     return train, held, test
-
-
-def _completed(told: task.Task, chosen: Data, train: Part, test: Part) -> task.Task:
-    """The task with what only the data can tell: scales of numbers, the input's shape."""
-    changes: dict[str, Any] = {"loss_name": chosen.loss}
-    if told.kind == "regression":
-        deviation = train.y.std(0, dtype=np.float64)
-        if not (deviation > 0).all():
-            raise ValueError(
-                "`data` labels must differ in train. Received: "
-                f"{chosen.data!r}, all are {train.y[0].tolist()}."
-            )
-        changes |= {
-            "scale": tuple(map(float, deviation)),
-            "offset": tuple(map(float, train.y.mean(0, dtype=np.float64))),
-        }
-    if told.kind == "reconstruction":
-        changes |= {
-            "shape": tuple(train.x.shape[1:]),
-            "anomalies": test.y is not None and len(np.unique(test.y)) == 2,
-        }
-    told = dataclasses.replace(told, **changes)
-    told.loss()  # says now what cannot be
-    return told
 
 
 def _kind(kind: str, x) -> str:

@@ -47,7 +47,7 @@ def read(path: str):
         raise ValueError(f"`data` tables must be text. Received: {path!r}, binary.")
     between = max(",;\t", key=first.count)
     decimal = "," if between == ";" and re.search(r"\d,\d", first + second) else "."
-    named = not all(_is_number(cell, decimal) for cell in first.strip().split(between))
+    named = _has_head(first.strip().split(between), decimal)
     try:
         frame = pandas.read_csv(
             path, sep=between, decimal=decimal, header=0 if named else None,
@@ -60,14 +60,22 @@ def read(path: str):
             f"says: {reason}"
         ) from error
     frame.columns = [str(name).strip() for name in frame.columns]
-    if len(set(frame.columns)) < len(frame.columns):
+    names = [name.strip().strip('"') for name in first.strip().split(between)]
+    if named and len(set(names)) < len(names):  # pandas would number them
         raise ValueError(
             f"`data` columns must have names of their own. Received: {path!r} with "
-            f"{_few(frame.columns[frame.columns.duplicated()])} twice."
+            f"{_few({name for name in names if names.count(name) > 1})} twice."
         )
     if not len(frame):
         raise ValueError(f"`data` must hold samples. Received: {path!r} without rows.")
     return frame
+
+
+def _has_head(cells: list[str], decimal: str) -> bool:
+    """Whether a table's first line names its columns: by words, or numbered from 0."""
+    cells = [cell.strip().strip('"') for cell in cells]
+    numbers = [cell for cell in cells if cell and _is_number(cell, decimal)]
+    return not numbers or numbers == list(map(str, range(len(numbers))))
 
 
 def _is_number(cell: str, decimal: str) -> bool:
@@ -222,7 +230,11 @@ def _values(path, frame, features) -> np.ndarray:
         column = frame[name]
         if column.dtype.kind not in "biuf":
             row, cell = next(
-                ((i, c) for i, c in enumerate(column) if isinstance(c, str)),
+                (
+                    (i, c)
+                    for i, c in enumerate(column)
+                    if isinstance(c, str) and not _is_number(c, ".")
+                ),
                 (0, column.iloc[0]),
             )
             raise ValueError(

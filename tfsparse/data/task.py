@@ -566,7 +566,12 @@ def _numbered(name: str, parts) -> tuple[tuple[str, ...], list]:
     """Classes by their values in train, in order; labels as places in it."""
     train = parts[0] if parts[0].dtype.kind == "U" else _whole(name, parts[0])
     values = np.unique(train)
-    if train.dtype.kind == "i" and 0 <= values[0] and values[-1] < 2 * len(values):
+    if len(values) < 2:
+        raise ValueError(
+            f"`data` must hold two or more classes. Received: {name!r}, all labels are "
+            f"{values[0]}."
+        )
+    if train.dtype.kind == "i" and values[0] == 0 and values[-1] < 2 * len(values):
         values = np.arange(values[-1] + 1)  # as they are numbered: some may be unused
     found = []
     for y in parts:
@@ -586,7 +591,8 @@ def _numbered(name: str, parts) -> tuple[tuple[str, ...], list]:
                 f"{strange[0]} in test only (train has {values[0]} to {values[-1]})."
             )
         found.append(places)
-    return tuple(map(str, values)), found
+    names = ("False", "True") if parts[0].dtype.kind == "b" else map(str, values)
+    return tuple(names), found
 
 
 def _check_classes(name: str, parts, classes: int) -> None:
@@ -640,3 +646,40 @@ def _of_reconstruction(name: str, parts, why) -> tuple[Task, list]:
     told = [y for y in found[1:] if y is not None]
     anomalies = bool(told) and len(np.unique(told[-1])) == 2
     return Task("reconstruction", (), (), why, anomalies=anomalies), found
+
+
+def completed(
+    task: Task, name: str, loss: str, x, y: np.ndarray | None, y_test: np.ndarray | None
+) -> Task:
+    """The task with what only the data can tell: scales of numbers, the input's shape.
+
+    Args:
+        task: What `labelled` returned.
+        name: Of the data, for errors.
+        loss: The user's own, or empty.
+        x, y: Samples and labels of train.
+        y_test: Labels of test.
+
+    Raises:
+        ValueError: Numbers never differ, or there is no such loss.
+    """
+    changes: dict[str, Any] = {"loss_name": loss}
+    if task.kind == "regression" and y is not None:
+        deviation = y.std(0, dtype=np.float64)
+        if not (deviation > 0).all():
+            raise ValueError(
+                "`data` labels must differ in train. Received: "
+                f"{name!r}, all are {y[0].tolist()}."
+            )
+        changes |= {
+            "scale": tuple(map(float, deviation)),
+            "offset": tuple(map(float, y.mean(0, dtype=np.float64))),
+        }
+    if task.kind == "reconstruction":
+        changes |= {
+            "shape": tuple(x.shape[1:]),
+            "anomalies": y_test is not None and len(np.unique(y_test)) == 2,
+        }
+    task = dataclasses.replace(task, **changes)
+    task.loss()  # says now what cannot be
+    return task

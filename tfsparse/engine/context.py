@@ -150,7 +150,8 @@ class RunContext(Context):
         self.seed, self.strategy = seed, strategy
         self.samples = len(dataset.x_train)
         batch_size = training_.batch_of(self.samples)
-        self.steps = math.ceil(self.samples / batch_size)
+        self._passes = training_.passes_of(self.samples)
+        self.steps = math.ceil(self._passes * self.samples / batch_size)
         self._train = data.Batches(
             dataset.x_train, dataset.y_train, batch_size, augmentation
         )
@@ -188,7 +189,7 @@ class RunContext(Context):
         model.optimizer.learning_rate.assign(rate)
         _reseed(model, seed)
         result = (fitted or model).fit(
-            self._train.epoch(seed),
+            self._train.epoch(seed, self._passes),
             validation_data=self._validation.epoch(),
             initial_epoch=epoch,
             epochs=epoch + 1,

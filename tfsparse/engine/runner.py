@@ -106,6 +106,12 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
         for line in (*dataset.summary(), task.told()):
             shown.say(line)
         _check(parts[data.Data], parts[Training], dataset)
+        if (passes := parts[Training].passes_of(len(dataset.x_train))) > 1:
+            shown.say(
+                f"Few samples: an epoch goes {passes} times through them, in batches of "
+                f"{parts[Training].batch_of(len(dataset.x_train))}; --passes and "
+                "--batch_size say otherwise."
+            )
         context = RunContext(
             settings.method,
             dataset,

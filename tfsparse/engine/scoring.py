@@ -10,7 +10,6 @@ from collections.abc import Callable
 import numpy as np
 
 from tfsparse import records
-from tfsparse.data.dataset import FULL
 from tfsparse.deploy import interpreters
 from tfsparse.graph import measure
 
@@ -19,12 +18,12 @@ PART_SAMPLES = 1000
 
 
 def as_floats(x) -> np.ndarray:
-    """Samples as models take them: pixels divided by white; read from disk if there."""
+    """Samples as models take them: pixels divided by 255; read from disk if there."""
     x = np.asarray(x)
-    if x.dtype.name not in FULL:
+    if x.dtype != np.uint8:
         return x
     pixels = x.astype(np.float32)
-    pixels /= FULL[x.dtype.name]  # in place: data may be large
+    pixels /= 255.0  # in place: data may be large
     return pixels
 
 

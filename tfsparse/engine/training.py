@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 
 OPTIMIZERS = ("adam", "sgd")
 
-LEAST_BATCH, MOST_BATCH, LEAST_STEPS = 8, 128, 20
-"""Of a batch that nobody set: its limits, and how many steps an epoch shall have."""
+LEAST_BATCH, MOST_BATCH = 8, 128
+"""Limits of a batch size that nobody set."""
+
+LEAST_STEPS = 64
+"""So many steps an epoch shall have where nobody set the batch size: on small data what is
+learned, and what dies, hangs on steps."""
 
 
 @options.record
@@ -27,7 +31,13 @@ class Training(options.Options):
     batch_size: int = options.field(
         0,
         "Samples a step, those of all replicas together; 0 takes 128, and fewer of small "
-        "data, so that an epoch has 20 steps or more.",
+        "data, so that an epoch has 64 steps or more.",
+        low=0,
+    )
+    passes: int = options.field(
+        0,
+        "How often an epoch goes through the data; 0 takes once, and where --batch_size is "
+        "0, too, as often as 64 steps need.",
         low=0,
     )
     optimizer: str = options.field(
@@ -64,13 +74,25 @@ class Training(options.Options):
         """Samples a step: what is set, or a power of two that suits the data.
 
         Example:
-            >>> Training().batch_of(54_000), Training().batch_of(400)
+            >>> Training().batch_of(54_000), Training().batch_of(1_294)
             (128, 16)
         """
         if self.batch_size:
             return self.batch_size
         most = max(LEAST_BATCH, min(MOST_BATCH, samples // LEAST_STEPS))
         return min(samples, 1 << (most.bit_length() - 1))
+
+    def passes_of(self, samples: int) -> int:
+        """How often an epoch goes through the data.
+
+        Example:
+            >>> Training().passes_of(54_000), Training().passes_of(36)
+            (1, 13)
+        """
+        if self.passes or self.batch_size:
+            return self.passes or 1
+        steps = -(-samples // self.batch_of(samples))
+        return -(-LEAST_STEPS // steps)
 
     def rate(self, first: float, epoch: int, epochs: int) -> float:
         """The learning rate of an epoch without penalty: along a cosine, or in drops."""
