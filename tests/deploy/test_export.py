@@ -74,12 +74,11 @@ def test_a_float_tensor_in_an_int8_file_is_noticed(model, tmp_path):
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     path = tmp_path / "half.tflite"
     path.write_bytes(converter.convert())
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=str(path))
-    interpreter.allocate_tensors()
+    x = np.zeros((1, 16, 16, 1), "float32")
+    _, facts = interpreters._asked("litert", str(path), x)
+    assert not facts["int8"]
     with pytest.raises(ValueError, match="int8 operators only"):
-        interpreters._check_int8(str(path), interpreter)
+        interpreters.check_int8(str(path), facts["floats"])
 
 
 def test_what_export_refuses(model, inputs, tmp_path):

@@ -32,7 +32,7 @@ GUARDED = {
 }
 """Each has a test below, or where it says."""
 
-OTHERS = {"deploy/interpreters.py": {"_get_ops_details"}}
+OTHERS = {"children/interpreting.py": {"_get_ops_details"}}
 """Private names of libraries that are not Keras (LiteRT's), guarded elsewhere."""
 
 

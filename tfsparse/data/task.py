@@ -144,7 +144,7 @@ class Task:
             task = dataclasses.replace(self, kind="binary", shape=(1,))
         if tuple(shape) != task.shape:
             raise ValueError(
-                f"`model` must put out {task._wanted()}. Received: {name!r} with outputs "
+                f"`model` must put out {task.answer()}. Received: {name!r} with outputs "
                 f"of shape {tuple(shape)}."
             )
         ends = {"softmax", "sigmoid"} & {activation}
@@ -157,7 +157,8 @@ class Task:
         own = activation == _ENDS.get(task.kind)
         return dataclasses.replace(task, probabilities=own)
 
-    def _wanted(self) -> str:
+    def answer(self) -> str:
+        """What a model has to put out, in words."""
         if self.kind == "classification":
             two = " or 1, yes or no" if len(self.names) == 2 else ""
             return f"{len(self.names)} logits or probabilities, one a class{two}"

@@ -107,7 +107,7 @@ class Context(abc.ABC):
     def tools(self) -> records.Tools:
         """What a method may ask for."""
 
-    def test_score(self, model) -> records.Score | None:
+    def test_score(self, model) -> float | None:
         """Score to report of a model in training; None where none is told."""
         return None
 
@@ -235,7 +235,8 @@ class RunContext(Context):
         )
 
     def test_score(self, model):
-        return scoring.score(self.task, model, self.dataset.x_test, self.dataset.y_test)
+        found = self.dataset
+        return scoring.score(self.task, model, found.x_test, found.y_test).value
 
 
 def strategy_of(name: str) -> Any:

@@ -257,14 +257,14 @@ def steady(history: list[records.Epoch]) -> bool:
 
 
 def discretisation(
-    model, method, score: Callable[[Any], records.Score | None]
+    model, method, score: Callable[[Any], float | None]
 ) -> list[dict]:
     """What it costs to set groups to zero, for each threshold that a method names.
 
     Args:
         model: The running model; it is left as it is.
         method: The method that prepared it.
-        score: `model -> Score`; None is told of nothing.
+        score: `model -> score`; None is told of nothing.
 
     Returns:
         Rows of `threshold` (None: the model as it is), `dead` (groups) and `score`; none
@@ -274,7 +274,7 @@ def discretisation(
     """
     if not method.thresholds or (first := score(model)) is None:
         return []
-    rows = [{"threshold": None, "dead": 0, "score": first.value}]
+    rows = [{"threshold": None, "dead": 0, "score": first}]
     held = [*model.variables, *model.optimizer.variables]
     before = [keras.ops.convert_to_numpy(v) for v in held]
     for threshold in method.thresholds:
@@ -283,7 +283,7 @@ def discretisation(
             {
                 "threshold": threshold,
                 "dead": int(gone.sum()),
-                "score": score(model).value,
+                "score": score(model),
             }
         )
         for variable, value in zip(held, before, strict=True):

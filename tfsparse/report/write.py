@@ -95,7 +95,8 @@ def cell(value: Any, format: str) -> str:  # noqa: A002  (a column's own word)
 
 def score(row: dict[str, Any]) -> str:
     """A row's score: a share as percents, anything else as a number."""
-    value, unit = row["score"]["value"], row["score"].get("unit", "%")
+    older = "" if row["accuracy"] is None else "%"  # reports that knew no units
+    value, unit = row["score"]["value"], row["score"].get("unit", older)
     if unit == "%":
         return percent(value)
     return f"{value:.4g}{f' {unit}' if unit else ''}"
