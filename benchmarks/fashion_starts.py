@@ -1,0 +1,152 @@
+"""Where to start from: Fashion-MNIST shrunk from the default network, from LeNet-5, and drawn.
+
+    python benchmarks/fashion_starts.py            # rows that are missing, seed by seed
+    python benchmarks/fashion_starts.py --table    # the table of what is there
+
+GSparsity and ShrinkNets with their defaults and a target (2,500, 5,000 and 12,000 parameters,
+five trials), from `--model=auto` and from LeNet-5; beside them nets drawn by hand, widened to
+each size and trained as long. Score: accuracy of the int8 file on TensorFlow Lite Micro, all
+10,000 test images. Writes benchmarks/results/fashion_starts.json, each row as it is done; a
+run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+
+from tfsparse import files
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "fashion_starts.json"
+RUNS = pathlib.Path("runs") / "fashion_starts"
+
+SIZES = (2500, 5000, 12000)
+SEEDS = (0, 1, 2)
+METHODS = ("gsparsity", "shrinknets")
+STARTS = ("auto", "lenet5")
+DRAWN = ("drawn_lenet", "drawn_strided_bn", "drawn_depthwise_bn")
+
+COMMON = ("--data=fashion_mnist", "--tensorboard=false", "--formats=keras,tflite_int8")
+
+
+def wanted() -> list[dict]:
+    """Every row, seed by seed."""
+    rows = []
+    for seed in SEEDS:
+        for start, size, method in itertools.product(STARTS[:1], SIZES, METHODS):
+            rows.append({"start": start, "method": method, "size": size, "seed": seed})
+        for start, size in itertools.product(DRAWN, SIZES):
+            rows.append({"start": start, "method": "none", "size": size, "seed": seed})
+        for start, size, method in itertools.product(STARTS[1:], SIZES, METHODS):
+            rows.append({"start": start, "method": method, "size": size, "seed": seed})
+    return rows
+
+
+def flags_of(row: dict) -> list[str]:
+    """What the main job is told."""
+    found = [*COMMON, f"--model={row['start']}", f"--seed={row['seed']}"]
+    if row["method"] == "none":
+        # As many epochs as the others train in all, their fine-tuning included.
+        return [*found, "--method=none", "--epochs=25", "--fine_tune_epochs=0",
+                f"--width={width_of(row['start'], row['size']):.6g}"]  # fmt: skip
+    return [*found, f"--method={row['method']}", f"--target=params={row['size']}",
+            "--trials=5"]  # fmt: skip
+
+
+def width_of(name: str, size: int) -> float:
+    """The largest width at which a net has at most so many parameters."""
+    from tfsparse import zoo
+
+    low, high = 0.05, 8.0
+    for _ in range(24):
+        middle = (low + high) / 2
+        params = zoo.build(name, (28, 28, 1), 10, width=middle).count_params()
+        low, high = (middle, high) if params <= size else (low, middle)
+    return low
+
+
+def run(row: dict) -> dict:
+    """One run of the main job, and what its report says."""
+    folder = RUNS / "-".join(str(row[k]) for k in ("start", "method", "size", "seed"))
+    flags = [*flags_of(row), f"--workdir={folder}", "--resume"]
+    command = [sys.executable, "-m", "tfsparse.train", *flags]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        return {**row, "flags": flags_of(row), "error": done.stderr.strip()[-300:]}
+    report = files.read_json(folder / "report.json")
+    stages = {stage["name"]: stage for stage in report["stages"]}
+    trained = [
+        s for s in report["stages"] if s["name"] in ("sparse", "plain", "finetuned")
+    ]
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return {
+        **row,
+        "flags": flags_of(row),
+        "accuracy": stages["mcu"]["accuracy"],
+        "float_accuracy": stages["finetuned"]["accuracy"],
+        "params": stages["mcu"]["params"],
+        "macs": stages["mcu"]["macs"],
+        "file_bytes": stages["mcu"]["file_bytes"],
+        "arena_bytes": stages["mcu"]["arena_bytes"],
+        "training_seconds": round(sum(s["seconds"] for s in trained), 1),
+        "kept": {g["name"]: g["kept"] for g in report["groups"]},
+    }
+
+
+def key(row: dict) -> tuple:
+    """What tells rows apart."""
+    return row["start"], row["method"], row["size"], row["seed"]
+
+
+def table(rows: list[dict]) -> list[str]:
+    """Mean and spread over the seeds that are there."""
+    lines = [
+        "| start | method | target | seeds | accuracy, int8 on the MCU | parameters | MACs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        groups.setdefault((row["size"], row["start"], row["method"]), []).append(row)
+    for (size, start, method), own in sorted(groups.items()):
+        good = [row for row in own if "accuracy" in row]
+        if not good:
+            lines.append(f"| {start} | {method} | {size:,} | 0 of {len(own)} | | | |")
+            continue
+        scores = [row["accuracy"] for row in good]
+        spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
+        params, macs = (
+            statistics.mean(row[k] for row in good) for k in ("params", "macs")
+        )
+        lines.append(
+            f"| {start} | {method} | {size:,} | {len(good)} | {statistics.mean(scores):.2%} "
+            f"± {spread:.2%} | {params:,.0f} | {macs:,.0f} |"
+        )
+    return lines
+
+
+def main() -> int:
+    """The program."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", action="store_true")
+    chosen = parser.parse_args()
+    rows = files.read_json(RESULTS) if RESULTS.exists() else []
+    if not chosen.table:
+        for row in wanted():
+            if key(row) not in {key(one) for one in rows if "error" not in one}:
+                rows = [one for one in rows if key(one) != key(row)]
+                rows.append(run(row))
+                print(
+                    {k: rows[-1].get(k) for k in (*row, "accuracy", "params", "error")}
+                )
+                files.write_json(RESULTS, rows)
+    print("\n".join(table(rows)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
