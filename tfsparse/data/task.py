@@ -188,6 +188,13 @@ class Task:
             found = Relative(found, self.scale)
         return found
 
+    def custom_objects(self) -> dict[str, Any]:
+        """A loss of the user's own, by the name that checkpoints know it by."""
+        if ":" not in self.loss_name:
+            return {}
+        own = options.imported("loss", self.loss_name, "loss")
+        return {own.__name__: own}
+
     def metrics(self) -> list:
         """What Keras tells of each epoch, the score among it."""
         threshold = 0.5 if self.probabilities else 0.0
@@ -336,6 +343,18 @@ def _on_logits(loss, logits: bool):
     return loss
 
 
+def _stored(loss):
+    """A loss as JSON."""
+    return keras.saving.serialize_keras_object(loss)
+
+
+def _restored(loss):
+    """A loss, of JSON or itself."""
+    if isinstance(loss, dict):
+        return keras.saving.deserialize_keras_object(loss)
+    return loss
+
+
 def _of_samples(loss, wanted, outputs):
     """A loss of each sample, of a function or of a Loss before its mean."""
     if isinstance(loss, keras.losses.Loss):
@@ -343,6 +362,7 @@ def _of_samples(loss, wanted, outputs):
     return loss(wanted, outputs)
 
 
+@keras.saving.register_keras_serializable("tfsparse")
 class OneHot(keras.losses.Loss):
     """A loss that wants one number a class, given labels as whole numbers.
 
@@ -353,13 +373,17 @@ class OneHot(keras.losses.Loss):
 
     def __init__(self, loss, classes: int):
         super().__init__(name="loss")
-        self.inner, self.classes = loss, classes
+        self.inner, self.classes = _restored(loss), classes
+
+    def get_config(self):
+        return {"loss": _stored(self.inner), "classes": self.classes}
 
     def call(self, y_true, y_pred):
         labels = ops.reshape(ops.cast(y_true, "int32"), (-1,))
         return _of_samples(self.inner, ops.one_hot(labels, self.classes), y_pred)
 
 
+@keras.saving.register_keras_serializable("tfsparse")
 class Relative(keras.losses.Loss):
     """A loss of numbers in units of their deviation: l(y / scale, z / scale).
 
@@ -370,8 +394,11 @@ class Relative(keras.losses.Loss):
 
     def __init__(self, loss, scale: tuple[float, ...] = ()):
         super().__init__(name="loss")
-        self.inner = loss or keras.losses.mean_squared_error
-        self.scale = scale
+        self.inner = _restored(loss) or keras.losses.mean_squared_error
+        self.scale = tuple(scale)
+
+    def get_config(self):
+        return {"loss": _stored(self.inner), "scale": list(self.scale)}
 
     def call(self, y_true, y_pred):
         wanted = ops.reshape(ops.cast(y_true, y_pred.dtype), ops.shape(y_pred))
@@ -392,6 +419,7 @@ class Relative(keras.losses.Loss):
         return 2.0 / (size * ops.square(scale)) * ops.ones_like(outputs)
 
 
+@keras.saving.register_keras_serializable("tfsparse")
 class MicroF1(keras.metrics.Metric):
     """F1 over all labels of all samples: 2 hits / (2 hits + misses + false alarms).
 

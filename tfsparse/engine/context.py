@@ -161,8 +161,11 @@ class RunContext(Context):
             interpreters.batch_size(dataset.shape),
         )
 
+    @contextlib.contextmanager
     def scope(self):
-        return self.strategy.scope()
+        own = self.task.custom_objects()
+        with self.strategy.scope(), keras.saving.custom_object_scope(own):
+            yield
 
     def compile(self, model, rate, optimizer=None):
         mirrored = self.strategy.num_replicas_in_sync > 1

@@ -256,9 +256,7 @@ def steady(history: list[records.Epoch]) -> bool:
     return len(last) > STEADY_EPOCHS and last[-1] == last[-1 - STEADY_EPOCHS]
 
 
-def discretisation(
-    model, method, score: Callable[[Any], float | None]
-) -> list[dict]:
+def discretisation(model, method, score: Callable[[Any], float | None]) -> list[dict]:
     """What it costs to set groups to zero, for each threshold that a method names.
 
     Args:

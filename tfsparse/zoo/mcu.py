@@ -21,6 +21,10 @@ SEPARABLE_FROM = 2
 """From the block of this number on, depthwise and pointwise convolutions stand for full ones."""
 
 
+SMALL_INPUT = 128
+"""An autoencoder of fewer inputs has fewer and smaller layers."""
+
+
 def mcu_cnn(inputs, outputs: int, width):
     """For pictures: a strided stem of 16, blocks of 24, 40, 64, ... filters, then Dense.
 
@@ -107,18 +111,18 @@ def mlp(inputs, outputs: int, width, hidden=(128, 64)):
     return layers.Dense(outputs, name="logits")(x)
 
 
-def autoencoder(
-    inputs, outputs: int, width, hidden=(128, 128, 128, 128), code: int = 8
-):
+def autoencoder(inputs, outputs: int, width, code: int = 8):
     """For reconstruction: Dense layers down to a code of 8 numbers, and up again.
 
-    With 640 inputs the autoencoder of MLPerf Tiny's anomaly detection.
+    Four of 128 either way, with 640 inputs the autoencoder of MLPerf Tiny's anomaly
+    detection; of fewer than 128 inputs 64 and 32.
 
     Reference: MLPerf Tiny v1.0, anomaly detection; Purohit et al. 2019 (MIMII), the
     baseline of DCASE 2020, task 2.
     """
     size = math.prod(inputs.shape[1:])
     x = inputs if len(inputs.shape) == 2 else layers.Flatten(name="flatten")(inputs)
+    hidden = (128,) * 4 if size >= SMALL_INPUT else (64, 32)
     code = max(1, min(code, size // 2))
     sizes = [*hidden, code, *reversed(hidden)]
     for number, units in enumerate(sizes, 1):
