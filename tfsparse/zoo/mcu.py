@@ -29,7 +29,8 @@ def mcu_cnn(inputs, outputs: int, width):
     """For pictures: a strided stem of 16, blocks of 24, 40, 64, ... filters, then Dense.
 
     A 5 x 5 stem of stride 2 (3 x 3 of stride 1 on small pictures), then 3 x 3 convolutions
-    with max pooling until 8 or fewer pixels are left a side, all with BatchNorm.
+    with max pooling until 8 or fewer pixels are left a side, and pooling by 3; all with
+    BatchNorm, none narrows the picture.
     """
     large = min(inputs.shape[1:3]) >= STRIDED_FROM
     size, strides = (5, 2) if large else (3, 1)
@@ -40,7 +41,7 @@ def mcu_cnn(inputs, outputs: int, width):
         x = _pooled(x, 2, f"pool{number + 1}")
         number += 1
     x = _deeper(x, width, number)
-    x = _pooled(x, max(x.shape[1:3]), "pool")
+    x = _pooled(x, 3, "pool")
     x = layers.Flatten(name="flatten")(x)
     return layers.Dense(outputs, name="logits")(x)
 
@@ -72,22 +73,15 @@ def _deeper(x, width, number: int):
     convolution = (
         layers.DepthwiseConv2D if len(x.shape) == 4 else layers.DepthwiseConv1D
     )
-    size = _fitting(x, 3)
-    x = convolution(size, use_bias=False, name=f"{name}_depthwise")(x)
+    x = convolution(3, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
     x = _normed(x, f"{name}_depthwise")
     return _block(x, filters, 1, 1, name)
-
-
-def _fitting(x, size: int):
-    """A kernel no larger than its input, side by side."""
-    sides = tuple(min(size, side) for side in x.shape[1:-1])
-    return sides if len(sides) > 1 else sides[0]
 
 
 def _block(x, filters: int, size: int, strides: int, name: str):
     """Convolution, BatchNorm, ReLU."""
     convolution = layers.Conv2D if len(x.shape) == 4 else layers.Conv1D
-    x = convolution(filters, _fitting(x, size), strides, use_bias=False, name=name)(x)
+    x = convolution(filters, size, strides, "same", use_bias=False, name=name)(x)
     return _normed(x, name)
 
 
@@ -97,9 +91,10 @@ def _normed(x, name: str):
 
 
 def _pooled(x, size: int, name: str):
-    if len(x.shape) == 3:
-        return layers.MaxPooling1D(min(size, x.shape[1]), name=name)(x)
-    return layers.MaxPooling2D(_fitting(x, size), name=name)(x)
+    sides = tuple(min(size, side) for side in x.shape[1:-1])  # no larger than the input
+    if len(sides) == 1:
+        return layers.MaxPooling1D(sides[0], name=name)(x)
+    return layers.MaxPooling2D(sides, name=name)(x)
 
 
 def mlp(inputs, outputs: int, width, hidden=(128, 64)):
