@@ -230,6 +230,15 @@ def _rescaling(visit: Visit):
     return [(visit.slope * factor, visit.bend * ops.square(factor))]
 
 
+def _normalization(visit: Visit):
+    """(x - mean) / deviation, or with `invert` the way back: a factor on each column."""
+    layer = visit.call.operation
+    deviation = ops.sqrt(ops.convert_to_tensor(layer.variance, visit.slope.dtype))
+    deviation = ops.maximum(deviation, keras.config.epsilon())
+    factor = deviation if layer.invert else 1.0 / deviation
+    return [(visit.slope * factor, visit.bend * ops.square(factor))]
+
+
 _LAYERS = keras.layers
 RULES: dict[type, Callable] = {
     **dict.fromkeys(
@@ -266,6 +275,7 @@ RULES: dict[type, Callable] = {
     trace.operation_class(ops.add, 2): _sum,
     _LAYERS.Concatenate: _concatenate,
     _LAYERS.Rescaling: _rescaling,
+    _LAYERS.Normalization: _normalization,
     **dict.fromkeys(
         (
             _LAYERS.Flatten,

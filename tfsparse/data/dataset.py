@@ -166,7 +166,7 @@ def load(
         image_size: Side of the square that images are scaled and cut to, pixels; those of
             a folder then stay on disk. 0 takes images as they are, into memory.
         **settings: Others of `tfsparse.data.Data`: task, loss, label, group, columns,
-            window, stride, sample_rate, mel_bands.
+            window, stride, sample_rate, mel_bands, frame_ms, hop_ms.
 
     Returns:
         A `Dataset`.
@@ -204,7 +204,7 @@ def read(chosen: Data) -> Dataset:
     told, labels = task.labelled(
         chosen.data,
         [None if part is None else part.y for part in parts],
-        chosen.task,
+        found.task if chosen.task == "auto" else chosen.task,
         found.class_names,
         found.labels,
     )
@@ -300,6 +300,8 @@ USES = {
     "stride": ("table", "tables", "sounds"),
     "sample_rate": ("sounds",),
     "mel_bands": ("sounds",),
+    "frame_ms": ("sounds",),
+    "hop_ms": ("sounds",),
 }
 """Setting -> kinds of sources that it is for."""
 

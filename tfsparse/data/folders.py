@@ -25,6 +25,7 @@ class Layout:
         train, validation, test: Files of each split; None where there is no such folder.
         classes: Names of the class folders; empty where files lie side by side.
         notes: Sentences: what was skipped.
+        normal: Whether train holds one class, what is normal, and test others, too.
     """
 
     train: Files
@@ -32,13 +33,15 @@ class Layout:
     test: Files | None
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+    normal: bool = False
 
 
 def layout(path: str, endings: tuple[str, ...]) -> Layout:
     """How the files of some kind lie in a folder.
 
     A folder of class folders; or folders such as `train`, `Valid` and `testing` above them;
-    or, without any class folder, files side by side.
+    or, without any class folder, files side by side. Where train has a single class folder,
+    that is what is normal, and whatever else test has is not.
 
     Args:
         path: The folder.
@@ -62,7 +65,14 @@ def layout(path: str, endings: tuple[str, ...]) -> Layout:
         classes, files = _classes(path, endings, skipped)
         return Layout(files, None, None, classes, tuple(skipped))
     train = os.path.join(path, splits["train"])
-    classes, files = _classes(train, endings, skipped)
+    single = _folders(train, [])
+    normal = len(single) == 1 and "test" in splits
+    known: tuple[str, ...] | None = None
+    if normal:
+        tested = _folders(os.path.join(path, splits["test"]), [])
+        known = (single[0], *(name for name in tested if name != single[0]))
+    classes, files = _classes(train, endings, skipped, known)
+    classes = known or classes
     others: dict[str, Files | None] = {"validation": None, "test": None}
     for split in others:
         if split in splits:
@@ -76,7 +86,9 @@ def layout(path: str, endings: tuple[str, ...]) -> Layout:
     if others["test"] is None and others["validation"] is not None:
         # As ImageNet has it: what everybody reports is the score on its validation split.
         others = {"validation": None, "test": others["validation"]}
-    return Layout(files, others["validation"], others["test"], classes, tuple(skipped))
+    return Layout(
+        files, others["validation"], others["test"], classes, tuple(skipped), normal
+    )
 
 
 def _folders(path: str, skipped: list[str]) -> list[str]:

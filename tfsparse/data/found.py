@@ -52,6 +52,7 @@ class Found:
         labels: Names of the labels.
         notes: Sentences: what was skipped, cut or scaled, and why.
         front_end: How samples were made of raw signals, for firmware; None for none.
+        task: What is predicted, where the source tells; else `auto`.
     """
 
     train: Part
@@ -63,3 +64,4 @@ class Found:
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     front_end: Mapping[str, Any] | None = None
+    task: str = "auto"

@@ -100,7 +100,10 @@ def from_folder(path: str, size: int) -> Found:
     train, validation, test = (part(listed) for listed in parts)
     if train is None:
         raise ValueError(f"`data` must hold samples. Received: {path!r}.")
-    return Found(train, validation, test, PICTURES, layout.classes, notes=tuple(notes))
+    task = "reconstruction" if layout.normal else "auto"
+    return Found(
+        train, validation, test, PICTURES, layout.classes, notes=tuple(notes), task=task
+    )
 
 
 def header(path: str) -> Header:

@@ -97,6 +97,12 @@ class Data(options.Options):
         16000, "Samples a second that sounds are brought to.", low=1000, high=192000
     )
     mel_bands: int = options.field(40, "Mel bands of sounds.", low=1, high=512)
+    frame_ms: int = options.field(
+        32, "Milliseconds of sound that one spectrum is taken of.", low=4, high=1000
+    )
+    hop_ms: int = options.field(
+        20, "Milliseconds from one spectrum to the next.", low=1, high=1000
+    )
     normalize: str = options.field(
         "auto",
         "Whether the network begins with a Normalization of its columns, adapted on the "

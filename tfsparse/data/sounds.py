@@ -20,8 +20,6 @@ from tfsparse.data.found import SERIES, Found, Part
 
 ENDINGS = (".wav", ".wave")
 
-FRAME_SECONDS, HOP_SECONDS = 0.032, 0.020
-
 LOWEST_HERTZ = 20.0
 
 FLOOR = 1e-6
@@ -31,15 +29,18 @@ DEFAULT_WINDOW = 1000
 """Milliseconds of a window where nothing is said."""
 
 
-def front_end(rate: int, bands: int, window_ms: int) -> dict[str, Any]:
+def front_end(
+    rate: int, bands: int, window_ms: int, frame_ms: int = 32, hop_ms: int = 20
+) -> dict[str, Any]:
     """The settings of a front end, enough to write it again in firmware.
 
     Args:
         rate: Samples a second.
         bands: Mel bands.
         window_ms: Length of a window.
+        frame_ms, hop_ms: Length of a frame, and from one to the next.
     """
-    frame, hop = round(FRAME_SECONDS * rate), round(HOP_SECONDS * rate)
+    frame, hop = frame_ms * rate // 1000, max(1, hop_ms * rate // 1000)
     size = 1 << (frame - 1).bit_length()
     length = round(window_ms * rate / 1000)
     return {
@@ -110,11 +111,13 @@ def from_folder(path: str, chosen) -> Found:
     """
     layout = folders.layout(path, ENDINGS)
     window = chosen.window or DEFAULT_WINDOW
-    settings = front_end(chosen.sample_rate, chosen.mel_bands, window)
+    settings = front_end(
+        chosen.sample_rate, chosen.mel_bands, window, chosen.frame_ms, chosen.hop_ms
+    )
     if settings["frames"] < 1:
         raise ValueError(
-            f"`window` must hold a frame of {round(1000 * FRAME_SECONDS)} ms of sound. "
-            f"Received: window={window}."
+            f"`window` must hold a frame of {chosen.frame_ms} ms of sound. Received: "
+            f"window={window}."
         )
     if not (mel_filters(settings).sum(0) > 0).all():
         raise ValueError(
@@ -161,8 +164,17 @@ def from_folder(path: str, chosen) -> Found:
             f"{resampled} recordings were resampled to {chosen.sample_rate} Hz"
         )
     columns = tuple(f"mel {i + 1}" for i in range(chosen.mel_bands))
-    return Found(train, validation, test, SERIES, layout.classes, columns,
-                 notes=tuple(notes), front_end=settings)  # fmt: skip
+    return Found(
+        train,
+        validation,
+        test,
+        SERIES,
+        layout.classes,
+        columns,
+        notes=tuple(notes),
+        front_end=settings,
+        task="reconstruction" if layout.normal else "auto",
+    )
 
 
 def read(path: str) -> tuple[np.ndarray, int]:

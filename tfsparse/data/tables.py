@@ -165,9 +165,10 @@ def from_recordings(path: str, chosen) -> Found:
         notes.extend(more)
         return found
 
+    task = "reconstruction" if layout.normal else "auto"
     return Found(
         part(layout.train), part(layout.validation), part(layout.test), SERIES,
-        layout.classes, tuple(columns), labels, tuple(notes),
+        layout.classes, tuple(columns), labels, tuple(notes), task=task,
     )  # fmt: skip
 
 
