@@ -10,7 +10,7 @@ from keras import layers, ops
 
 from tfsparse import curvature, gradients, numerics
 from tfsparse.curvature import losses, recursion
-from tfsparse.data.task import Relative
+from tfsparse.data.losses import Relative
 from tfsparse.graph import trace
 
 

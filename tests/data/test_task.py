@@ -10,16 +10,17 @@ import pytest
 from sklearn import metrics
 
 from tfsparse import data
-from tfsparse.data import task as tasks
+from tfsparse.data import labels as labels_of
+from tfsparse.data import losses
 
 RNG = np.random.default_rng(0)
 
 
 def found(*parts, kind="auto", classes=(), columns=()):
     """Task and labels, completed with samples of three columns."""
-    told, labels = tasks.labelled("set", list(parts), kind, classes, columns)
+    told, labels = labels_of.labelled("set", list(parts), kind, classes, columns)
     x = np.zeros((len(parts[0]) if parts[0] is not None else 4, 3), "float32")
-    return tasks.completed(told, "set", "", x, labels[0], labels[-1]), labels
+    return labels_of.completed(told, "set", "", x, labels[0], labels[-1]), labels
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_goodness_is_what_two_models_are_compared_by():
 def test_f1_over_batches_is_f1_over_all():
     wanted = RNG.integers(0, 2, (60, 4))
     outputs = RNG.normal(size=(60, 4)).astype("float32")
-    metric = tasks.MicroF1(threshold=0.0)
+    metric = losses.MicroF1(threshold=0.0)
     for start in range(0, 60, 7):
         metric.update_state(wanted[start : start + 7], outputs[start : start + 7])
     expected = metrics.f1_score(wanted, outputs > 0, average="micro")

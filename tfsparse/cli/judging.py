@@ -22,7 +22,7 @@ def task_of(
     """
     import numpy as np
 
-    from tfsparse.data import task
+    from tfsparse.data import labels
     from tfsparse.graph import trace
     from tfsparse.graph.ends import activation_at_end
 
@@ -32,7 +32,7 @@ def task_of(
     if kind == "auto" and whole and len(shape) == 1:
         # A few samples may lack classes that the model knows.
         classes = tuple(map(str, range(max(2, shape[0]))))
-    told, (labels,) = task.labelled(path, [y], kind, classes, ())
-    told = task.completed(told, path, loss, x, labels, None)
+    told, (found,) = labels.labelled(path, [y], kind, classes, ())
+    told = labels.completed(told, path, loss, x, found, None)
     end = activation_at_end(trace.read(model))
-    return told.fitted(shape, end or "", model.name), labels
+    return told.fitted(shape, end or "", model.name), found

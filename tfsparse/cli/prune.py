@@ -97,7 +97,9 @@ def work(
     samples: Any = data.samples(tune.data) if tune.data else None
     loss: Any = None
     if samples is not None:
-        task, y = judging.task_of(tune.data, model, *samples, tune.task, tune.loss)
+        task, y = judging.task_of(
+            tune.data, model, samples[0], samples[1], tune.task, tune.loss
+        )
         samples, loss = (samples[0], y), task.loss()
 
     def fine_tune(small) -> None:

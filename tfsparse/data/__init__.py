@@ -10,9 +10,9 @@ _HOMES = {
     "Data": "settings",
     "Dataset": "dataset",
     "Images": "images",
-    "load": "dataset",
+    "load": "reading",
     "parse_augmentation": "settings",
-    "read": "dataset",
+    "read": "reading",
     "samples": "arrays",
     "Task": "task",
 }

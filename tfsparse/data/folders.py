@@ -138,7 +138,8 @@ def _classes(
 
 def listed(path: str, endings: tuple[str, ...], skipped: list[str]) -> list[str]:
     """Paths of a folder's files of some endings, in order; others are told of."""
-    found, other = [], []
+    found: list[str] = []
+    other: list[str] = []
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda one: one.name):
             if entry.is_dir() or entry.name.startswith("."):

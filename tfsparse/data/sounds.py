@@ -71,7 +71,7 @@ def mel_filters(settings) -> np.ndarray:
         1
         + np.array([settings["mel_lowest_hertz"], settings["mel_highest_hertz"]]) / 700
     )
-    mels = np.linspace(*ends, settings["mel_bands"] + 2)
+    mels = np.linspace(ends[0], ends[1], settings["mel_bands"] + 2)
     edges = 700 * (10 ** (mels / 2595) - 1)
     low, middle, high = edges[:-2], edges[1:-1], edges[2:]
     up = (hertz[:, None] - low) / (middle - low)

@@ -134,7 +134,7 @@ def from_recordings(path: str, chosen) -> Found:
     labels: tuple[str, ...] = ()
     notes: list[str] = list(layout.notes)
 
-    def part(files) -> Part | None:
+    def part(files) -> Any:
         nonlocal columns, labels
         if files is None:
             return None
@@ -188,7 +188,7 @@ def _columns(path, frame, chosen, in_classes: bool = False):
         return wanted
 
     labels = [] if in_classes else known("label", chosen.label)
-    group = (known("group", chosen.group) or [None])[0]
+    group = next(iter(known("group", chosen.group)), None)
     rest = [name for name in names if name not in labels and name != group]
     if not labels and not in_classes and chosen.task != "reconstruction":
         if not rest:

@@ -100,16 +100,14 @@ def convert(model, calibration_data: np.ndarray | None = None) -> bytes:
     # A batch of 1: a microcontroller wants shapes that are known.
     signature = [keras.InputSpec(shape=(1, *shape[1:]), dtype="float32", name="input")]
     with tempfile.TemporaryDirectory() as folder:
-        request = {
-            "saved_model": os.path.join(folder, "saved"),
-            "calibration": None,
-            "out": os.path.join(folder, "model.tflite"),
-        }
-        _save_saved_model(model, request["saved_model"], signature)
+        saved, samples, out = (
+            os.path.join(folder, name) for name in ("saved", "x.npy", "model.tflite")
+        )
+        request = {"saved_model": saved, "calibration": None, "out": out}
+        _save_saved_model(model, saved, signature)
         if calibration_data is not None:
-            request["calibration"] = os.path.join(folder, "samples.npy")
-            data = around.inputs(np.asarray(calibration_data, np.float32))
-            np.save(request["calibration"], data)
+            request["calibration"] = samples
+            np.save(samples, around.inputs(np.asarray(calibration_data, np.float32)))
         words = f"`model` must be expressible in builtin {kind} TFLite operators."
         try:
             reply = CONVERTER.ask(request, SECONDS)
@@ -124,7 +122,7 @@ def convert(model, calibration_data: np.ndarray | None = None) -> bytes:
                 f"{words} Received: {model.name!r}, of which the converter says: {reason}"
                 f"{_advice(model)}"
             )
-        with open(request["out"], "rb") as file:
+        with open(out, "rb") as file:
             return file.read()
 
 

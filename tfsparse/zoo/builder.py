@@ -8,7 +8,7 @@ import inspect
 import math
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 
@@ -17,7 +17,7 @@ import tfsparse.layers  # noqa: F401
 from tfsparse import options
 from tfsparse.zoo import cells, drawn, ds_cnn, lenet, mcu, mobilenet, resnet, vgg
 
-MODELS = {
+MODELS: dict[str, Callable] = {
     "mcu_cnn": mcu.mcu_cnn,
     "mcu_tcn": mcu.mcu_tcn,
     "mlp": mcu.mlp,
