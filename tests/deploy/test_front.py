@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 import tfsparse
-from tfsparse.deploy import front
+from tfsparse.deploy import front, probe
 from tfsparse.graph.rebuild import copied
 
 RNG = np.random.default_rng(0)
@@ -116,3 +116,9 @@ def test_a_copy_normalises_as_its_model_does():
     assert (
         np.abs(np.asarray(model(x))).max() < 100
     )  # a switched-off layer would tell 100,000
+
+
+def test_random_inputs_lie_where_a_normalization_expects_them():
+    (x,) = probe.random_inputs(net(adapted()), np.random.default_rng(0), 400)
+    scaled = (x - WIDE.mean(0)) / WIDE.std(0)
+    assert np.abs(scaled.mean(0)).max() < 1 and 0.3 < scaled.std(0).min() < 2

@@ -274,7 +274,7 @@ class Task:
             from sklearn.metrics import roc_auc_score
 
             value = roc_auc_score(y, reduced)
-            others["reconstruction error of normal samples"] = float(
+            others["error of normal"] = float(
                 reduced[y == 0].mean()
             )
         else:

@@ -24,7 +24,8 @@ def random_inputs(model, rng, samples: int = 2, open_size: int = 0) -> list[np.n
 
     The first half of the samples lies in [0, 1), as pixels do; the others are normal.
     What an Embedding looks up gets whole numbers below its `input_dim`, a quarter of
-    them 0, the number that may be masked; what a Masking reads holds masked steps.
+    them 0, the number that may be masked; what a Masking reads holds masked steps; what a
+    Normalization reads lies where it expects it, or all of it would be far outside.
 
     Args:
         model: A model or its graph.
@@ -58,9 +59,14 @@ def random_inputs(model, rng, samples: int = 2, open_size: int = 0) -> list[np.n
             values[(count + 1) // 2 :] = rng.normal(
                 size=values[(count + 1) // 2 :].shape
             )
-        for masking in readers:
-            if isinstance(masking, keras.layers.Masking):
-                values[rng.uniform(size=shape[:-1]) < 0.25] = masking.mask_value
+        for reader in readers:
+            if isinstance(reader, keras.layers.Masking):
+                values[rng.uniform(size=shape[:-1]) < 0.25] = reader.mask_value
+            if isinstance(reader, keras.layers.Normalization) and not reader.invert:
+                mean, variance = map(
+                    keras.ops.convert_to_numpy, (reader.mean, reader.variance)
+                )
+                values = values * np.sqrt(variance) + mean
         arrays.append(values.astype(kind))
     return arrays
 
