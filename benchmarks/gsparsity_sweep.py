@@ -40,7 +40,9 @@ def row(strength: float) -> dict:
     stages = {stage["name"]: stage for stage in report["stages"]}
     return {
         "strength": strength,
-        "settling": report["method"]["settling"],
+        "settling": [
+            {**s, "accuracy": s["score"]} for s in report["method"]["settling"]
+        ],
         "stripped": stages["stripped"]["accuracy"],
         "retrained": stages["finetuned"]["accuracy"],
         "mcu": stages["mcu"]["accuracy"],

@@ -173,7 +173,7 @@ def outcome_of(report: dict) -> dict:
     stages = {stage["name"]: stage for stage in report["stages"]}
     final = stages["tflite_int8"]
     return {
-        "validation_accuracy": report["method"]["validation_accuracy"],
+        "validation_accuracy": report["method"]["validation_score"],
         "error": {name: 100 * (1 - s["accuracy"]) for name, s in stages.items()},
         "params": final["params"],
         "nonzero": final["nonzero"],

@@ -72,7 +72,7 @@ def row(strength: float, images) -> dict:
     return {
         "strength": strength,
         "groups": method.groups(running),
-        "settling": settling,
+        "settling": [{**s, "accuracy": s["score"]} for s in settling],
         "stripped": stripped,
         "retrained": accuracy(small),
         "params": cost.params,

@@ -135,7 +135,7 @@ def test_a_run_takes_limits_and_budgets_of_files(tmp_path):
     folder = str(tmp_path / "run")
     given = ["--data=digits", "--model=mlp", "--hidden=24,16", "--method=gsparsity",
              "--strength=0.02", "--epochs=3", "--shrink_epochs=2", "--batch_size=64",
-             "--fine_tune_epochs=1", "--tensorboard=false", "--ratios=fc1=0.5",
+             "--fine_tune_epochs=1", "--tensorboard=false", "--preflight=false", "--ratios=fc1=0.5",
              "--round_to=4", "--target=file_bytes=0.99", f"--workdir={folder}"]  # fmt: skip
     assert train.main(["train", *given]) == 0
     report = files.read_json(f"{folder}/report.json")
@@ -166,7 +166,7 @@ def test_limits_hold_in_trials_and_in_runs_without_a_method(tmp_path):
     assert min(sizes(found.model).values()) >= 5
     folder = str(tmp_path / "run")
     plain = ["--data=digits", "--model=mlp", "--hidden=24,16", "--method=none",
-             "--epochs=1", "--fine_tune_epochs=0", "--formats=keras", "--tensorboard=false",
+             "--epochs=1", "--fine_tune_epochs=0", "--formats=keras", "--tensorboard=false", "--preflight=false",
              f"--workdir={folder}"]  # fmt: skip
     assert train.main(["train", *plain, "--ratios=nonsense*=0.5"]) == 2
     assert train.main(["train", *plain, "--ratios=fc1=0.5", "--round_to=8"]) == 0

@@ -15,7 +15,7 @@ from tfsparse.graph import measure
 
 PLAIN = [
     "--data=digits", "--model=mlp", "--hidden=24,16", "--epochs=6",
-    "--fine_tune_epochs=2", "--batch_size=64", "--tensorboard=false",
+    "--fine_tune_epochs=2", "--batch_size=64", "--tensorboard=false", "--preflight=false",
 ]  # fmt: skip
 SMALL = [*PLAIN, "--learning_rate=0.01", "--strength=0.02", "--shrink_epochs=4"]
 

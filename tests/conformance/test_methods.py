@@ -146,7 +146,7 @@ def run(folder, row, *more) -> int:
         f"--data={data_file(str(folder))}", "--model=mlp", "--hidden=9,7",
         f"--method={row.name}", *row.flags, "--epochs=2", "--shrink_epochs=1",
         "--fine_tune_epochs=1", "--batch_size=16", "--formats=keras,tflite_int8",
-        "--tensorboard=false", *more,
+        "--tensorboard=false", "--preflight=false", *more,
     ]  # fmt: skip
     return train.main(["train", *given])
 

@@ -18,7 +18,7 @@ X = RNG.normal(size=(400, 6)).astype("float32")
 Z = X @ RNG.normal(size=(6, 3)).astype("float32")
 
 FLAGS = ("--epochs=6", "--shrink_epochs=3", "--fine_tune_epochs=2", "--hidden=24,16",
-         "--model=mlp", "--batch_size=16", "--tensorboard=false")  # fmt: skip
+         "--model=mlp", "--batch_size=16", "--tensorboard=false", "--preflight=false")  # fmt: skip
 
 METHODS = {
     "shrinknets": ("--strength=0.01",),
@@ -118,7 +118,7 @@ def test_reconstruction_finds_what_is_not_normal(tmp_path, told):
     code = train.main(
         ["train", f"--data={tmp_path}/m.npz", f"--workdir={tmp_path}/run", "--epochs=20",
          "--shrink_epochs=4", "--batch_size=16", "--method=gsparsity",  "--strength=0.0005",
-         "--tensorboard=false"]
+         "--tensorboard=false", "--preflight=false"]
     )  # fmt: skip
     assert code == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -143,7 +143,7 @@ def test_models_of_ones_own_end_as_they_like(tmp_path, end):
     code = train.main(
         ["train", f"--data={tmp_path}/set.npz", f"--workdir={tmp_path}/run", "--epochs=16",
          f"--model={tmp_path}/own.keras", "--shrink_epochs=2", "--fine_tune_epochs=1",
-         "--batch_size=16", "--dense_epochs=3", "--distill=0.5", "--tensorboard=false",
+         "--batch_size=16", "--dense_epochs=3", "--distill=0.5", "--tensorboard=false", "--preflight=false",
          "--formats=keras,tflite_int8"]
     )  # fmt: skip
     assert code == 0
@@ -166,7 +166,7 @@ def test_a_model_for_flat_pictures_takes_them_without_their_channel(tmp_path):
     code = train.main(
         ["train", "--data=digits", f"--model={tmp_path}/own.keras", "--epochs=2",
          "--shrink_epochs=1", "--fine_tune_epochs=0", "--batch_size=64",
-         "--formats=keras", "--tensorboard=false", f"--workdir={tmp_path}/run"]
+         "--formats=keras", "--tensorboard=false", "--preflight=false", f"--workdir={tmp_path}/run"]
     )  # fmt: skip
     assert code == 0
 
@@ -192,7 +192,7 @@ class FourthPower(keras.losses.Loss):
 )
 def test_a_loss_of_ones_own_is_kept_over_a_kill(tmp_path, kind, loss, monkeypatch):
     """Checkpoints hold the loss, which the flag names again, never they themselves."""
-    more = (f"--loss={loss}", "--formats=keras", "--preflight=false")
+    more = (f"--loss={loss}", "--formats=keras")
     whole = run(tmp_path, kind, "shrinknets", *more)
     (tmp_path / "again").mkdir()
     y, _ = labels(kind)

@@ -284,7 +284,7 @@ def test_the_main_job_bisects_and_resumes(tmp_path, capsys):
     arguments = ["train", "--data=digits", "--model=mlp", "--hidden=24,16",
                  "--method=gsparsity", "--strength=0.01", "--target=params=0.5",
                  "--epochs=7", "--shrink_epochs=6", "--fine_tune_epochs=0",
-                 "--batch_size=50", "--formats=keras", "--tensorboard=false",
+                 "--batch_size=50", "--formats=keras", "--tensorboard=false", "--preflight=false",
                  f"--workdir={folder}"]  # fmt: skip
     assert train.main([*arguments, "--trials=1"]) == 2
     assert "times the target with strength" in capsys.readouterr().err
@@ -311,7 +311,7 @@ def test_the_main_job_runs_it(tmp_path, capsys):
     code = train.main(
         ["train", "--data=digits", "--model=mlp", "--hidden=24,16", "--method=gsparsity",
          "--strength=0.03", "--epochs=10", "--shrink_epochs=8", "--fine_tune_epochs=1",
-         "--batch_size=50", "--formats=keras,tflite_int8", "--tensorboard=false",
+         "--batch_size=50", "--formats=keras,tflite_int8", "--tensorboard=false", "--preflight=false",
          "--target=params=50", f"--workdir={folder}"]
     )  # fmt: skip
     assert code == 0

@@ -274,9 +274,7 @@ class Task:
             from sklearn.metrics import roc_auc_score
 
             value = roc_auc_score(y, reduced)
-            others["error of normal"] = float(
-                reduced[y == 0].mean()
-            )
+            others["error of normal"] = float(reduced[y == 0].mean())
         else:
             value = abs(self.goodness(reduced, y).mean())
         return records.Score(
