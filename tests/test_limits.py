@@ -166,7 +166,8 @@ def test_limits_hold_in_trials_and_in_runs_without_a_method(tmp_path):
     assert min(sizes(found.model).values()) >= 5
     folder = str(tmp_path / "run")
     plain = ["--data=digits", "--model=mlp", "--hidden=24,16", "--method=none",
-             "--epochs=1", "--fine_tune_epochs=0", "--formats=keras", "--tensorboard=false", "--preflight=false",
+             "--epochs=1", "--fine_tune_epochs=0", "--formats=keras", "--tensorboard=false",
+         "--preflight=false",
              f"--workdir={folder}"]  # fmt: skip
     assert train.main(["train", *plain, "--ratios=nonsense*=0.5"]) == 2
     assert train.main(["train", *plain, "--ratios=fc1=0.5", "--round_to=8"]) == 0

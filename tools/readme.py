@@ -10,6 +10,7 @@ import sys
 
 from tfsparse import files, options
 from tfsparse.engine import settings
+from tfsparse.report.write import score
 
 START, END = "<!-- results:", "<!-- end of results -->"
 RESULTS = os.path.join("benchmarks", "results")
@@ -28,13 +29,13 @@ COSTLY = ("sparse_vd", "bayesian_compression")
 def models_table() -> list[str]:
     """One row a released model."""
     lines = [
-        "| model | accuracy (int8, MCU) | parameters | of | file | arena |",
+        "| model | score (int8, MCU) | parameters | of | file | arena |",
         "|---|---|---|---|---|---|",
     ]
     for name, report in _released():
         last = report["stages"][-1]
         lines.append(
-            f"| [{name}](models/{name}) | {last['accuracy']:.2%} | {last['params']:,} "
+            f"| [{name}](models/{name}) | {score(last)} | {last['params']:,} "
             f"| {report['dense_cost']['params']:,} | {last['file_bytes']:,} B "
             f"| {last['arena_bytes']:,} B |"
         )

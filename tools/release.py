@@ -12,11 +12,14 @@ import sys
 from tfsparse import files
 
 KEPT = ("model.keras", "model_int8.tflite", "report.json")
+BESIDE = ("model_int8.json",)
+"""Kept where there is one: what firmware does around the int8 file."""
+
 LIMIT_BYTES = 1_000_000
 
 
 def release(run: str, folder: str) -> int:
-    """Copies the three files; returns their bytes.
+    """Copies the files; returns their bytes.
 
     Raises:
         ValueError: The run is not finished, or its files are too large to release.
@@ -26,14 +29,16 @@ def release(run: str, folder: str) -> int:
         raise ValueError(
             f"`run` must be finished. Received: {run!r} without {missing}."
         )
-    total = sum(os.path.getsize(os.path.join(run, name)) for name in KEPT)
+    there = [name for name in BESIDE if os.path.isfile(os.path.join(run, name))]
+    kept = (*KEPT, *there)
+    total = sum(os.path.getsize(os.path.join(run, name)) for name in kept)
     if total > LIMIT_BYTES:
         raise ValueError(
             f"A release must stay below {LIMIT_BYTES:,} bytes. Received: {total:,}."
         )
     with files.appears_whole(folder) as temporary:
         os.makedirs(temporary)
-        for name in KEPT:
+        for name in kept:
             shutil.copy(os.path.join(run, name), os.path.join(temporary, name))
     return total
 

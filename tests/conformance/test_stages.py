@@ -25,7 +25,8 @@ def weighed(tmp_path_factory):
     np.savez(folder / "d.npz", x_train=x, y_train=y, x_test=x[:30], y_test=y[:30])
     given = [f"--data={folder}/d.npz", "--model=mlp", "--hidden=8,6", "--epochs=1",
              "--method=conformance.outsiders:SmallestWeighed", "--batch_size=16",
-             "--fine_tune_epochs=1", "--shrink_epochs=1", "--tensorboard=false", "--preflight=false",
+             "--fine_tune_epochs=1", "--shrink_epochs=1", "--tensorboard=false",
+         "--preflight=false",
              f"--workdir={folder}/run", "--formats=keras,tflite_int8"]  # fmt: skip
     assert train.main(["train", *given]) == 0
     return folder / "run"

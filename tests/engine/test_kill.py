@@ -14,7 +14,8 @@ from tfsparse import files
 ARGUMENTS = [
     "--data=digits", "--model=mlp", "--hidden=24,16", "--strength=0.02", "--epochs=30",
     "--shrink_epochs=15", "--fine_tune_epochs=10", "--batch_size=32",
-    "--learning_rate=0.01", "--formats=keras,tflite_int8", "--tensorboard=false", "--preflight=false",
+    "--learning_rate=0.01", "--formats=keras,tflite_int8", "--tensorboard=false",
+         "--preflight=false",
 ]  # fmt: skip
 
 

@@ -65,7 +65,6 @@ PAIRS = [
     ("multilabel", "gsparsity"),
     ("regression", "bayesnas_compression"),
     ("numbers", "sparse_vd"),
-    ("classification", "bayesian_compression"),
 ]
 ALL = [(k, m) for k in ("classification", "binary", "multilabel", "regression", "numbers")
        for m in METHODS]  # fmt: skip
@@ -105,7 +104,7 @@ def test_every_task_with_every_method(tmp_path, kind, method, capsys):
         assert around.scale is not None and max(around.scale) > 100 * min(around.scale)
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("told", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_reconstruction_finds_what_is_not_normal(tmp_path, told):
     normal = np.repeat(RNG.normal(size=(300, 4)), 4, axis=1) * [1] * 1
     normal = (normal * np.geomspace(1, 1000, 16) + 7).astype("float32")
@@ -130,7 +129,11 @@ def test_reconstruction_finds_what_is_not_normal(tmp_path, told):
     assert os.path.exists(tmp_path / "run" / "model_int8.json")
 
 
-@pytest.mark.parametrize("end", ["logits", "softmax", "one logit", "sigmoid"])
+@pytest.mark.parametrize(
+    "end",
+    ["softmax", "sigmoid"]
+    + [pytest.param(one, marks=pytest.mark.slow) for one in ("logits", "one logit")],
+)
 def test_models_of_ones_own_end_as_they_like(tmp_path, end):
     x = inputs = keras.Input((6,))
     x = layers.Dense(16, activation="relu")(x)
@@ -143,7 +146,8 @@ def test_models_of_ones_own_end_as_they_like(tmp_path, end):
     code = train.main(
         ["train", f"--data={tmp_path}/set.npz", f"--workdir={tmp_path}/run", "--epochs=16",
          f"--model={tmp_path}/own.keras", "--shrink_epochs=2", "--fine_tune_epochs=1",
-         "--batch_size=16", "--dense_epochs=3", "--distill=0.5", "--tensorboard=false", "--preflight=false",
+         "--batch_size=16", "--dense_epochs=3", "--distill=0.5", "--tensorboard=false",
+         "--preflight=false",
          "--formats=keras,tflite_int8"]
     )  # fmt: skip
     assert code == 0
@@ -183,11 +187,16 @@ class FourthPower(keras.losses.Loss):
 @pytest.mark.parametrize(
     ("kind", "loss"),
     [
-        ("regression", "mean_absolute_error"),
         ("regression", f"{__name__}:fourth_power"),
-        ("regression", f"{__name__}:FourthPower"),
-        ("classification", "categorical_focal_crossentropy"),
-        ("multilabel", "binary_focal_crossentropy"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (
+                ("regression", "mean_absolute_error"),
+                ("regression", f"{__name__}:FourthPower"),
+                ("classification", "categorical_focal_crossentropy"),
+                ("multilabel", "binary_focal_crossentropy"),
+            )
+        ),
     ],
 )
 def test_a_loss_of_ones_own_is_kept_over_a_kill(tmp_path, kind, loss, monkeypatch):
@@ -214,6 +223,7 @@ def test_a_loss_of_ones_own_is_kept_over_a_kill(tmp_path, kind, loss, monkeypatc
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_target_and_trials_of_numbers(tmp_path):
     more = ("--target=params=0.6", "--trials=3")
     report = run(tmp_path, "regression", "gsparsity", *more)

@@ -311,7 +311,8 @@ def test_the_main_job_runs_it(tmp_path, capsys):
     code = train.main(
         ["train", "--data=digits", "--model=mlp", "--hidden=24,16", "--method=gsparsity",
          "--strength=0.03", "--epochs=10", "--shrink_epochs=8", "--fine_tune_epochs=1",
-         "--batch_size=50", "--formats=keras,tflite_int8", "--tensorboard=false", "--preflight=false",
+         "--batch_size=50", "--formats=keras,tflite_int8", "--tensorboard=false",
+         "--preflight=false",
          "--target=params=50", f"--workdir={folder}"]
     )  # fmt: skip
     assert code == 0

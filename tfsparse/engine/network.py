@@ -53,9 +53,31 @@ def untouched(
                 scaling,
             )
         )
-    end = activation_at_end(trace.read(model))
-    task = task.fitted(model.output_shape[1:], end or "", name)
-    return model, dataclasses.replace(dataset, task=task), task
+    graph = trace.read(model)
+    task = task.fitted(model.output_shape[1:], activation_at_end(graph) or "", name)
+    notes = (*dataset.notes, *_about_scaling(graph, scaling, dataset))
+    return model, dataclasses.replace(dataset, task=task, notes=notes), task
+
+
+SCALES = (
+    keras.layers.Normalization,
+    keras.layers.BatchNormalization,
+    keras.layers.Rescaling,
+)
+"""Layers that bring columns near 1."""
+
+
+def _about_scaling(graph, scaling: zoo.Scaling, dataset: data.Dataset) -> list[str]:
+    """What is said of columns that are not near 1."""
+    if scaling.mean:
+        return ["columns are normalised by the network's first layer, adapted on train"]
+    readers = [c.operation for t in graph.inputs for c in graph.readers.get(t, [])]
+    if dataset.scaled or any(isinstance(one, SCALES) for one in readers):
+        return []
+    return [
+        "columns are not near 1 (mean beyond 1, or deviation outside 0.1 to 3), and nothing "
+        "in the model scales them: --normalize=true does"
+    ]
 
 
 def _shaped(name: str, dataset: data.Dataset) -> data.Dataset:
