@@ -5,12 +5,13 @@ python -m tfsparse.train --flagfile=configs/mnist.flags
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tfsparse import files, flags, records
-from tfsparse.children import process
+from tfsparse.children import converting, process
 
 if TYPE_CHECKING:
     from tfsparse.engine.settings import Settings
@@ -48,11 +49,12 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
         TrainingError: Training led nowhere.
         OSError: A file could not be read or written.
     """
-    if any("tflite" in name for name in settings.to_json().get("formats", ())):
-        process.CONVERTER.start()  # it loads TensorFlow beside us
+    fresh = "tensorflow" not in sys.modules and hasattr(os, "fork")
     with files.quiet():  # TensorFlow's native start-up chatter would hide our one line
         import tensorflow as tf
 
+        if fresh and any("tflite" in n for n in settings.to_json().get("formats", ())):
+            process.CONVERTER.fork(converting.main)  # it loads nothing twice
         from tfsparse.engine import runner
 
         tf.config.list_logical_devices()

@@ -155,3 +155,43 @@ def test_what_the_microcontroller_lacks_stands_in_a_sentence(tmp_path):
     assert "TILE" in row.note
     with pytest.raises(ValueError, match="TensorFlow Lite Micro.*TILE"):
         interpreters.run_micro(files[0].path, x)
+
+
+FORKED = """
+    import os, signal, sys
+    from tfsparse.children.process import Child, ChildError, serve
+
+    def answer(request):
+        if request["do"] == "die":
+            sys.stderr.write("last words\\n"); sys.stderr.flush()
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return {"pid": os.getpid(), "parent": os.getppid()}
+
+    child = Child("no_such_module")
+    child.fork(lambda: serve(answer))
+    reply = child.ask({"do": "x"}, 30)
+    assert reply["parent"] == os.getpid() != reply["pid"]
+    try:
+        child.ask({"do": "die"}, 30)
+    except ChildError as error:
+        assert "SIGSEGV" in str(error) and "last words" in error.said
+    child.fork(lambda: serve(answer))
+    print(child.ask({"do": "x"}, 30)["pid"], flush=True)
+    if "kill" in sys.argv:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("how", ["kill", "leave"])
+def test_a_copy_of_the_process_answers_dies_and_ends_like_any_child(how):
+    code = textwrap.dedent(FORKED)
+    done = subprocess.run(
+        [sys.executable, "-c", code, how], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == (-signal.SIGKILL if how == "kill" else 0), done.stderr
+    pid = int(done.stdout)
+    for _ in range(100):
+        if not _alive(pid):
+            break
+        time.sleep(0.1)
+    assert not _alive(pid)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 SAID = 2000
@@ -64,6 +65,41 @@ class Child:
                 stderr=self._errors,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
                 start_new_session=True,  # Ctrl-C is for the parent, which says goodbye
+            )
+            atexit.register(self.close)
+
+    def fork(self, main: Callable[[], None]) -> None:
+        """Starts the process as a copy of this one, which has just loaded what it needs.
+
+        Only right after an import, before that library does anything: what it holds then
+        (threads, locks, devices) would not outlive a copy.
+
+        Args:
+            main: What the copy does, until its standard input ends.
+        """
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                return
+            self.close()
+            self._errors = tempfile.TemporaryFile()
+            (there, stdin), (stdout, here) = os.pipe(), os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                with contextlib.suppress(BaseException):
+                    os.setsid()  # Ctrl-C is for the parent, which says goodbye
+                    ends = (there, here, self._errors.fileno())
+                    for number, end in enumerate(ends):
+                        os.dup2(end, number)
+                    os.closerange(
+                        3, 1024
+                    )  # the parent's pipes: they must see their ends
+                    sys.stdin = os.fdopen(0)
+                    main()
+                os._exit(0)
+            os.close(there)
+            os.close(here)
+            self._process = _Forked(
+                pid, os.fdopen(stdin, "wb"), os.fdopen(stdout, "rb")
             )
             atexit.register(self.close)
 
@@ -125,6 +161,37 @@ class Child:
                 process.stdout.close()
                 self._errors.close()
                 atexit.unregister(self.close)
+
+
+class _Forked:
+    """A copy of this process, with what `subprocess.Popen` has of one."""
+
+    def __init__(self, pid: int, stdin: Any, stdout: Any):
+        self.pid, self.stdin, self.stdout = pid, stdin, stdout
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+        if self._code is None:
+            found, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if found else None
+        return self._code
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, once it ends; raises TimeoutExpired."""
+        until = time.monotonic() + (1e9 if timeout is None else timeout)
+        while (code := self.poll()) is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired(
+                    "a copy of this process", timeout or 0.0
+                )
+            time.sleep(0.01)
+        return code
+
+    def kill(self) -> None:
+        """Ends it."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
 
 CONVERTER = Child("tfsparse.children.converting")
