@@ -53,8 +53,11 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
     with files.quiet():  # TensorFlow's native start-up chatter would hide our one line
         import tensorflow as tf
 
-        if fresh and any("tflite" in n for n in settings.to_json().get("formats", ())):
-            process.CONVERTER.fork(converting.main)  # it loads nothing twice
+        if any("tflite" in name for name in settings.to_json().get("formats", ())):
+            if fresh:
+                process.CONVERTER.fork(converting.main)  # it loads nothing twice
+            else:
+                process.CONVERTER.start()  # early: it has to load TensorFlow
         from tfsparse.engine import runner
 
         tf.config.list_logical_devices()
