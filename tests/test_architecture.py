@@ -21,7 +21,7 @@ ROOMS = {
     "records": set(),
     "numerics": set(),
     "gradients": {"numerics"},
-    "children": set(),
+    "children": {"files"},
     "data": {"options", "files", "records"},
     "files": set(),
     "meters": set(),

@@ -5,12 +5,14 @@ It loads NumPy and the interpreters alone, not TensorFlow: it starts in half a s
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
 import tempfile
+from collections.abc import Iterator
 
 import numpy as np
 
+from tfsparse import files
 from tfsparse.children import process
 
 ARENAS = (64 << 20, 512 << 20)
@@ -30,8 +32,9 @@ def answer(request: dict) -> dict:
         request: `do` (litert or micro), `path`, and the files of samples `x` and outputs `y`.
 
     Returns:
-        `operators` and `floats` (names of float tensors) of LiteRT; `arena_bytes` of TensorFlow
-        Lite Micro; `missing` where its package is not installed.
+        `operators`, `int8` and `floats` (names of float tensors) of LiteRT; `arena_bytes`
+        of TensorFlow Lite Micro, `refused` where it lacks an operator, `missing` where its
+        package is not installed.
     """
     x = np.load(request["x"], allow_pickle=False)
     run = {"litert": _on_litert, "micro": _on_micro}[request["do"]]
@@ -67,9 +70,7 @@ def _on_litert(path: str, x: np.ndarray):
     facts = {
         "operators": operators,
         "floats": floats,
-        "int8": source["dtype"] == np.int8,
-        "input": list(map(float, source["quantization"])),
-        "output": list(map(float, target["quantization"])),
+        "int8": bool(source["dtype"] == np.int8),
     }
     return dequantise(np.stack(outputs), target), facts
 
@@ -82,7 +83,7 @@ def _on_micro(path: str, x: np.ndarray):
 
     for number, room in enumerate(ARENAS, 1):
         try:
-            with captured() as said:
+            with _captured() as said:
                 interpreter = runtime.Interpreter.from_file(
                     path,
                     arena_size=room,
@@ -90,8 +91,8 @@ def _on_micro(path: str, x: np.ndarray):
                 )
             break
         except RuntimeError as error:
-            if number == len(ARENAS) or "arena" not in said.text.lower():
-                words = " ".join(said.text.split())[:300]
+            if number == len(ARENAS) or "arena" not in said[0].lower():
+                words = " ".join(said[0].split())[:300]
                 return None, {"refused": words or str(error)}
     source = _micro_detail(interpreter.get_input_details(0))
     target = _micro_detail(interpreter.get_output_details(0))
@@ -100,9 +101,9 @@ def _on_micro(path: str, x: np.ndarray):
         interpreter.set_input(sample[None], 0)
         interpreter.invoke()
         outputs.append(interpreter.get_output(0)[0])
-    with captured() as said:
+    with _captured() as said:
         interpreter.print_allocations()
-    found = re.search(r"Arena allocation total (\d+)", said.text)
+    found = re.search(r"Arena allocation total (\d+)", said[0])
     arena = int(found.group(1)) if found else 0
     return dequantise(np.stack(outputs), target), {"arena_bytes": arena}
 
@@ -133,25 +134,17 @@ def dequantise(y: np.ndarray, detail) -> np.ndarray:
     return (y.astype(np.float32) - zero) * np.float32(scale)
 
 
-class captured:
-    """What C++ writes to file descriptor 2 meanwhile, as `text`; it is passed on, too."""
-
-    text = ""
-
-    def __enter__(self):
-        self._file = tempfile.TemporaryFile()
-        self._saved = os.dup(2)
-        os.dup2(self._file.fileno(), 2)
-        return self
-
-    def __exit__(self, *error):
-        os.dup2(self._saved, 2)
-        os.close(self._saved)
-        self._file.seek(0)
-        content = self._file.read()
-        self._file.close()
-        self.text = content.decode(errors="replace")
-        os.write(2, content)
+@contextlib.contextmanager
+def _captured() -> Iterator[list[str]]:
+    """What C++ writes to file descriptor 2 meanwhile: the list's one text, at its end."""
+    said: list[str] = []
+    with tempfile.TemporaryFile("w+") as file:
+        try:
+            with files.captured_stderr(file):
+                yield said
+        finally:
+            file.seek(0)
+            said.append(file.read())
 
 
 if __name__ == "__main__":

@@ -40,7 +40,9 @@ class Child:
         module: Such as `tfsparse.children.converting`.
 
     Example:
-        >>> Child("tfsparse.children.interpreting").ask({"do": "versions"}, seconds=60)
+        >>> child = Child("tfsparse.children.converting")
+        >>> child.ask({"saved_model": "folder", "calibration": None, "out": "a.tflite"}, 60)
+        {'bytes': 13632}
     """
 
     def __init__(self, module: str):
@@ -90,9 +92,7 @@ class Child:
                     ends = (there, here, self._errors.fileno())
                     for number, end in enumerate(ends):
                         os.dup2(end, number)
-                    os.closerange(
-                        3, 1024
-                    )  # the parent's pipes: they must see their ends
+                    os.closerange(3, 1024)  # the parent's: pipes must see their ends
                     sys.stdin = os.fdopen(0)
                     main()
                 os._exit(0)

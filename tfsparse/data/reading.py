@@ -192,7 +192,7 @@ def _check_settings(chosen: Data, kind: str) -> None:
                      "table": "tables", "tables": "folders of recordings",
                      "sounds": "folders of WAV files"}  # fmt: skip
             raise ValueError(
-                f"`{name}` must be {getattr(default, name) or 0!r} for arrays, it is for "
+                f"`{name}` must be {getattr(default, name)!r} for this data, it is for "
                 f"{' and '.join(words[k] for k in kinds)}. Received: {chosen.data!r} with "
                 f"{name}={value}."
             )

@@ -111,19 +111,7 @@ def from_folder(path: str, chosen) -> Found:
     """
     layout = folders.layout(path, ENDINGS)
     window = chosen.window or DEFAULT_WINDOW
-    settings = front_end(
-        chosen.sample_rate, chosen.mel_bands, window, chosen.frame_ms, chosen.hop_ms
-    )
-    if settings["frames"] < 1:
-        raise ValueError(
-            f"`window` must hold a frame of {chosen.frame_ms} ms of sound. Received: "
-            f"window={window}."
-        )
-    if not (mel_filters(settings).sum(0) > 0).all():
-        raise ValueError(
-            "`mel_bands` must be few enough that each holds a bin of the spectrum. "
-            f"Received: mel_bands={chosen.mel_bands} at sample_rate={chosen.sample_rate}."
-        )
+    settings = _checked_front_end(chosen, window)
     stride = (chosen.stride or window) * chosen.sample_rate // 1000
     notes, short, resampled = list(layout.notes), 0, 0
 
@@ -141,12 +129,11 @@ def from_folder(path: str, chosen) -> Found:
                 short += 1
                 missing = settings["window_samples"] - len(signal)
                 signal = np.pad(signal, (0, missing))
-            last = len(signal) - settings["window_samples"]
-            cut = [
-                signal[s : s + settings["window_samples"]]
-                for s in range(0, last + 1, max(1, stride))
-            ]
-            xs.append(log_mel(np.stack(cut), settings))
+            every = np.lib.stride_tricks.sliding_window_view(
+                signal, settings["window_samples"]
+            )
+            cut = every[:: max(1, stride)]
+            xs.append(log_mel(cut, settings))
             ys += [label] * len(cut)
             groups += [os.path.relpath(file, path)] * len(cut)
         labels = None if ys and ys[0] is None else np.array(ys)
@@ -175,6 +162,24 @@ def from_folder(path: str, chosen) -> Found:
         front_end=settings,
         task="reconstruction" if layout.normal else "auto",
     )
+
+
+def _checked_front_end(chosen, window: int) -> dict[str, Any]:
+    """The front end that settings ask for; a ValueError where it would tell nothing."""
+    settings = front_end(
+        chosen.sample_rate, chosen.mel_bands, window, chosen.frame_ms, chosen.hop_ms
+    )
+    if settings["frames"] < 1:
+        raise ValueError(
+            f"`window` must hold a frame of {chosen.frame_ms} ms of sound. Received: "
+            f"window={window}."
+        )
+    if not (mel_filters(settings).sum(0) > 0).all():
+        raise ValueError(
+            "`mel_bands` must be few enough that each holds a bin of the spectrum. "
+            f"Received: mel_bands={chosen.mel_bands} at sample_rate={chosen.sample_rate}."
+        )
+    return settings
 
 
 def read(path: str) -> tuple[np.ndarray, int]:
