@@ -176,7 +176,7 @@ def test_a_damaged_image_ends_the_run_with_its_name(
     if how == "gone":  # listed, but not there
         os.remove(path)
         os.symlink(f"{image_folder}/nowhere", path)
-    assert main(folder, *IMAGES, f"--data={image_folder}") == 2
+    assert main(folder, *IMAGES, f"--data={image_folder}", "--preflight=true") == 2
     said = capsys.readouterr().err
     assert "'" + path + "'" in said and said.count("\n") == 1
     assert ("--resume" in said) == (how == "cut")  # the other is seen before training

@@ -117,8 +117,7 @@ class RunContext(Context):
 
     Args:
         method: What decides, or None.
-        dataset: The data.
-        task: What is predicted, as the network answers it.
+        dataset: The data, with what is predicted, as the network answers it.
         store: The run's folder.
         shown: What a person sees.
         training_: How every stage trains.
@@ -135,7 +134,6 @@ class RunContext(Context):
         self,
         method,
         dataset: data.Dataset,
-        task: data.Task,
         store: checkpoints.Store,
         shown: progress_lib.Progress,
         training_: training.Training,
@@ -145,7 +143,7 @@ class RunContext(Context):
         strategy: Any,
     ):
         self.method, self.dataset, self.store = method, dataset, store
-        self.task = task
+        self.task = dataset.task
         self.progress, self.training, self.limits = shown, training_, limits
         self.seed, self.strategy = seed, strategy
         self.samples = len(dataset.x_train)

@@ -27,7 +27,7 @@ def untouched(
 
     Returns:
         The model; the data, with an axis of one channel more or less where the network
-        wants it so; the task, as the model answers it.
+        wants it so, and the task as the model answers it.
 
     Raises:
         ValueError: There is no such network, or it does not fit the data or the task.
@@ -56,7 +56,7 @@ def untouched(
     graph = trace.read(model)
     task = task.fitted(model.output_shape[1:], activation_at_end(graph) or "", name)
     notes = (*dataset.notes, *_about_scaling(graph, scaling, dataset))
-    return model, dataclasses.replace(dataset, task=task, notes=notes), task
+    return model, dataclasses.replace(dataset, task=task, notes=notes)
 
 
 SCALES = (

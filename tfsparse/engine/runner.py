@@ -94,46 +94,48 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
         if finished:
             shown.say(f"Finished before. The report is {store.path('report.html')}")
             return finished
-        dataset = data.read(parts[data.Data])
-        strategy = strategy_of(parts[Run].strategy)
-        model, dataset, task = network.untouched(
-            parts[zoo.Model],
-            parts[data.Data],
-            dataset,
-            parts[Run].seed,
-            strategy.scope(),
-        )
-        for line in (*dataset.summary(), task.told()):
-            shown.say(line)
-        _check(parts[data.Data], parts[Training], dataset)
-        if (passes := parts[Training].passes_of(len(dataset.x_train))) > 1:
-            shown.say(
-                f"Few samples: an epoch goes {passes} times through them, in batches of "
-                f"{parts[Training].batch_of(len(dataset.x_train))}; --passes and "
-                "--batch_size say otherwise."
-            )
-        context = RunContext(
-            settings.method,
-            dataset,
-            task,
-            store,
-            shown,
-            parts[Training],
-            parts[budgets.Limits],
-            data.parse_augmentation(parts[data.Data].augment),
-            parts[Run].seed,
-            strategy,
-        )
+        context, model = _context(parts, settings.method, store, shown)
         for stage in settings.stages:
             stage.rehearse(context, model)
         if parts[Run].preflight and not store.begun():
-            shown.say(_preflight(settings, context, model))
+            with _naming_damaged_files(context):
+                shown.say(_preflight(settings, context, model))
         keras.utils.set_random_seed(context.seed)  # a rehearsal leaves no trace
         with store.locked(), _naming_damaged_files(context):
             store.check(*told, resume=resume)
             store.begin(told[0])
             results = go(settings.stages, context, {"model": records.Result(model)})
             return telling.report(settings.stages, context, results, told[0])
+
+
+def _context(parts, method, store: checkpoints.Store, shown: progress.Progress):
+    """The run's data and network, told of in a few lines; its context and the network."""
+    chosen, training = parts[data.Data], parts[Training]
+    strategy = strategy_of(parts[Run].strategy)
+    model, dataset = network.untouched(
+        parts[zoo.Model], chosen, data.read(chosen), parts[Run].seed, strategy.scope()
+    )
+    for line in (*dataset.summary(), dataset.task.told()):
+        shown.say(line)
+    _check(chosen, training, dataset)
+    if (passes := training.passes_of(len(dataset.x_train))) > 1:
+        shown.say(
+            f"Few samples: an epoch goes {passes} times through them, in batches of "
+            f"{training.batch_of(len(dataset.x_train))}; --passes and --batch_size say "
+            "otherwise."
+        )
+    context = RunContext(
+        method,
+        dataset,
+        store,
+        shown,
+        training,
+        parts[budgets.Limits],
+        data.parse_augmentation(chosen.augment),
+        parts[Run].seed,
+        strategy,
+    )
+    return context, model
 
 
 def _check(chosen: data.Data, training: Training, dataset: data.Dataset) -> None:
