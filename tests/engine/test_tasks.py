@@ -96,7 +96,7 @@ def test_every_task_with_every_method(tmp_path, kind, method, capsys):
         and f"Task: {'regression' if kind == 'numbers' else kind}" in said
     )
     page = (tmp_path / "run" / "report.html").read_text()
-    assert score["name"] in page
+    assert score["name"] in page and all(name in page for name in score["others"])
     agreements = [row["argmax_agreement"] for row in report["parity"]]
     assert all((a is not None) == (kind == "classification") for a in agreements)
     if kind == "numbers":  # one scale of int8 cannot hold them: firmware does

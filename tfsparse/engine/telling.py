@@ -59,6 +59,7 @@ def report(
         "config": config,
         "environment": environment(),
         "seed": context.seed,
+        "network": dense.name,
         "method": {
             "name": config["method"],
             "history": [],
@@ -86,13 +87,12 @@ def bytes_of(rows: list[records.StageRow]) -> draw.Points:
     last = {row.name for row in rows[-1:]} | {"tflite_int8"}
     score = rows[-1].score
     shares, name = score.unit == "%", score.name
-    unit = f", {score.unit}" if score.unit and not shares else ""
     return draw.Points(
-        f"{name[0].upper()}{name[1:]} against bytes, stage by stage",
+        f"{name[0].upper()}{name[1:]} against bytes",
         "accuracy_bytes",
         draw.Axis("bytes (int8 weights, or the .tflite file)", True, draw.BYTES),
         draw.Axis(
-            f"test {name}{unit}{'' if score.higher_is_better else ', lower is better'}",
+            f"test {name}{'' if score.higher_is_better else ' (lower is better)'}",
             format=draw.PERCENT if shares else draw.NUMBER,
         ),
         tuple(

@@ -56,6 +56,7 @@ def render(document: dict[str, Any], images: dict[str, str]) -> str:
         "cell": cell,
         "flag": options.written,
         "score": score,
+        "measured": measured,
     }
     source = (
         resources.files("tfsparse.report").joinpath("report.html").read_text("utf-8")
@@ -97,9 +98,13 @@ def score(row: dict[str, Any]) -> str:
     """A row's score: a share as percents, anything else as a number."""
     older = "" if row["accuracy"] is None else "%"  # reports that knew no units
     value, unit = row["score"]["value"], row["score"].get("unit", older)
-    if unit == "%":
-        return percent(value)
-    return f"{value:.4g}{f' {unit}' if unit else ''}"
+    return percent(value) if unit == "%" else f"{value:.4g}"
+
+
+def measured(row: dict[str, Any]) -> str:
+    """What a row's score is, with its unit; shares are written as percents."""
+    unit = row["score"].get("unit", "")
+    return row["score"]["name"] + (f", {unit}" if unit not in ("", "%") else "")
 
 
 def _headline(document: dict[str, Any]) -> dict[str, Any]:
