@@ -106,11 +106,14 @@ TASKS: dict[str, tuple[Callable[[], str], str, tuple[str, ...]]] = {
 
 
 def wanted(names) -> list[dict]:
-    """Every row, seed by seed."""
+    """Every row, what the methods stand beside first, seed by seed."""
     rows = []
     for seed, task in itertools.product(SEEDS, names):
         rows.append({"task": task, "method": "dense", "share": 1.0, "seed": seed})
-        for share, method in itertools.product(SHARES, (*METHODS, "scratch")):
+        for share in SHARES:
+            rows.append({"task": task, "method": "scratch", "share": share, "seed": seed})
+    for seed, task in itertools.product(SEEDS, names):
+        for share, method in itertools.product(SHARES, METHODS):
             rows.append({"task": task, "method": method, "share": share, "seed": seed})
     return rows
 
