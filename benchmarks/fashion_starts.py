@@ -58,15 +58,15 @@ def flags_of(row: dict) -> list[str]:
 
 
 def width_of(name: str, size: int) -> float:
-    """The largest width at which a net has at most so many parameters."""
+    """The largest width, in thousandths, at which a net has at most so many parameters."""
     from tfsparse import zoo
 
-    low, high = 0.05, 8.0
-    for _ in range(24):
-        middle = (low + high) / 2
-        params = zoo.build(name, (28, 28, 1), 10, width=middle).count_params()
+    low, high = 50, 8000
+    while high - low > 1:
+        middle = (low + high) // 2
+        params = zoo.build(name, (28, 28, 1), 10, width=middle / 1000).count_params()
         low, high = (middle, high) if params <= size else (low, middle)
-    return low
+    return low / 1000
 
 
 def run(row: dict) -> dict:

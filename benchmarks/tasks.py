@@ -6,11 +6,9 @@
 For each task a data set that packages ship, and the network that `--model=auto` chooses: the
 network as it is, five methods with their defaults and a target (parameters; of sparse_vd
 non-zeros) of 0.5 and 0.2, and the same network built at that size and trained from scratch as
-long. The strength is found by the size that it leaves alone, never by the score: in four
-trials of the main job, or, of methods whose penalty stays on to the end, by bisection over at
-most six whole runs here, which start where the runs so far say. Score: of the int8 file on
-TensorFlow Lite Micro, on the whole test split. Writes benchmarks/results/tasks.json, each row
-as it is done.
+long. Where a method's penalty ends, four trials find the strength; where it stays on to the
+end, the target sets the threshold. Score: of the int8 file on TensorFlow Lite Micro, on the
+whole test split. Writes benchmarks/results/tasks.json, each row as it is done.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfsparse import budgets, data, files, methods, records, train, zoo
+from tfsparse import data, files, methods, train, zoo
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "tasks.json"
 RUNS = pathlib.Path("runs") / "tasks"
@@ -38,7 +36,7 @@ METHODS = ("shrinknets", "gsparsity", "sparse_vd", "bayesian_compression",
            "bayesnas_compression")  # fmt: skip
 SHARES = (0.5, 0.2)
 SEEDS = (0, 1, 2)
-EPOCHS, TRIALS, WHOLE_RUNS = 20, 4, 6
+EPOCHS, TRIALS = 20, 4
 COMMON = ("--tensorboard=false", "--formats=keras,tflite_int8", "--preflight=false",
           f"--epochs={EPOCHS}", "--fine_tune_epochs=5")  # fmt: skip
 
@@ -111,7 +109,9 @@ def wanted(names) -> list[dict]:
     for seed, task in itertools.product(SEEDS, names):
         rows.append({"task": task, "method": "dense", "share": 1.0, "seed": seed})
         for share in SHARES:
-            rows.append({"task": task, "method": "scratch", "share": share, "seed": seed})
+            rows.append(
+                {"task": task, "method": "scratch", "share": share, "seed": seed}
+            )
     for seed, task in itertools.product(SEEDS, names):
         for share, method in itertools.product(SHARES, METHODS):
             rows.append({"task": task, "method": method, "share": share, "seed": seed})
@@ -129,15 +129,14 @@ def flags_of(row: dict, source: str) -> list[str]:
     if row["method"] in ("dense", "scratch"):
         return [*found, "--method=none", f"--epochs={EPOCHS + 5}", "--fine_tune_epochs=0",
                 f"--width={width_of(row, source):.6g}"]  # fmt: skip
-    if methods.find(row["method"]).stays:
-        return [*found, f"--method={row['method']}"]
     measure = "nonzero" if row["method"] == "sparse_vd" else "params"
-    return [*found, f"--method={row['method']}", f"--trials={TRIALS}",
+    trials = 0 if methods.find(row["method"]).stays else TRIALS
+    return [*found, f"--method={row['method']}", f"--trials={trials}",
             f"--target={measure}={row['share']}"]  # fmt: skip
 
 
 def width_of(row: dict, source: str) -> float:
-    """The largest width at which the network has at most that share of its parameters."""
+    """The largest width, in thousandths, that leaves at most that share of the parameters."""
     if row["share"] == 1:
         return 1.0
     task = TASKS[row["task"]][2]
@@ -147,83 +146,35 @@ def width_of(row: dict, source: str) -> float:
     def params(width: float) -> int:
         return zoo.build(name, dataset.shape, dataset.task.shape, width).count_params()
 
-    whole, low, high = params(1.0), 0.02, 1.0
-    for _ in range(16):
-        middle = (low + high) / 2
-        if params(middle) <= row["share"] * whole:
+    whole, low, high = params(1.0), 20, 1000
+    while high - low > 1:
+        middle = (low + high) // 2
+        if params(middle / 1000) <= row["share"] * whole:
             low = middle
         else:
             high = middle
-    return low
+    return low / 1000
 
 
-def run(row: dict, source: str, rows: list[dict]) -> dict:
-    """A row: one run of the main job, or several until its strength is found."""
-    started = time.perf_counter()
-    flags = flags_of(row, source)
-    if row["method"] in METHODS and methods.find(row["method"]).stays:
-        best = search(row, flags, rows)
-    else:
-        best = one(row, flags)
-    told = [f.replace(f"={source}", f"={os.path.basename(source)}") for f in flags]
-    seconds = round(time.perf_counter() - started, 1)
-    return {**row, "flags": told, **best, "seconds": seconds}
-
-
-def search(row: dict, flags: list[str], rows: list[dict]) -> dict:
-    """The whole run whose size comes nearest to the wanted one from below."""
-    measure = "nonzero" if row["method"] == "sparse_vd" else "params"
-    found: dict[int, dict] = {}
-
-    def trial(number: int, strength: float, parent: int | None) -> tuple[float, bool]:
-        found[number] = one(row, [*flags, f"--strength={strength:.6g}"])
-        if "error" in found[number]:
-            raise records.TrainingError(found[number]["error"])
-        left = found[number][measure] / found[number]["whole_nonzero"]
-        return left / row["share"], False
-
-    made = budgets.bisect(trial, likely(row, rows), WHOLE_RUNS)
-    try:
-        best = found[budgets.best(made)]
-    except records.TrainingError as error:
-        best = {"error": str(error)}
-    return {
-        **best,
-        "strengths": [t.strength for t in made],
-        "left": [t.cost * row["share"] for t in made],
-    }
-
-
-def likely(row: dict, rows: list[dict]) -> float:
-    """The strength that, by the method's runs on that task so far, leaves the wanted share."""
-    known = sorted(
-        (left, strength)
-        for one in rows
-        if (one["task"], one["method"]) == (row["task"], row["method"])
-        for left, strength in zip(one["left"], one["strengths"], strict=True)
-        if left > 0
-    )
-    if not known:
-        return methods.find(row["method"])().strength
-    left, strength = (np.array(column) for column in zip(*known, strict=True))
-    return float(np.exp(np.interp(row["share"] * 0.97, left, np.log(strength))))
-
-
-def one(row: dict, flags: list[str]) -> dict:
+def run(row: dict, source: str) -> dict:
     """One run of the main job, and what its report says."""
+    started, flags = time.perf_counter(), flags_of(row, source)
+    told = [f.replace(f"={source}", f"={os.path.basename(source)}") for f in flags]
+    row = {**row, "flags": told}
     folder = RUNS / "-".join(str(row[k]) for k in ("task", "method", "share", "seed"))
     shutil.rmtree(folder, ignore_errors=True)
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         code = train.main(["train", *flags, f"--workdir={folder}"])
     if code:
-        return {"error": said.getvalue().strip().splitlines()[-1][:300]}
+        return {**row, "error": said.getvalue().strip().splitlines()[-1][:300]}
     report = files.read_json(folder / "report.json")
     stages = {stage["name"]: stage for stage in report["stages"]}
     shutil.rmtree(folder)
     last = stages["mcu"]
     return {
-        "model": report["config"]["model"],
+        **row,
+        "network": report["network"],
         "score": last["score"],
         "float_score": stages["finetuned"]["score"],
         "samples": last["samples"],
@@ -232,7 +183,9 @@ def one(row: dict, flags: list[str]) -> dict:
             for k in ("params", "nonzero", "macs", "file_bytes", "arena_bytes")
         },
         "whole": report["dense_cost"]["params"],
-        "whole_nonzero": report["dense_cost"]["nonzero"],
+        "filled": {one["measure"]: one["share"] for one in report.get("target", [])},
+        "penalty_left": report["method"].get("penalty_left"),
+        "seconds": round(time.perf_counter() - started, 1),
     }
 
 
@@ -307,7 +260,7 @@ def main() -> int:
             continue
         if row["task"] not in sources:
             sources[row["task"]] = TASKS[row["task"]][0]()
-        rows.append(run(row, sources[row["task"]], rows))
+        rows.append(run(row, sources[row["task"]]))
         files.write_json(RESULTS, rows)
     for name in names:
         print("\n".join(["", *table(name, rows)]))

@@ -24,7 +24,7 @@ def test_it_meets_any_target_of_a_falling_cost(start, wanted, slope):
 
     made = budgets.bisect(cost, start, 40)
     chosen = made[budgets.best(made)]
-    assert 1 - budgets.TOLERANCE <= chosen.cost <= 1
+    assert abs(math.log(chosen.cost)) <= math.log(1 + budgets.TOLERANCE[1])
     below = math.ceil(abs(math.log(wanted / start, budgets.FACTOR)))
     assert len(made) <= below + 10  # then half a bracket a trial
     assert [t.strength for t in made] == [
@@ -60,19 +60,27 @@ def test_what_dies_was_too_strong():
 
     made = budgets.bisect(trial, 1.0, 12)
     assert made[1].strength == 4.0 and made[1].cost == 0 and "alive" in made[1].error
-    assert 0.95 <= made[budgets.best(made)].cost <= 1
+    assert 0.95 <= made[budgets.best(made)].cost <= 1.1
 
 
 def test_a_cost_that_is_not_monotone_still_ends():
-    costs = iter([2.0, 0.5, 1.4, 0.8, 1.2, 0.9, 1.1, 0.7, 3.0])
+    costs = iter([2.0, 0.5, 1.4, 0.8, 1.2, 0.9, 1.15, 0.7, 3.0])
     made = budgets.bisect(lambda n, mu, p: (next(costs), True), 1.0, 9)
     assert len(made) == 9
-    assert made[budgets.best(made)].cost == 0.9
+    assert made[budgets.best(made)].cost == 0.9  # 1.15 is further away
+
+
+def test_the_nearest_trial_may_lie_above_what_ranking_can_take_away():
+    costs = iter([3.0, 0.2, 1.3, 0.6])
+    made = budgets.bisect(lambda n, mu, p: (next(costs), True), 1.0, 4)
+    assert made[budgets.best(made)].cost == 1.3
+    made = budgets.bisect(lambda n, mu, p: (1.08, True), 1.0, 4)
+    assert len(made) == 1  # near enough
 
 
 def test_a_target_out_of_reach_names_the_nearest():
-    made = budgets.bisect(lambda n, mu, p: (1.5 + 1 / mu, True), 1.0, 3)
-    with pytest.raises(records.TrainingError, match=r"3 trial.*1.56 times the target"):
+    made = budgets.bisect(lambda n, mu, p: (4.5 + 1 / mu, True), 1.0, 3)
+    with pytest.raises(records.TrainingError, match=r"3 trial.*4.56 times the target"):
         budgets.best(made)
 
     def dies(number, strength, parent):

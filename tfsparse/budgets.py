@@ -29,8 +29,12 @@ EXAMPLE = "params=8000,macs=0.1"
 FACTOR = 4.0
 """Between two strengths until one is too weak and another strong enough."""
 
-TOLERANCE = 0.05
-"""A cost that falls short of its bound by up to that share of it is near enough."""
+TOLERANCE = 0.05, 0.1
+"""A cost that falls short of its bound by up to that share of it is near enough, or exceeds
+it by up to the second, which ranking takes away."""
+
+REACH = 4.0
+"""Up to so many times its bound a cost may be brought down by ranking."""
 
 
 def parse(text: str) -> dict[str, float] | None:
@@ -263,7 +267,7 @@ def bisect(
     start: float,
     trials: int,
 ) -> list[Trial]:
-    """Bisects the logarithm of a strength until the cost is just below its bound.
+    """Bisects the logarithm of a strength until the cost is about its bound.
 
     Strengths are multiplied or divided by `FACTOR` until they enclose the target; then
     the geometric mean of the two nearest is tried, as cost falls while strength grows.
@@ -307,7 +311,7 @@ def bisect(
             made.append(Trial(strength, cost, steady, parent))
         except records.TrainingError as error:
             made.append(Trial(strength, 0.0, False, parent, str(error)))
-        if 1 - TOLERANCE <= made[-1].cost <= 1:
+        if 1 - TOLERANCE[0] <= made[-1].cost <= 1 + TOLERANCE[1]:
             break
         strength = _next(made)
     return made
@@ -327,21 +331,20 @@ def _next(made: list[Trial]) -> float:
 
 
 def best(made: list[Trial]) -> int:
-    """Number of the trial whose cost comes nearest to its bound from below.
+    """Number of the trial whose cost comes nearest to its bound, in ratio.
 
     Raises:
-        TrainingError: No trial met the target; names the nearest.
+        TrainingError: Nothing was left, or the nearest is above `REACH` times the bound;
+            names it.
     """
-    near = [n for n, t in enumerate(made) if 0 < t.cost <= 1]
-    if near:
-        return max(near, key=lambda n: made[n].cost)
-    alive = [t for t in made if t.cost > 0]
-    nearest = min(alive, key=lambda t: t.cost, default=None)
+    alive = [n for n, t in enumerate(made) if t.cost > 0]
+    near = min(alive, key=lambda n: abs(math.log(made[n].cost)), default=None)
+    if near is not None and made[near].cost <= REACH:
+        return near
     words = f"none ({made[-1].error})"
-    if nearest is not None:
-        words = (
-            f"{nearest.cost:.3g} times the target with strength {nearest.strength:.3g}"
-        )
+    if near is not None:
+        cost, strength = made[near].cost, made[near].strength
+        words = f"{cost:.3g} times the target with strength {strength:.3g}"
     raise records.TrainingError(
         f"`target` must be within reach of the penalty. Received: after {len(made)} "
         f"trial(s) the nearest is {words}. Allow more trials or ask for less."

@@ -66,13 +66,13 @@ def fit_shrinking(
         x, y: As for `fit`: arrays `(samples, ...)`, or a `tf.data.Dataset` as `x`.
         epochs: Passes over the data.
         shrink_epochs: How many of them the penalty lasts at most; half by default.
-        target: Ends the penalty as soon as it is met, such as `{"params": 0.1}`;
-            values up to 1 are the fraction that remains, larger ones absolute. Measures
-            are `budgets.MEASURES`.
+        target: What may remain, such as `{"params": 0.1}`: values up to 1 are the
+            fraction that remains, larger ones absolute; measures are `budgets.MEASURES`.
+            Ends the penalty as soon as it is met; what is left is fitted to it by rank.
         trials: If positive, the penalty is not ended by the target: its strength is
-            bisected until `shrink_epochs` of it just meet the target, in at most that
-            many trials; then training goes on from the best one. Callbacks see that last
-            part alone.
+            bisected until the penalty alone just meets the target, in at most that many
+            trials; then training goes on from the best one. Callbacks see that last part
+            alone.
         remove: Whether dead units leave during training or only at its end.
         limits: How many units groups keep, such as `tfsparse.Limits(round_to=4)`.
         **fit_arguments: Passed on to `fit`.
@@ -116,7 +116,8 @@ def fit_shrinking(
     results = go([stage], context, {"model": records.Result(plain)})
     found: Any = results["sparse"]
     sizes = limiting.sizes_of(find_groups(plain, method.kinds))
-    small, _ = shrinking.finish(found.model, method, limits, sizes)
+    bounds = found.facts.get("bounds")
+    small, _ = shrinking.finish(found.model, method, limits, sizes, bounds)
     optimizers.recompile(small, model, context.fresh_optimizer(small))
     state = shrinking.State.from_json(found.facts)
     return Result(small, found.history, state.removals)

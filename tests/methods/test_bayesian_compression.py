@@ -538,14 +538,20 @@ def test_factors_in_half_precision_are_as_exact_as_they_are_stored(prior, policy
     np.testing.assert_allclose(drawn[policy], drawn["float32"], atol=8e-3)
 
 
-def test_a_target_is_refused():
-    model = net()
+@pytest.mark.parametrize("share", [0.6, 0.3])
+def test_a_target_sets_the_thresholds(share):
+    method, model = prepared("groups")
+    bounds = {"params": share * tfsparse.measure(net()).params}
+    rng = np.random.default_rng(1)
+    for scale in bayesian.scales(model):
+        scale.log_variance.assign(rng.normal(-4, 2, scale.units))
     model.compile("adam", "mse")
-    x, y = np.zeros((8, 6, 6, 2)), np.zeros((8, 3))
-    with pytest.raises(ValueError, match="`target` must be empty.*stays on.*0.5"):
-        tfsparse.fit_shrinking(
-            model, BayesianCompression(), x, y, epochs=30, target={"params": 0.5}
-        )
+    small, _ = shrinking.finish(model, method, bounds=bounds)
+    left = tfsparse.measure(small).params
+    assert 0.75 * bounds["params"] < left <= bounds["params"]  # units are large here
+    (threshold,) = {float(array(s.threshold)) for s in bayesian.scales(model)}
+    scores = np.concatenate([array(s.score()) for s in bayesian.scales(model)])
+    assert 0 < (scores < threshold).sum() < len(scores)
 
 
 def test_a_network_whose_factors_are_all_noise_is_not_finished():

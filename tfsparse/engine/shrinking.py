@@ -14,7 +14,7 @@ import numpy as np
 from tfsparse import budgets, meters, optimizers, records
 from tfsparse.deploy import collect as collecting
 from tfsparse.deploy import dead, finished, probe, removal
-from tfsparse.engine import limiting
+from tfsparse.engine import filling, limiting
 from tfsparse.engine.context import Context
 from tfsparse.graph import find_groups, measure
 
@@ -43,6 +43,8 @@ class State:
         loops: What the method told at the ends of epochs.
         removals: What left the running model so far.
         stopped: Whether a callback ended the training.
+        penalty_left: What the penalty left as it ended, as a share of the target, before
+            units went by rank; None without a target.
     """
 
     settled: int | None = None
@@ -52,6 +54,7 @@ class State:
     loops: list[dict] = dataclasses.field(default_factory=list)
     removals: list[records.Removal] = dataclasses.field(default_factory=list)
     stopped: bool = False
+    penalty_left: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The state as JSON."""
@@ -109,18 +112,25 @@ class Shrinking:
         model, method = result.model, self.method
         state = State.from_json(result.facts)
         state.groups = state.groups or method.groups(model)
-        if state.settled is None or method.stays:
+        penalised = state.settled is None
+        # Before the first epoch no unit is weaker than another.
+        before = _values(model) if penalised and self.bounds and epoch else None
+        if penalised or method.stays:
             method.begin_epoch(model, epoch, self.context.samples)
         with meters.metered() as spent:
             rate = self._rate(state, epoch)
             logs = self.context.fit_epoch(model, "sparse", epoch, rate, bar)
         _check_loss(logs, epoch)
         check_alive(model, epoch)
-        if state.settled is None:
+        if penalised:
             told = method.end_epoch(model, epoch, self.context.tools)
             state.loops += [told] if told else []
         groups = find_groups(model, method.kinds)
         keep = self._keep(model, groups)
+        trims = False
+        last = epoch + 1 >= self.shrink_epochs
+        if penalised and (last or self._met(model, groups, keep)):
+            keep, trims = self._ended(model, groups, keep, before, state, epoch)
         whole, cost = measure(model), measure(model, removal.plan(model, keep))
         entry: records.Epoch = {
             **{key: float(value) for key, value in logs.items()},  # type: ignore[typeddict-item]
@@ -128,21 +138,28 @@ class Shrinking:
             "params": cost.params,
             "nonzero": whole.nonzero,
             "macs": cost.macs,
-            "strength_on": state.settled is None or method.stays,
+            "strength_on": penalised or method.stays,
             **spent,
         }
         state.stopped = model.stop_training
         history = [*result.history, entry]
-        if state.settled is None and (
-            epoch + 1 >= self.shrink_epochs or self._met(model, keep)
-        ):
-            self._settle(model, state, epoch)
         saved = method.products * (whole.macs - cost.macs)
-        if method.removes and self._is_worth_it(state, epoch, saved):
+        if trims or (method.removes and self._is_worth_it(state, epoch, saved)):
             model = self._collected(model, groups, keep, state, epoch)
         check_alive(model, epoch)  # before a dead model would be kept
         bar.note(f"{history[-1]['params']:,} parameters alive")
         return records.Result(model, history, {**result.facts, **state.to_json()})
+
+    def trimmed(self, result: records.Result) -> records.Result:
+        """A result whose penalty has ended, without the weakest units that do not fit."""
+        model, state = result.model, State.from_json(result.facts)
+        groups = find_groups(model, self.method.kinds)
+        keep, trims = self._fitted(model, groups, self._keep(model, groups), state)
+        if not trims:
+            return result
+        model = self._collected(model, groups, keep, state, len(result.history) - 1)
+        facts = {**result.facts, **state.to_json()}
+        return records.Result(model, result.history, facts)
 
     def amounts_of(self, model) -> dict[str, float]:
         """What there is of an untouched model of stock layers, for a target."""
@@ -153,7 +170,7 @@ class Shrinking:
     def left(self, model) -> dict[str, float]:
         """What is left of a model by now, by measure, for the bounds."""
         groups = find_groups(model, self.method.kinds)
-        return self._amounts(model, self._keep(model, groups))
+        return self._amounts(model, groups, self._keep(model, groups))
 
     def _rate(self, state: State, epoch: int) -> float:
         """The learning rate of an epoch: constant under the penalty, then falling."""
@@ -175,21 +192,66 @@ class Shrinking:
             model, groups, keep, self.context.limits, self.sizes, trim=False
         )
 
-    def _amounts(self, model, keep) -> dict[str, float]:
+    def _amounts(self, model, groups, keep) -> dict[str, float]:
         """What would be left without the dead, and within the limits."""
-        groups = find_groups(model, self.method.kinds)
-        keep = limiting.limited(model, groups, keep, self.context.limits, self.sizes)
-        cost = measure(model, removal.plan(model, keep))
-        found = budgets.with_units(cost, limiting.every_unit(groups, keep))
-        if set(budgets.FINISHED) & set(self.bounds):
-            small = collecting.finish(model, keep, dead_stay=True)[0]
-            found |= finished.sizes(small, self.bounds)
-        return found
+        limits = self.context.limits
+        return filling.left(model, groups, keep, self.bounds, limits, self.sizes)
 
-    def _met(self, model, keep) -> bool:
-        return bool(self.bounds) and budgets.met(
-            self._amounts(model, keep), self.bounds
+    def _share(self, model, groups, keep) -> float:
+        """What would be left, as a share of the target."""
+        return budgets.share(self._amounts(model, groups, keep), self.bounds)
+
+    def _met(self, model, groups, keep) -> bool:
+        return bool(self.bounds) and self._share(model, groups, keep) <= 1
+
+    def _ended(self, model, groups, keep, before, state: State, epoch: int):
+        """Ends the penalty, and fits what is left to the target.
+
+        Where the last epoch took too much of it, that epoch is taken back first.
+
+        Returns:
+            The masks, and whether they drop units that live.
+        """
+        if self.bounds and before is not None:
+            keep = self._with_epoch_taken_back(model, groups, keep, before)
+        self._settle(model, state, epoch)
+        if not self.bounds:
+            return keep, False
+        return self._fitted(model, groups, keep, state)
+
+    def _with_epoch_taken_back(self, model, groups, keep, before):
+        """The masks, of before the epoch if that took too much of the target."""
+        if self._share(model, groups, keep) >= filling.FILLED:
+            return keep
+        after = _values(model)
+        _assign(model, before)
+        more = self._keep(model, groups)
+        if self._share(model, groups, more) > 1:
+            return more
+        _assign(model, after)  # was met before, too
+        return keep
+
+    def _fitted(self, model, groups, keep, state: State):
+        """Masks that fit the target; what they drop besides the dead is dead from here on.
+
+        Returns:
+            The masks, and whether they drop units that live.
+        """
+        state.penalty_left = self._share(model, groups, keep)
+        if state.penalty_left <= 1:
+            return keep, False
+        fitted = filling.fitted(
+            keep,
+            importance(model, self.method, groups, keep),
+            lambda masks: self._share(model, groups, masks),
         )
+        if fitted is None:  # the strip says so
+            return keep, False
+        fitted = limiting.limited(
+            model, groups, fitted, self.context.limits, self.sizes, trim=False
+        )
+        filling.kill(model, groups, fitted)
+        return fitted, True
 
     def _settle(self, model, state: State, epoch: int) -> None:
         """Ends the penalty; what it costs to set the dead to zero is noted."""
@@ -250,6 +312,39 @@ def prepare(context: Context, method, model):
     return sparse
 
 
+def importance(model, method, groups, keep) -> dict[str, np.ndarray]:
+    """Group name -> how much each unit matters: by the method, or the norm of what writes it.
+
+    Args:
+        model: The running model.
+        method: The method that prepared it.
+        groups: Its groups.
+        keep: Group name -> bool `(units,)`; other groups are not ranked.
+    """
+    found = method.importance(model, groups)
+    if found is None:
+        norms = limiting.norms(model, groups)
+        found = {
+            group.name: norms(group.name)
+            for group in groups
+            if group.name in keep and group.kind != "branch"
+        }
+    return dict(found)
+
+
+def _values(model) -> list[np.ndarray]:
+    """All numbers of a running model, its optimizer's included."""
+    held = [*model.variables, *model.optimizer.variables]
+    return [keras.ops.convert_to_numpy(variable) for variable in held]
+
+
+def _assign(model, values: list[np.ndarray]) -> None:
+    """Brings back what `_values` read."""
+    held = [*model.variables, *model.optimizer.variables]
+    for variable, value in zip(held, values, strict=True):
+        variable.assign(value)
+
+
 def steady(history: list[records.Epoch]) -> bool:
     """Whether no unit died in the last epochs under the penalty."""
     last = [entry["live"] for entry in history if entry["strength_on"]]
@@ -273,8 +368,7 @@ def discretisation(model, method, score: Callable[[Any], float | None]) -> list[
     if not method.thresholds or (first := score(model)) is None:
         return []
     rows = [{"threshold": None, "dead": 0, "score": first}]
-    held = [*model.variables, *model.optimizer.variables]
-    before = [keras.ops.convert_to_numpy(v) for v in held]
+    before = _values(model)
     for threshold in method.thresholds:
         gone = method.settle(model, threshold)
         rows.append(
@@ -284,8 +378,7 @@ def discretisation(model, method, score: Callable[[Any], float | None]) -> list[
                 "score": score(model),
             }
         )
-        for variable, value in zip(held, before, strict=True):
-            variable.assign(value)
+        _assign(model, before)
     return rows
 
 
@@ -321,6 +414,7 @@ def finish(
     method,
     limits: budgets.Limits | None = None,
     sizes: Mapping[str, int] | None = None,
+    bounds: Mapping[str, float] | None = None,
 ):
     """Lowers a trained model and strips what the method gave up.
 
@@ -333,6 +427,7 @@ def finish(
         limits: Of the units that groups keep; None for none.
         sizes: Group name -> units in the untouched model, see `limiting.sizes_of`; by default
             those of this one.
+        bounds: Measure -> absolute bound that what is left just fits; None for none.
 
     Returns:
         The small stock model and, by group, why dead units had to stay.
@@ -342,21 +437,68 @@ def finish(
     """
     wanted: dict[str, np.ndarray] = {}
     groups = find_groups(model, method.kinds if method else ("unit",))
+    limits = limits or budgets.Limits()
+    sizes = limiting.sizes_of(groups) if sizes is None else sizes
     if method is not None:
-        method.decide(model)
-        method.settle(model)
-        wanted = dict(method.keep(model, groups))
-    limits, keep = limits or budgets.Limits(), wanted
+        wanted = decide(model, method, groups, limits, sizes, bounds or {})
+    keep = wanted
     if not limits.trivial:
         if method is None:
             wanted = dead.dead_units(model)
-        sizes = limiting.sizes_of(groups) if sizes is None else sizes
         spared = budgets.spare_one(wanted)
         keep = limiting.limited(model, groups, spared, limits, sizes)
     small, reasons = collecting.finish(model, keep, dead_stay=not limits.trivial)
     if not all(alive.any() for alive in wanted.values()):
         check_alive(small, None)
     return small, reasons
+
+
+def decide(model, method, groups, limits, sizes, bounds) -> dict[str, np.ndarray]:
+    """The method's last word on a trained model, fitted to a target: its masks.
+
+    A method with levels sets that on which most stays of what fits; of another the
+    weakest units go, as far as they must.
+
+    Args:
+        model: The running model at the end of training; what is dead in it is set to zero.
+        method: The method that prepared it.
+        groups: Its groups, of the method's kinds.
+        limits, sizes, bounds: As for `finish`; no bounds for no target.
+    """
+
+    def share(keep) -> float:
+        spared = budgets.spare_one(keep)
+        left = filling.left(model, groups, spared, bounds, limits, sizes)
+        return budgets.share(left, bounds)
+
+    method.decide(model)
+    levels = method.levels(model) if bounds else None
+    if levels is not None and len(levels):
+        _set_level(model, method, groups, levels[::-1], share)
+    method.settle(model)
+    keep = dict(method.keep(model, groups))
+    if bounds and share(keep) > 1:
+        scores = importance(model, method, groups, keep)
+        keep = filling.fitted(keep, scores, share) or keep
+    return keep
+
+
+def _set_level(model, method, groups, levels, share: Callable[[Any], float]) -> None:
+    """Sets the laxest level that fits; where that leaves much free, the one before it."""
+
+    def used(step: int) -> float:
+        method.set_level(model, levels[step])
+        try:
+            return share(method.keep(model, groups))
+        except ValueError:  # nothing of a layer would stay
+            return 0.0
+
+    step = budgets.least(lambda n: used(n) <= 1, len(levels) - 1)
+    if step is None:
+        step = len(levels) - 1
+    elif step and used(step) < filling.FILLED:
+        step -= 1  # of which the weakest units go
+    method.set_level(model, levels[step])
 
 
 def _check_loss(logs: Mapping[str, float], epoch: int) -> None:

@@ -123,13 +123,6 @@ class Method(abc.ABC, options.Options):
             ValueError: It does not.
         """
 
-    def check_target(self, target, trials: int) -> None:
-        """Checks that a target, or trials at one, can decide where the penalty ends.
-
-        Raises:
-            ValueError: It cannot.
-        """
-
     def check_tools(self, model, tools: records.Tools) -> None:
         """Checks, before a prepared model is trained, that the tools know it.
 
@@ -165,6 +158,27 @@ class Method(abc.ABC, options.Options):
 
     def decide(self, model) -> None:
         """Called once, as training ends: the method sets the thresholds it chooses itself."""
+
+    def levels(self, model) -> np.ndarray | None:
+        """Thresholds of a trained model, from the strictest on: how much may stay.
+
+        Returns:
+            Numbers for `set_level`; None of a method whose dead are dead, so that a target
+            is met by rank.
+        """
+        return None
+
+    def set_level(self, model, level: float) -> None:
+        """Sets the threshold to one of `levels`, before `keep` is asked."""
+
+    def importance(self, model, groups) -> Mapping[str, np.ndarray] | None:
+        """How much each living unit matters, where a target wants fewer of them.
+
+        Returns:
+            Group name -> `(units,)`, comparable from group to group; None takes the norm
+            of what writes a unit.
+        """
+        return None
 
     def settle(self, model, threshold: float | None = None) -> np.ndarray | None:
         """Makes what has died exactly zero, before it leaves; nothing by default.

@@ -76,15 +76,6 @@ class Bayesian(base.Method):
                 f"{epochs}. Received: pretrain_epochs={self.pretrain_epochs}."
             )
 
-    def check_target(self, target, trials: int) -> None:
-        """Refuses both: the divergence stays on, and takes more after any target."""
-        if target or trials:
-            raise ValueError(
-                f"`target` must be empty for {self.name}, whose divergence stays on to the "
-                "end: `strength` and thresholds decide how much is left. Received: "
-                f"target={target}, trials={trials}."
-            )
-
     def begin_epoch(self, model, epoch: int, samples: int) -> None:
         from tfsparse import numerics
 

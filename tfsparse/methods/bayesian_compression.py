@@ -180,13 +180,36 @@ class BayesianCompression(bayesian.Bayesian):
         """Sets the thresholds: those given, and for other factors the widest gap's."""
         from tfsparse import layers, numerics
 
-        noise, found = layers.certain(self.prior, self.tail), self._thresholds()
+        noise = layers.certain(self.prior, self.tail)
         for scale in bayesian.scales(model):
-            own = options.own_number(bayesian.name_of(scale), found)
-            if own is None:
-                scores = base.array_of(scale.score())
-                own = numerics.widest_gap(scores, SIGNAL[self.prior], noise)
+            own = options.own_number(bayesian.name_of(scale), self._thresholds())
+            if own is not None:
+                scale.threshold.assign(own)
+        for scale in self._free(model):
+            scores = base.array_of(scale.score())
+            own = numerics.widest_gap(scores, SIGNAL[self.prior], noise)
             scale.threshold.assign(own)
+
+    def levels(self, model) -> np.ndarray:
+        """Thresholds between the scores of all factors whose threshold nobody gave."""
+        from tfsparse import numerics
+
+        scores = [base.array_of(scale.score()) for scale in self._free(model)]
+        return numerics.gaps(np.concatenate([np.zeros(0), *scores]))
+
+    def set_level(self, model, level: float) -> None:
+        """Sets one threshold for all of these factors."""
+        for scale in self._free(model):
+            scale.threshold.assign(level)
+
+    def _free(self, model) -> list:
+        """The factors whose threshold nobody gave."""
+        found = self._thresholds()
+        return [
+            scale
+            for scale in bayesian.scales(model)
+            if options.own_number(bayesian.name_of(scale), found) is None
+        ]
 
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
         """Units whose factors, on both sides, still tell something."""

@@ -60,16 +60,42 @@ class SparseVD(bayesian.Bayesian):
 
         from tfsparse.graph import rebuild
 
-        own = options.numbers(self.layer_thresholds, "layer_thresholds", "dense*=2.5")
+        own = self._thresholds()
 
         def arguments(layer):
-            return {"threshold": options.own_number(layer.name, own, self.threshold)}
+            return {"threshold": self._threshold(layer, own)}
 
         swap, configure = self._swap(model, arguments)
         names = [x.name for x in model.layers if swap(x) is not type(x)]
         options.check_patterns("layer_thresholds", own, names)
         options.check_patterns("multipliers", self._multipliers(), names)
         return rebuild.graft(model, configure, swap=swap)
+
+    def levels(self, model) -> np.ndarray:
+        """Shifts of all thresholds between which single weights go, at most 4,096."""
+        from tfsparse import numerics
+
+        own = self._thresholds()
+        scores = [
+            base.array_of(layer.log_alpha()) - self._threshold(layer, own)
+            for layer in bayesian.twins(model)
+        ]
+        return numerics.gaps(np.concatenate([np.ravel(s) for s in scores]), 4096)
+
+    def set_level(self, model, level: float) -> None:
+        """Shifts the thresholds of all layers, as far as log alpha reaches."""
+        from tfsparse import numerics
+
+        own, end = self._thresholds(), numerics.LIMIT
+        for layer in bayesian.twins(model):
+            shifted = self._threshold(layer, own) + float(level)
+            layer.threshold = float(np.clip(shifted, -end, end))
+
+    def _thresholds(self) -> dict[str, float]:
+        return options.numbers(self.layer_thresholds, "layer_thresholds", "dense*=2.5")
+
+    def _threshold(self, layer, own) -> float:
+        return options.own_number(layer.name, own, self.threshold)
 
     def groups(self, model) -> int:
         return sum(int(np.prod(layer.kernel.shape)) for layer in bayesian.twins(model))

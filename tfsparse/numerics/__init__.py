@@ -38,6 +38,7 @@ from tfsparse.numerics.proximal import (
 from tfsparse.numerics.switches import sign_variance
 from tfsparse.numerics.variational import (
     LIMIT,
+    gaps,
     gaussian_divergence,
     gaussian_kl,
     half_cauchy_kl,
@@ -72,6 +73,7 @@ __all__ = [
     "elementwise_step",
     "evidence_slopes",
     "evidence_variance",
+    "gaps",
     "gaussian_divergence",
     "gaussian_kl",
     "group_shrinkage",

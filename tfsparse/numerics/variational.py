@@ -267,6 +267,29 @@ def widest_gap(scores, low: float, high: float) -> float:
     return float(places[widest : widest + 2].mean())
 
 
+def gaps(scores, most: int | None = None) -> np.ndarray:
+    """Every threshold that parts scores in another way: what scores below it stays.
+
+    Args:
+        scores: `(units,)`, larger is noisier.
+        most: That many of them at most, evenly spread over the order of the scores.
+
+    Returns:
+        Rising; below the first lies the lowest score alone, below the last lie all.
+
+    Example:
+        >>> gaps(np.array([2.0, -6.0, 1.0, 1.0]))
+        array([-2.5,  1.5,  3. ])
+    """
+    places = np.unique(np.ravel(scores).astype("float64"))
+    if not len(places):
+        return places
+    found = np.append((places[:-1] + places[1:]) / 2, places[-1] + 1.0)
+    if most is not None and len(found) > most:
+        found = found[np.linspace(0, len(found) - 1, most).astype(int)]
+    return found
+
+
 def warm_up(epoch: float, first: float, rise: float, largest: float = 1.0) -> float:
     """The weight of the divergence: 0, then a line, then constant.
 

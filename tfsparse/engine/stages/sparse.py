@@ -8,6 +8,9 @@ import logging
 from tfsparse import budgets, options, records
 from tfsparse.engine import stage, training
 
+NEAR = 1.5
+"""Up to so many times the target ranking takes no more than a penalty's last epoch does."""
+
 
 @options.record
 class SparseSettings(options.Options):
@@ -23,14 +26,16 @@ class SparseSettings(options.Options):
     )
     target: str = options.pairs(
         "",
-        "Ends the penalty once met: what may remain, fractions up to 1 or absolute "
-        f"numbers, of {', '.join(budgets.MEASURES)}.",
+        "What may remain, fractions up to 1 or absolute numbers, of "
+        f"{', '.join(budgets.MEASURES)}. Once it is met the penalty ends; where the penalty "
+        "leaves more, the weakest units go by rank, so that it is met and filled.",
         example=budgets.EXAMPLE,
     )
     trials: int = options.field(
         0,
-        "Bisect the strength, so that --shrink_epochs of the penalty just meet the target, "
-        "in at most that many trials; 0 for none.",
+        "Bisect the strength, so that the penalty alone just meets the target, in at most "
+        "that many trials of --shrink_epochs (of --epochs, where the penalty stays on to "
+        "the end); 0 for none.",
         low=0,
     )
     remove: bool = options.field(
@@ -77,7 +82,6 @@ class Sparse(stage.Stage):
             )
         last = settings.epochs if method.stays else settings.shrink_epochs
         method.check_epochs(min(settings.epochs, last))
-        method.check_target(budgets.parse(settings.target), settings.trials)
 
     def rehearse(self, context, model):
         from tfsparse.engine import shrinking
@@ -98,40 +102,44 @@ class Sparse(stage.Stage):
             model = copied(dense.model)
         job = self._job(context, model)
         self._say_what_is_not_used(context)
-        if not self.settings.trials:
-            found = training.carry_on(
-                context,
-                self.name,
-                job.epochs,
-                lambda: records.Result(job.prepared(model)),
-                job.epoch,
-                job.done,
-            )
-            self._say_if_missed(context, job, found.model)
-            return found
-        made = self._trials(context, model, job)
-        best = budgets.best(made)
-        first = dataclasses.replace(job, bounds={})
+        made: list[budgets.Trial] = []
+        ends = not (self.settings.trials or self.method.stays)
+        first = job if ends else dataclasses.replace(job, bounds={})
+        if self.settings.trials:
+            made = self._trials(context, model, job)
+
+        def start():
+            if made:
+                return self._best(context, job, budgets.best(made))
+            return records.Result(first.prepared(model))
+
         found = training.carry_on(
-            context,
-            self.name,
-            job.epochs,
-            lambda: self._of_trial(context, best),
-            first.epoch,
-            first.done,
+            context, self.name, first.epochs, start, first.epoch, first.done
         )
-        found.facts["trials"] = [dataclasses.asdict(trial) for trial in made]
-        found.facts["strength"] = made[best].strength
+        if made:
+            found.facts["trials"] = [dataclasses.asdict(trial) for trial in made]
+            found.facts["strength"] = made[budgets.best(made)].strength
+        if job.bounds:
+            found.facts["bounds"] = dict(job.bounds)
+            self._say_what_rank_took(context, job, found)
         return found
 
-    def _say_if_missed(self, context, job, model) -> None:
-        left = job.left(model) if job.bounds else {}
-        if job.bounds and not budgets.met(left, job.bounds):
-            told = ", ".join(f"{name}={left[name]:,}" for name in job.bounds)
+    def _best(self, context, job, number: int) -> records.Result:
+        """The end of the best trial, fitted to the target where its penalty is off."""
+        found = self._of_trial(context, number)
+        return found if self.method.stays else job.trimmed(found)
+
+    def _say_what_rank_took(self, context, job, found: records.Result) -> None:
+        """A penalty that left far too much has not chosen: a sentence says so."""
+        left = found.facts.get("penalty_left")
+        if self.method.stays:
+            left = budgets.share(job.left(found.model), job.bounds)
+        if left is not None and left > NEAR:
+            more = "" if self.method.stays else " or --shrink_epochs"
             context.progress.say(
-                f"The target {self.settings.target} is not met yet: {told}. Raise "
-                f"--{self.method.sparser} or --shrink_epochs, or let --trials=8 find the "
-                "strength."
+                f"The penalty left {left:.3g} times the target {self.settings.target}; the "
+                f"weakest beyond it go by rank. Raise --{self.method.sparser}{more}, or let "
+                "--trials=8 find the strength."
             )
 
     def _say_what_is_not_used(self, context) -> None:
@@ -178,8 +186,9 @@ class Sparse(stage.Stage):
                 job,
                 method=self.method.with_strength(strength),
                 bounds={},
-                until_settled=True,
+                until_settled=not self.method.stays,
             )
+            epochs = job.epochs if self.method.stays else job.shrink_epochs
 
             def start():
                 if parent is None:
@@ -195,9 +204,7 @@ class Sparse(stage.Stage):
                     )
                 return records.Result(own.prepared(smaller), facts=held)
 
-            found = training.carry_on(
-                context, name, job.shrink_epochs, start, own.epoch, own.done
-            )
+            found = training.carry_on(context, name, epochs, start, own.epoch, own.done)
             if not context.store.keeps:
                 self._kept[number] = found
             left = dataclasses.replace(own, bounds=job.bounds).left(found.model)

@@ -11,7 +11,8 @@ from tfsparse.engine import stage, training
 class Strip(stage.Stage):
     """Lowers the trained network, removes what died, and proves the result.
 
-    Its facts are `reasons` (group name -> why dead units stayed) and the method's `trace`.
+    Its facts are `reasons` (group name -> why dead units stayed), the method's `trace`, and
+    `target`, what is left for each of its measures.
     """
 
     name = "strip"
@@ -25,30 +26,38 @@ class Strip(stage.Stage):
         context.limits.check_names(limiting.sizes_of(find_groups(model, context.kinds)))
 
     def run(self, context, before, model=None):
-        from tfsparse.engine import limiting, shrinking
+        from tfsparse.engine import filling, limiting, shrinking
         from tfsparse.graph import find_groups
 
         method = self.method
         first = before.model if model is None else model.model
         sizes = limiting.sizes_of(find_groups(first, context.kinds))
+        bounds = before.facts.get("bounds", {})
         found = context.latest(self.folder)
         if found is None:
             facts = {"reasons": {}, "trace": {}}
             with context.scope():
                 with training.naming_the_last_checkpoint(context, "sparse"):
                     stripped, facts["reasons"] = shrinking.finish(
-                        before.model, method, context.limits, sizes
+                        before.model, method, context.limits, sizes, bounds
                     )
                 if method is not None:
                     groups = find_groups(before.model, method.kinds)
                     facts["trace"] = method.trace(before.model, groups)
+            facts["target"] = filling.shares(stripped, bounds)
             found = records.Result(stripped, facts=facts)
             context.store.save(self.folder, 0, found)
-        elif (
-            method is not None
-        ):  # what `finish` did to the model that was kept before it
-            method.decide(before.model)
-            method.settle(before.model)
+        elif method is not None:  # what `finish` did to the model kept before it
+            groups = find_groups(before.model, method.kinds)
+            shrinking.decide(
+                before.model, method, groups, context.limits, sizes, bounds
+            )
+        for row in found.facts["target"]:
+            context.progress.say(
+                f"The target {row['measure']}={row['bound']:,.0f} is "
+                f"{'filled' if row['share'] <= 1 else 'not met'}: {row['left']:,.0f} left, "
+                f"{row['share']:.1%}."
+            )
         if method is not None and model is not None:
             self._say_if_nothing_died(context, model.model, found.model)
         return found
@@ -99,11 +108,27 @@ class Strip(stage.Stage):
             layers = layer_costs(result.model)
             facts = {"loops": loops, "layers": layers, "trace": result.facts["trace"]}
             more = self.method.sections(facts)
+        filled = draw.Table(
+            "How full the target is",
+            (
+                draw.Column("measure", draw.TEXT),
+                draw.Column("at most"),
+                draw.Column("left"),
+                draw.Column("filled", draw.PERCENT),
+            ),
+            tuple(
+                (row["measure"], round(row["bound"]), round(row["left"]), row["share"])
+                for row in result.facts["target"]
+            ),
+        )
         return stage.Told(
             [scoring.model_row("stripped", what, context, result.model)],
             {"trace": result.facts["trace"]},
-            {"groups": [dataclasses.asdict(group) for group in groups]},
-            [*more, table],
+            {
+                "groups": [dataclasses.asdict(group) for group in groups],
+                "target": result.facts["target"],
+            },
+            [*([filled] if filled.rows else []), *more, table],
         )
 
 

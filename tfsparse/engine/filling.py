@@ -1,0 +1,163 @@
+"""A target is filled, not only met: the weakest units go by rank until the rest just fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from tfsparse import budgets, records
+from tfsparse.deploy import collect, finished, removal, variables
+from tfsparse.engine import limiting
+from tfsparse.graph import find_groups, measure
+
+NEARLY_FULL = 0.97
+"""From that share of its target on, a choice is not made fuller."""
+
+FILLED = 0.93
+"""A training whose penalty took more than this leaves of the target has gone too far."""
+
+FEATURES = ":features"
+"""How the names of groups of features end."""
+
+Masks = dict[str, np.ndarray]
+
+
+def left(
+    model, groups, keep: Mapping[str, np.ndarray], bounds, limits, sizes
+) -> dict[str, float]:
+    """What is left of a model by measure, without what masks drop, and within limits.
+
+    Args:
+        model: A model, running or stock.
+        groups: Its groups, of the kinds that are decided about.
+        keep: Group name -> bool `(units,)`.
+        bounds: Whose measures are wanted; those of the finished file are costly.
+        limits: Of the units that groups keep.
+        sizes: Group name -> units in the untouched model, see `limiting.sizes_of`.
+    """
+    keep = limiting.limited(model, groups, keep, limits, sizes)
+    cost = measure(model, removal.plan(model, keep))
+    found = budgets.with_units(cost, limiting.every_unit(groups, keep))
+    if set(budgets.FINISHED) & set(bounds):
+        small = collect.finish(model, keep, dead_stay=True)[0]
+        found |= finished.sizes(small, bounds)
+    return found
+
+
+def shares(small, bounds: Mapping[str, float]) -> list[dict]:
+    """How full each measure of a target is, of a stock model from which nothing more goes.
+
+    Returns:
+        Rows of `measure`, `bound`, `left` and `share`, the left over the bound.
+    """
+    if not bounds:
+        return []
+    groups = find_groups(small, ("unit", "feature"))
+    found = budgets.with_units(measure(small), limiting.every_unit(groups, {}))
+    found |= finished.sizes(small, bounds)
+    return [
+        {
+            "measure": name,
+            "bound": bound,
+            "left": found[name],
+            "share": found[name] / bound,
+        }
+        for name, bound in bounds.items()
+    ]
+
+
+def fitted(
+    keep: Mapping[str, np.ndarray],
+    importance: Mapping[str, np.ndarray],
+    share: Callable[[Masks], float],
+) -> Masks | None:
+    """Masks that drop the weakest living units, just as many as a target wants.
+
+    Units go in the order of their importance, all groups together, until the target is
+    met; of those that went, the strongest come back where they still fit. Every group
+    keeps its strongest.
+
+    Args:
+        keep: Group name -> bool `(units,)`, who lives.
+        importance: Group name -> how much each unit matters, `(units,)`; comparable from
+            group to group. Groups that it does not name stay as they are.
+        share: Masks -> the largest ratio of what is left to its bound.
+
+    Returns:
+        The masks; None where not even one unit in every group fits.
+
+    Example:
+        >>> keep = {"a": np.ones(3, bool), "b": np.ones(2, bool)}
+        >>> scores = {"a": np.array([0.1, 0.2, 0.9]), "b": np.array([0.5, 0.3])}
+        >>> size = lambda m: (2 * m["a"].sum() + 3 * m["b"].sum()) / 8
+        >>> {k: v.tolist() for k, v in fitted(keep, scores, size).items()}
+        {'a': [False, False, True], 'b': [True, True]}
+    """
+    try:
+        return _fitted(keep, importance, share)
+    except ValueError:  # units and features together would empty a layer: features stay
+        units = {k: v for k, v in keep.items() if not k.endswith(FEATURES)}
+        return _fitted(units, importance, share)
+
+
+def _fitted(keep, importance, share) -> Masks | None:
+    order = sorted(
+        (float(scores[unit]), name, int(unit))
+        for name, scores in importance.items()
+        if name in keep
+        for unit in _but_the_strongest(scores, keep[name])
+    )
+
+    def without(gone) -> Masks:
+        masks = {name: alive.copy() for name, alive in keep.items()}
+        for _, name, unit in gone:
+            masks[name][unit] = False
+        return masks
+
+    count = budgets.least(lambda n: share(without(order[:n])) <= 1, len(order))
+    if count is None:
+        return None
+    gone, full = order[:count], set()
+    for entry in reversed(order[:count]):
+        if entry[1] in full:
+            continue  # units of a group are all as large
+        fuller = [one for one in gone if one != entry]
+        filled = share(without(fuller))
+        if filled <= 1:
+            gone = fuller
+        else:
+            full.add(entry[1])
+        if NEARLY_FULL <= filled <= 1 or len(full) == len(importance):
+            break
+    return without(gone)
+
+
+def _but_the_strongest(scores: np.ndarray, alive: np.ndarray) -> np.ndarray:
+    living = np.flatnonzero(alive)
+    return living[np.argsort(scores[living], kind="stable")][:-1]
+
+
+def kill(model, groups, keep: Mapping[str, np.ndarray]) -> None:
+    """Zeroes all that writes and carries the units that masks drop; features, what reads.
+
+    Args:
+        model: A running model.
+        groups: Its groups.
+        keep: Group name -> bool `(units,)`.
+    """
+    held = {variable.path: variable for variable in model.variables}
+    for group in groups:
+        alive = keep.get(group.name)
+        if alive is None or alive.all() or group.kind == "branch":
+            continue
+        feature = group.kind == "feature"
+        for member in group.members:
+            if feature != (member.role == records.CONSUMER):
+                continue
+            variable = held[member.path]
+            value = np.array(variable)
+            gone = np.zeros(len(variables.rows(value, member.axis)), bool)
+            gone[member.indices] = ~alive[member.units]
+            variables.zero(value, member.axis, gone)
+            variable.assign(value)
