@@ -38,11 +38,10 @@ def wanted() -> list[dict]:
     """Every row, seed by seed."""
     rows = []
     for seed in SEEDS:
-        for start, size in itertools.product(DRAWN, SIZES):
-            rows.append({"start": start, "method": "none", "size": size, "seed": seed})
-    for seed in SEEDS:
         for start, size, method in itertools.product(STARTS, SIZES, METHODS):
             rows.append({"start": start, "method": method, "size": size, "seed": seed})
+        for start, size in itertools.product(DRAWN, SIZES):
+            rows.append({"start": start, "method": "none", "size": size, "seed": seed})
     return rows
 
 

@@ -24,7 +24,7 @@ def test_it_meets_any_target_of_a_falling_cost(start, wanted, slope):
 
     made = budgets.bisect(cost, start, 40)
     chosen = made[budgets.best(made)]
-    assert abs(math.log(chosen.cost)) <= math.log(1 + budgets.TOLERANCE[1])
+    assert 1 - budgets.TOLERANCE[0] <= chosen.cost <= 1 + budgets.TOLERANCE[1]
     below = math.ceil(abs(math.log(wanted / start, budgets.FACTOR)))
     assert len(made) <= below + 10  # then half a bracket a trial
     assert [t.strength for t in made] == [
@@ -67,13 +67,19 @@ def test_a_cost_that_is_not_monotone_still_ends():
     costs = iter([2.0, 0.5, 1.4, 0.8, 1.2, 0.9, 1.15, 0.7, 3.0])
     made = budgets.bisect(lambda n, mu, p: (next(costs), True), 1.0, 9)
     assert len(made) == 9
-    assert made[budgets.best(made)].cost == 0.9  # 1.15 is further away
+    assert made[budgets.best(made)].cost == 1.15  # ranking takes the rest
 
 
-def test_the_nearest_trial_may_lie_above_what_ranking_can_take_away():
-    costs = iter([3.0, 0.2, 1.3, 0.6])
-    made = budgets.bisect(lambda n, mu, p: (next(costs), True), 1.0, 4)
-    assert made[budgets.best(made)].cost == 1.3
+def test_a_trial_below_its_bound_is_the_last_choice():
+    def best(*costs):
+        made = [budgets.Trial(1.0, cost, error="dead") for cost in costs]
+        return made[budgets.best(made)].cost
+
+    assert best(3.0, 0.2, 1.3, 0.6) == 1.3
+    assert best(0.96, 1.01) == 0.96
+    assert best(4.5, 0.6, 0.0, 0.2) == 0.6
+    with pytest.raises(records.TrainingError, match="nearest is 4.5 times"):
+        best(4.5, 0.0)
     made = budgets.bisect(lambda n, mu, p: (1.08, True), 1.0, 4)
     assert len(made) == 1  # near enough
 

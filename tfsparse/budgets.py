@@ -331,20 +331,27 @@ def _next(made: list[Trial]) -> float:
 
 
 def best(made: list[Trial]) -> int:
-    """Number of the trial whose cost comes nearest to its bound, in ratio.
+    """Number of the trial that fills its bound and exceeds it by least.
+
+    Ranking takes away what is too much, but brings nothing back: a trial below its bound is
+    taken only where none of the others is within `REACH` of it.
 
     Raises:
-        TrainingError: Nothing was left, or the nearest is above `REACH` times the bound;
-            names it.
+        TrainingError: There is none of either kind; names the nearest.
     """
     alive = [n for n, t in enumerate(made) if t.cost > 0]
-    near = min(alive, key=lambda n: abs(math.log(made[n].cost)), default=None)
-    if near is not None and made[near].cost <= REACH:
-        return near
+    full = [n for n in alive if 1 - TOLERANCE[0] <= made[n].cost <= REACH]
+    if full:
+        return min(full, key=lambda n: made[n].cost)
+    below = [n for n in alive if made[n].cost <= 1]
+    if below:
+        return max(below, key=lambda n: made[n].cost)
     words = f"none ({made[-1].error})"
-    if near is not None:
-        cost, strength = made[near].cost, made[near].strength
-        words = f"{cost:.3g} times the target with strength {strength:.3g}"
+    if alive:
+        nearest = min((made[n] for n in alive), key=lambda trial: trial.cost)
+        words = (
+            f"{nearest.cost:.3g} times the target with strength {nearest.strength:.3g}"
+        )
     raise records.TrainingError(
         f"`target` must be within reach of the penalty. Received: after {len(made)} "
         f"trial(s) the nearest is {words}. Allow more trials or ask for less."

@@ -348,3 +348,22 @@ def test_two_replicas_equal_one():
     ours = {path: value for path, value in one.items() if not path.startswith("sgd")}
     for path, value in ours.items():
         np.testing.assert_allclose(two[path], value, atol=2e-5, err_msg=path)
+
+
+@pytest.mark.parametrize("form", records.SWITCH_FORMS)
+def test_a_held_unit_does_not_die(form):
+    inputs = keras.Input((4,))
+    switch = Filter(4, form=form, strength=50.0, gamma=0.0, initial="ones")
+    model = keras.Model(inputs, switch(inputs))
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    x = np.ones((8, 4), "float32")
+    switch.switch.assign([1.0, 0.001, 0.5, 1.0])
+    switch.hold()
+    model.fit(x, np.zeros_like(x), epochs=3, batch_size=4, verbose=0)
+    assert switch.alive_units().all()
+    assert (ops.convert_to_numpy(switch.scale()) != 0).all()
+    free = Filter(4, form=form, strength=50.0, gamma=0.0, initial="ones")
+    model = keras.Model(inputs, free(inputs))
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    model.fit(x, np.zeros_like(x), epochs=3, batch_size=4, verbose=0)
+    assert not free.alive_units().any()

@@ -9,6 +9,11 @@ from keras import ops
 from tfsparse import numerics, records
 from tfsparse.layers.per_unit import PerUnit
 
+LEAST = 1e-2
+"""What a held switch has at least."""
+
+NO_FLOOR = -1e9
+
 
 @keras.saving.register_keras_serializable("tfsparse")
 class Filter(PerUnit):
@@ -82,6 +87,8 @@ class Filter(PerUnit):
             self.last = self._state("last", self._start)
         # A regularizer, not add_loss: one penalty however often the layer is called.
         self.switch.regularizer = self.penalty
+        self.floor = self._state("floor", lambda: np.full(self.units, NO_FLOOR))
+        self.switch.constraint = self._held
         self.strength = self.add_weight(
             shape=(),
             name="strength",
@@ -130,10 +137,29 @@ class Filter(PerUnit):
             self.switch, self.mean, self.variance, self.alive, self.gamma
         )
         moved = ops.any(ops.not_equal(self.switch, self.last))
+        mean, variance, alive = judged
+        judged = (
+            mean,
+            variance,
+            ops.maximum(alive, ops.cast(self.floor > 0, alive.dtype)),
+        )
         state = (self.mean, self.variance, self.alive)
         return tuple(
             ops.where(moved, new, old) for new, old in zip(judged, state, strict=True)
         )
+
+    def hold(self) -> None:
+        """From here on no living unit dies: what the penalty left is meant to stay."""
+        switch, alive = ops.convert_to_numpy(self.switch), self.alive_units()
+        if self.form == "relu":
+            self.switch.assign(np.where(alive, np.maximum(switch, LEAST), switch))
+        self.floor.assign(np.where(alive, LEAST, NO_FLOOR))
+
+    def _held(self, switch):
+        """The switches once the optimizer has moved them: none that is held dies."""
+        if self.form == "relu":
+            return ops.maximum(switch, self.floor)
+        return switch
 
     def alive_units(self) -> np.ndarray:
         """Which units live, the last optimizer step included. `(units,)` bool."""

@@ -129,6 +129,8 @@ class ShrinkNets(base.Method):
     def set_strength(self, model, value: float) -> None:
         for switch in switches(model).values():
             switch.strength.assign(value)
+            if not value:
+                switch.hold()
 
     def importance(self, model, groups) -> dict[str, np.ndarray]:
         """How far each unit's switch is from its death."""

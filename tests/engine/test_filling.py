@@ -1,0 +1,181 @@
+"""A target is filled: masks by rank, what they kill, and trainings that end at it."""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from conformance import models
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import layers
+
+import tfsparse
+from tfsparse import budgets, records
+from tfsparse.deploy import collect
+from tfsparse.engine import filling, shrinking
+
+SIZES = {"a": 5.0, "b": 2.0, "c": 1.0}
+
+
+def share_of(bound):
+    def share(masks) -> float:
+        return sum(SIZES[name] * own.sum() for name, own in masks.items()) / bound
+
+    return share
+
+
+@functools.cache
+def drawn(seed: int):
+    rng = np.random.default_rng(seed)
+    keep = {name: rng.random(n) < 0.8 for name, n in (("a", 6), ("b", 9), ("c", 20))}
+    keep = budgets.spare_one(keep)
+    return keep, {name: rng.random(len(own)) for name, own in keep.items()}
+
+
+@given(seed=st.integers(0, 30), part=st.floats(0.02, 1.2))
+def test_masks_fit_and_nothing_that_went_would_fit_too(seed, part):
+    keep, scores = drawn(seed)
+    whole = share_of(1.0)(keep)
+    share = share_of(part * whole)
+    found = filling.fitted(keep, scores, share)
+    if found is None:
+        assert share_of(part * whole)({n: np.ones(1) for n in keep}) > 1
+        return
+    assert share(found) <= 1
+    for name, own in found.items():
+        assert not (own & ~keep[name]).any(), "the dead stay dead"
+        living = np.flatnonzero(keep[name])
+        assert own[living[scores[name][living].argmax()]], "the strongest stays"
+        for unit in np.flatnonzero(keep[name] & ~own):
+            more = {n: m.copy() for n, m in found.items()}
+            more[name][unit] = True
+            assert share(more) > 1 or share(found) >= filling.NEARLY_FULL
+        if own.any() and (keep[name] & ~own).any():
+            gone = scores[name][keep[name] & ~own]
+            assert gone.max() < scores[name][own].min(), "the weakest of a group went"
+
+
+def test_a_group_without_a_score_stays():
+    keep = {"a": np.ones(2, bool), "c": np.ones(4, bool)}
+    found = filling.fitted(keep, {"c": np.arange(4.0)}, share_of(12.0))
+    assert found["a"].all() and found["c"].tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "builder",
+    [models.conv_bn_chain, models.residual_projection, models.depthwise_multiplier_2,
+     models.grouped_conv, models.prelu, models.separable, models.flatten_from_conv],
+    ids=lambda builder: builder.__name__,
+)  # fmt: skip
+def test_what_is_killed_leaves_and_nothing_else_changes(builder):
+    model = models.randomise(builder())
+    groups = tfsparse.find_groups(model)
+    keep = {g.name: models.half(g) for g in groups if not g.frozen}
+    filling.kill(model, groups, keep)
+    done = collect.collect(model, keep)
+    assert done.model.count_params() < model.count_params()
+    inputs = models.inputs_for(model)
+    before, after = (models.outputs(one, inputs) for one in (model, done.model))
+    assert models.difference(before, after) < 1e-5
+
+
+# Trainings -----------------------------------------------------------------------------
+
+
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.random((192, 12)).astype("float32")
+    return x, (x[:, 0] > x[:, 1]).astype(int)
+
+
+def net():
+    inputs = keras.Input((12,))
+    x = layers.Dense(24, name="first")(inputs)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.Dense(16, activation="relu", name="second")(x)
+    model = keras.Model(inputs, layers.Dense(2, name="out")(x))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01), loss, jit_compile=False)
+    return model
+
+
+METHODS = {
+    "shrinknets": tfsparse.ShrinkNets(0.3),
+    "gsparsity": tfsparse.GSparsity(0.02),
+    "too weak": tfsparse.GSparsity(1e-6),
+    "too strong": tfsparse.ShrinkNets(1.0),
+    "bayesian_compression": tfsparse.BayesianCompression(
+        pretrain_epochs=0, warm_up_epochs=1
+    ),
+    "sparse_vd": tfsparse.SparseVD(pretrain_epochs=0, warm_up_epochs=1),
+    "bayesnas": tfsparse.BayesNASCompression(0.01, loop_epochs=2),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("target", [{"params": 0.4}, {"macs": 150}], ids=str)
+def test_every_method_fills_its_target(name, target):
+    found = tfsparse.fit_shrinking(
+        net(), METHODS[name], *data(), epochs=8, shrink_epochs=6, batch_size=16,
+        target=target,
+    )  # fmt: skip
+    whole = tfsparse.measure(net())
+    ((measure, value),) = target.items()
+    bound = value * getattr(whole, measure) if value <= 1 else value
+    left = getattr(tfsparse.measure(found.model), measure)
+    assert filling.FILLED * bound <= left <= bound
+
+
+def test_sparse_vd_fills_a_target_of_single_weights():
+    found = tfsparse.fit_shrinking(
+        net(), METHODS["sparse_vd"], *data(), epochs=6, batch_size=16,
+        target={"nonzero": 0.3},
+    )  # fmt: skip
+    bound = 0.3 * tfsparse.measure(net()).nonzero
+    assert 0.97 * bound <= tfsparse.measure(found.model).nonzero <= bound
+
+
+@pytest.mark.parametrize("name", ["shrinknets", "gsparsity", "sparse_vd"])
+def test_trials_fill_it_too(name):
+    found = tfsparse.fit_shrinking(
+        net(), METHODS[name], *data(), epochs=8, shrink_epochs=6, batch_size=16,
+        target={"params": 0.4}, trials=3,
+    )  # fmt: skip
+    bound = 0.4 * tfsparse.measure(net()).params
+    assert filling.FILLED * bound <= tfsparse.measure(found.model).params <= bound
+
+
+def test_an_epoch_that_took_too_much_is_taken_back(monkeypatch):
+    """Half of all units die at once: what the epoch before left is trimmed instead."""
+    seen = []
+    real = shrinking.Shrinking._with_epoch_taken_back
+
+    def watched(self, model, groups, keep, before):
+        found = real(self, model, groups, keep, before)
+        seen.append(
+            (self._share(model, groups, keep), self._share(model, groups, found))
+        )
+        return found
+
+    monkeypatch.setattr(shrinking.Shrinking, "_with_epoch_taken_back", watched)
+    found = tfsparse.fit_shrinking(
+        net(), tfsparse.ShrinkNets(1.0), *data(), epochs=10, batch_size=16,
+        target={"params": 0.8},
+    )  # fmt: skip
+    ((_, after),) = seen
+    assert after > 1, "nothing had to be taken back"
+    bound = 0.8 * tfsparse.measure(net()).params
+    assert filling.FILLED * bound <= tfsparse.measure(found.model).params <= bound
+
+
+def test_a_target_below_one_unit_a_group_leaves_what_the_penalty_left():
+    found = tfsparse.fit_shrinking(
+        net(), tfsparse.GSparsity(0.02), *data(), epochs=4, batch_size=16,
+        target={"params": 3},
+    )  # fmt: skip
+    assert tfsparse.measure(found.model).params > 20
+    assert isinstance(found.removals, list)
+    assert all(isinstance(r, records.Removal) for r in found.removals)
