@@ -355,18 +355,26 @@ AT_ONCE = ["--pretrain_epochs=0", "--warm_up_epochs=0"]
     [
         ("sparse_vd", 300),
         ("bayesian_compression", 300),
-        ("bayesnas_compression", 0.1),
     ],
 )
 def test_a_collapsed_posterior_stops_and_keeps_a_checkpoint(
     tmp_path, capsys, method, strength
 ):
-    more = [f"--strength={strength}", "--epochs=60", "--shrink_epochs=59"]
-    more += AT_ONCE if method != "bayesnas_compression" else []
+    more = [f"--strength={strength}", "--epochs=60", "--shrink_epochs=59", *AT_ONCE]
     assert main(str(tmp_path / "run"), f"--method={method}", *more) == 2
     said = capsys.readouterr().err
     assert "Lower --strength" in said and "Last good checkpoint" in said
     assert "epoch-" in said
+
+
+def test_an_epoch_that_kills_everything_is_taken_back(tmp_path):
+    more = ["--strength=0.1", "--epochs=12", "--shrink_epochs=10"]
+    assert main(str(tmp_path / "run"), "--method=bayesnas_compression", *more) == 0
+    report = report_of(tmp_path / "run")
+    back = report["method"]["taken_back"]
+    on = [entry["strength_on"] for entry in report["method"]["history"]]
+    assert 1 < back < 10 and on == [True] * back + [False] * (12 - back)
+    assert report["stages"][-1]["accuracy"] > 0.9
 
 
 def test_a_collapse_found_at_the_strip_names_the_checkpoint(

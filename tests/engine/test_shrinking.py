@@ -327,6 +327,30 @@ def test_a_learning_rate_callback_survives_removals(eager_removal):
     np.testing.assert_allclose(rates, [0.01, 0.005, 0.0025], rtol=1e-5)
 
 
+class Sudden(tfsparse.ShrinkNets):
+    """Far too strong from some epoch on."""
+
+    name = "sudden"
+    first = 2
+
+    def begin_epoch(self, model, epoch, samples):
+        self.set_strength(model, 500.0 if epoch >= self.first else 1e-3)
+
+
+def test_an_epoch_that_kills_everything_is_taken_back(caplog):
+    x, y = vectors()
+    given = {"epochs": 5, "shrink_epochs": 4, "batch_size": 4}
+    net = small_net(optimizer=keras.optimizers.SGD(0.05))
+    found = tfsparse.fit_shrinking(net, Sudden(), x, y, **given)
+    assert "Everything died in epoch 3" in caplog.text and "--strength" in caplog.text
+    on = [entry["strength_on"] for entry in found.history]
+    assert on == [True, True, True, False, False]
+    assert tfsparse.measure(found.model).params > 20
+    Sudden.first = 0
+    with pytest.raises(records.TrainingError, match="after epoch 1.*Lower --strength"):
+        tfsparse.fit_shrinking(net, Sudden(), x, y, **given)
+
+
 def test_everything_dead_is_an_error_that_says_what_to_do():
     x, y = vectors()
     net = small_net(optimizer=keras.optimizers.SGD(0.2))

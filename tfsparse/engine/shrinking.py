@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ from tfsparse.deploy import dead, finished, probe, removal
 from tfsparse.engine import filling, limiting
 from tfsparse.engine.context import Context
 from tfsparse.graph import find_groups, measure
+
+_LOG = logging.getLogger("tfsparse")
 
 RETRACE_MACS = 5e10
 """What a removal costs (rebuild and retrace, about a second on two cores), in MACs.
@@ -45,6 +48,7 @@ class State:
         stopped: Whether a callback ended the training.
         penalty_left: What the penalty left as it ended, as a share of the target, before
             units went by rank; None without a target.
+        taken_back: The epoch in which everything died, if one was taken back.
     """
 
     settled: int | None = None
@@ -55,6 +59,7 @@ class State:
     removals: list[records.Removal] = dataclasses.field(default_factory=list)
     stopped: bool = False
     penalty_left: float | None = None
+    taken_back: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The state as JSON."""
@@ -114,21 +119,21 @@ class Shrinking:
         state.groups = state.groups or method.groups(model)
         penalised = state.settled is None
         # Before the first epoch no unit is weaker than another.
-        before = _values(model) if penalised and self.bounds and epoch else None
+        before = _values(model) if penalised and epoch else None
         if penalised or method.stays:
             method.begin_epoch(model, epoch, self.context.samples)
         with meters.metered() as spent:
             rate = self._rate(state, epoch)
             logs = self.context.fit_epoch(model, "sparse", epoch, rate, bar)
         _check_loss(logs, epoch)
-        check_alive(model, epoch)
-        if penalised:
+        died = self._taken_back(model, before, state, epoch)
+        if penalised and not died:
             told = method.end_epoch(model, epoch, self.context.tools)
             state.loops += [told] if told else []
         groups = find_groups(model, method.kinds)
         keep = self._keep(model, groups)
         trims = False
-        last = epoch + 1 >= self.shrink_epochs
+        last = died or epoch + 1 >= self.shrink_epochs
         if penalised and (last or self._met(model, groups, keep)):
             keep, trims = self._ended(model, groups, keep, before, state, epoch)
         whole, cost = measure(model), measure(model, removal.plan(model, keep))
@@ -218,6 +223,29 @@ class Shrinking:
         if not self.bounds:
             return keep, False
         return self._fitted(model, groups, keep, state)
+
+    def _taken_back(self, model, before, state: State, epoch: int) -> bool:
+        """Whether an epoch killed everything and was taken back, so that its penalty ends.
+
+        Raises:
+            TrainingError: It killed everything and cannot be taken back: the first one, one
+                of a trial, or one of a method whose penalty stays on.
+        """
+        try:
+            check_alive(model, epoch)
+        except records.TrainingError:
+            if before is None or self.until_settled or self.method.stays:
+                raise
+            _assign(model, before)
+            check_alive(model, epoch)
+            state.taken_back = epoch + 1
+            said = (
+                f"Everything died in epoch {epoch + 1}: it is taken back, and the penalty "
+                f"ends here. Lower --{self.method.sparser} to let it choose for longer."
+            )
+            _LOG.warning(said)
+            return True
+        return False
 
     def _with_epoch_taken_back(self, model, groups, keep, before):
         """The masks, of before the epoch if that took too much of the target."""
