@@ -58,6 +58,17 @@ def test_masks_fit_and_nothing_that_went_would_fit_too(seed, part):
             assert gone.max() < scores[name][own].min(), "the weakest of a group went"
 
 
+def test_a_unit_is_swapped_where_that_fills_more():
+    """By rank two of "a" go, and 19 of 22 are left; with one of "b" in place of one, 21."""
+    keep = {"a": np.ones(4, bool), "b": np.ones(3, bool)}
+    scores = {"a": np.array([0.1, 0.2, 0.8, 0.9]), "b": np.array([0.5, 0.6, 0.7])}
+    found = filling.fitted(
+        keep, scores, lambda masks: (5 * masks["a"].sum() + 3 * masks["b"].sum()) / 22
+    )
+    assert found["a"].tolist() == [False, True, True, True]
+    assert found["b"].tolist() == [False, True, True]
+
+
 def test_a_group_without_a_score_stays():
     keep = {"a": np.ones(2, bool), "c": np.ones(4, bool)}
     found = filling.fitted(keep, {"c": np.arange(4.0)}, share_of(12.0))

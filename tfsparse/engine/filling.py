@@ -102,38 +102,58 @@ def fitted(
 
 
 def _fitted(keep, importance, share) -> Masks | None:
-    order = sorted(
-        (float(scores[unit]), name, int(unit))
+    waiting = {
+        name: _but_the_strongest(scores, keep[name])
         for name, scores in importance.items()
         if name in keep
-        for unit in _but_the_strongest(scores, keep[name])
+    }
+
+    def masks(gone: Mapping[str, int]) -> Masks:
+        found = {name: alive.copy() for name, alive in keep.items()}
+        for name, count in gone.items():
+            found[name][waiting[name][:count]] = False
+        return found
+
+    def refilled(gone: dict[str, int], closed: set[str]):
+        """How full it is once the strongest that went and fit have come back; who went."""
+        full = share(masks(gone))
+        while full < NEARLY_FULL:
+            names = [name for name, n in gone.items() if n and name not in closed]
+            if not names:
+                break
+            last = {name: waiting[name][gone[name] - 1] for name in names}
+            name = max(names, key=lambda name: importance[name][last[name]])
+            fuller = {**gone, name: gone[name] - 1}
+            more = share(masks(fuller))
+            if more <= 1:
+                full, gone = more, fuller
+            else:  # the others of its group are as large
+                closed.add(name)
+        return full, gone
+
+    order = sorted(
+        (importance[name][unit], name) for name, own in waiting.items() for unit in own
     )
 
-    def without(gone) -> Masks:
-        masks = {name: alive.copy() for name, alive in keep.items()}
-        for _, name, unit in gone:
-            masks[name][unit] = False
-        return masks
+    def first(count: int) -> dict[str, int]:
+        names = [name for _, name in order[:count]]
+        return {name: names.count(name) for name in waiting}
 
-    count = budgets.least(lambda n: share(without(order[:n])) <= 1, len(order))
+    count = budgets.least(lambda n: share(masks(first(n))) <= 1, len(order))
     if count is None:
         return None
-    gone, full = order[:count], set()
-    for entry in reversed(order[:count]):
-        if entry[1] in full:
-            continue  # units of a group are all as large
-        fuller = [one for one in gone if one != entry]
-        filled = share(without(fuller))
-        if filled <= 1:
-            gone = fuller
-        else:
-            full.add(entry[1])
-        if NEARLY_FULL <= filled <= 1 or len(full) == len(importance):
-            break
-    return without(gone)
+    full, gone = refilled(first(count), set())
+    for name, own in waiting.items():
+        if full < FILLED and gone[name] < len(
+            own
+        ):  # one more goes, and others come back
+            swapped = refilled({**gone, name: gone[name] + 1}, {name})
+            full, gone = max((full, gone), swapped, key=lambda pair: pair[0])
+    return masks(gone)
 
 
 def _but_the_strongest(scores: np.ndarray, alive: np.ndarray) -> np.ndarray:
+    """Living units of a group, the weakest first, without the last."""
     living = np.flatnonzero(alive)
     return living[np.argsort(scores[living], kind="stable")][:-1]
 

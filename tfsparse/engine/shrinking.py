@@ -83,7 +83,8 @@ class Shrinking:
         method: The method that prepared the model.
         epochs: Epochs in all.
         shrink_epochs: After that many the penalty is off.
-        bounds: Measure -> absolute bound; the penalty ends as all are met. Empty for none.
+        bounds: Measure -> absolute bound; the penalty ends as all are met, if it ends before
+            training does. Empty for none.
         sizes: Group name -> units in the untouched model, see `limiting.sizes_of`.
         remove: Whether dead units leave the running model; of a method whose dead units
             grow back, those that died leave in any case as the penalty ends.
@@ -149,7 +150,7 @@ class Shrinking:
         state.stopped = model.stop_training
         history = [*result.history, entry]
         saved = method.products * (whole.macs - cost.macs)
-        if trims or (method.removes and self._is_worth_it(state, epoch, saved)):
+        if trims or self._may_leave(model, groups, keep, state, epoch, saved):
             model = self._collected(model, groups, keep, state, epoch)
         check_alive(model, epoch)  # before a dead model would be kept
         bar.note(f"{history[-1]['params']:,} parameters alive")
@@ -207,7 +208,11 @@ class Shrinking:
         return budgets.share(self._amounts(model, groups, keep), self.bounds)
 
     def _met(self, model, groups, keep) -> bool:
-        return bool(self.bounds) and self._share(model, groups, keep) <= 1
+        return self._ends_at_target and self._share(model, groups, keep) <= 1
+
+    @property
+    def _ends_at_target(self) -> bool:
+        return bool(self.bounds) and not self.method.stays
 
     def _ended(self, model, groups, keep, before, state: State, epoch: int):
         """Ends the penalty, and fits what is left to the target.
@@ -217,10 +222,10 @@ class Shrinking:
         Returns:
             The masks, and whether they drop units that live.
         """
-        if self.bounds and before is not None:
+        if self._ends_at_target and before is not None:
             keep = self._with_epoch_taken_back(model, groups, keep, before)
         self._settle(model, state, epoch)
-        if not self.bounds:
+        if not self._ends_at_target:
             return keep, False
         return self._fitted(model, groups, keep, state)
 
@@ -288,10 +293,17 @@ class Shrinking:
         state.settling = [
             {**row, "dead": gone + row["dead"], "groups": state.groups} for row in rows
         ]
-        self.method.settle(model)
         if not self.method.stays:
+            self.method.settle(model)
             self.method.set_strength(model, 0.0)
         state.settled = epoch + 1
+
+    def _may_leave(self, model, groups, keep, state, epoch, saved_macs) -> bool:
+        """Whether the dead leave now; not those that a target may bring back at the end."""
+        if not self.method.removes or not self._is_worth_it(state, epoch, saved_macs):
+            return False
+        brings_back = bool(self.bounds) and self.method.stays
+        return not brings_back or self._share(model, groups, keep) > 1
 
     def _is_worth_it(self, state: State, epoch: int, saved_macs: int) -> bool:
         """Whether the dead leave now: as a removal pays, or for good as the penalty ends."""

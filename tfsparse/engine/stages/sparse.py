@@ -103,8 +103,7 @@ class Sparse(stage.Stage):
         job = self._job(context, model)
         self._say_what_is_not_used(context)
         made: list[budgets.Trial] = []
-        ends = not (self.settings.trials or self.method.stays)
-        first = job if ends else dataclasses.replace(job, bounds={})
+        first = dataclasses.replace(job, bounds={}) if self.settings.trials else job
         if self.settings.trials:
             made = self._trials(context, model, job)
 
