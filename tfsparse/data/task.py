@@ -101,6 +101,11 @@ class Task:
         names = {"multilabel": "f1", "regression": "mae", "reconstruction": "mse"}
         return names.get(self.kind, "accuracy")
 
+    @property
+    def on_validation(self) -> Task:
+        """The task where nothing is known to be anomalous: its score is the error."""
+        return dataclasses.replace(self, anomalies=False)
+
     def told(self) -> str:
         """One line about the task, and how to overrule it."""
         what = {

@@ -21,7 +21,7 @@ from tfsparse import (
 )
 from tfsparse import progress as progress_lib
 from tfsparse.deploy import interpreters
-from tfsparse.engine import scoring, training
+from tfsparse.engine import scoring, sealed, training
 
 if TYPE_CHECKING:
     from tfsparse.methods import Method
@@ -107,8 +107,8 @@ class Context(abc.ABC):
     def tools(self) -> records.Tools:
         """What a method may ask for."""
 
-    def test_score(self, model) -> float | None:
-        """Score to report of a model in training; None where none is told."""
+    def score(self, model) -> float | None:
+        """Validation score of a model in training, for the report; None where none is told."""
         return None
 
 
@@ -117,7 +117,8 @@ class RunContext(Context):
 
     Args:
         method: What decides, or None.
-        dataset: The data, with what is predicted, as the network answers it.
+        dataset: The data, with what is predicted, as the network answers it; the context
+            keeps their test split behind a door.
         store: The run's folder.
         shown: What a person sees.
         training_: How every stage trains.
@@ -142,7 +143,9 @@ class RunContext(Context):
         seed: int,
         strategy: Any,
     ):
-        self.method, self.dataset, self.store = method, dataset, store
+        self.method, self.store = method, store
+        self.door = sealed.Door(dataset)
+        self.dataset = dataset = self.door.dataset
         self.task = dataset.task
         self.progress, self.training, self.limits = shown, training_, limits
         self.seed, self.strategy = seed, strategy
@@ -235,9 +238,9 @@ class RunContext(Context):
             self.task, model, found.x_validation, found.y_validation
         )
 
-    def test_score(self, model):
-        found = self.dataset
-        return scoring.score(self.task, model, found.x_test, found.y_test).value
+    def score(self, model):
+        found, task = self.dataset, self.task.on_validation
+        return scoring.score(task, model, found.x_validation, found.y_validation).value
 
 
 def strategy_of(name: str) -> Any:

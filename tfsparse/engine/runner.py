@@ -105,6 +105,7 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
             store.check(*told, resume=resume)
             store.begin(told[0])
             results = go(settings.stages, context, {"model": records.Result(model)})
+            context.door.open()
             return telling.report(settings.stages, context, results, told[0])
 
 
@@ -180,7 +181,8 @@ def _naming_damaged_files(context: RunContext) -> Iterator[None]:
         raise
     except tf.errors.OpError as error:
         dataset = context.dataset
-        for images in (dataset.x_train, dataset.x_validation, dataset.x_test):
+        held = (dataset.x_train, dataset.x_validation, context.door.files())
+        for images in held:
             if not isinstance(images, data.Images):
                 continue
             context.progress.say(f"Looking for a damaged file among {len(images):,}")

@@ -127,15 +127,15 @@ def file_row(
 def _row(name, what, context, model, answer) -> records.StageRow:
     """What answers the test samples, and what the model costs."""
     started = time.perf_counter()
-    task, dataset = context.task, context.dataset
-    found = task.score(by_parts(task, dataset.x_test, answer), dataset.y_test)
+    task, test = context.task, context.door.test
+    found = task.score(by_parts(task, test.x, answer), test.y)
     cost = measure(model)
     return records.StageRow(
         name=name,
         what=what,
         accuracy=found.value if task.sorts else None,
         score=found,
-        samples=len(dataset.x_test),
+        samples=len(test.x),
         params=cost.params,
         nonzero=cost.nonzero,
         macs=cost.macs,

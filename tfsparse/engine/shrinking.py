@@ -288,7 +288,7 @@ class Shrinking:
 
     def _settle(self, model, state: State, epoch: int) -> None:
         """Ends the penalty; what it costs to set the dead to zero is noted."""
-        rows = discretisation(model, self.method, self.context.test_score)
+        rows = discretisation(model, self.method, self.context.score)
         gone = state.groups - self.method.groups(model)
         state.settling = [
             {**row, "dead": gone + row["dead"], "groups": state.groups} for row in rows

@@ -36,7 +36,7 @@ def report(
     Returns:
         What is in `report.json`.
     """
-    context.progress.say(f"Evaluating on {len(context.dataset.x_test):,} test samples")
+    context.progress.say(f"Evaluating on {len(context.door.test.x):,} test samples")
     told = Told()
     for stage in stages:
         if stage.name in results:
@@ -125,8 +125,7 @@ def training_of(results: Results, task) -> list[draw.Section]:
         for entry in one.history
     )
     epochs = tuple(range(1, len(history) + 1))
-    # Validation holds nothing anomalous: there it is the error.
-    name = "reconstruction error" if task.anomalies else task.score_name
+    name = task.on_validation.score_name
     lines = [
         draw.Line("train loss", epochs, losses),
         draw.Line(

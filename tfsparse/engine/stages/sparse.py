@@ -237,7 +237,7 @@ class Sparse(stage.Stage):
             live_units(result, groups, telling.penalty_off(result)),
             step_time(result),
             *search_of(result),
-            *discretisation_of(result, context.task),
+            *discretisation_of(result, context.task.on_validation),
         ]
 
 
@@ -330,7 +330,10 @@ def discretisation_of(result: records.Result, task) -> list[records.sections.Sec
                 draw.Column("norm up to", draw.TEXT),
                 draw.Column("dead"),
                 draw.Column("of"),
-                draw.Column(task.score_name, draw.PERCENT if shares else draw.NUMBER),
+                draw.Column(
+                    f"validation {task.score_name}",
+                    draw.PERCENT if shares else draw.NUMBER,
+                ),
                 draw.Column("points lost" if shares else "lost", draw.NUMBER),
             ),
             tuple(

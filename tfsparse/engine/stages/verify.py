@@ -18,32 +18,39 @@ FILES = {
 
 
 class Verify(stage.Stage):
-    """Compares every file with the network, the microcontroller's interpreter included."""
+    """Compares every file with the network, the microcontroller's interpreter included.
+
+    All of it is told at the end, where the test split is open.
+    """
 
     name = "verify"
     inputs = ("export",)
 
     def run(self, context, before, export=None):
+        return records.Result(before.model)
+
+    def tell(self, context, results):
+        model = results[self.name].model
+        artifacts = artifacts_of(results["export"])
+        parity = self._parity(context, model, artifacts)
+        files = {a.format: a for a in artifacts}
+        return stage.Told(
+            self._rows(context, model, files, parity),
+            {},
+            {"parity": [dataclasses.asdict(row) for row in parity]},
+            [_table(parity, context.task)],
+        )
+
+    def _parity(self, context, model, artifacts) -> list[records.Parity]:
+        """Every file against the network, on samples of the test split."""
         from tfsparse import deploy
         from tfsparse.engine import scoring
 
-        samples = scoring.as_floats(context.dataset.x_test[:PARITY_SAMPLES])
-        rows = deploy.verify(before.model, artifacts_of(export), samples)
+        samples = scoring.as_floats(context.door.test.x[:PARITY_SAMPLES])
+        rows = list(deploy.verify(model, artifacts, samples))
         if context.task.kind != "classification":  # no output wins over the others
             rows = [dataclasses.replace(row, argmax_agreement=None) for row in rows]
-        facts = {"parity": [dataclasses.asdict(row) for row in rows]}
-        return records.Result(before.model, facts=facts)
-
-    def tell(self, context, results):
-        result = results[self.name]
-        parity = [records.Parity(**row) for row in result.facts["parity"]]
-        files = {a.format: a for a in artifacts_of(results["export"])}
-        return stage.Told(
-            self._rows(context, result.model, files, parity),
-            {},
-            {"parity": result.facts["parity"]},
-            [_table(parity, context.task)],
-        )
+        return rows
 
     def _rows(self, context, model, files, parity) -> list[records.StageRow]:
         """The files, run on the whole test split."""
