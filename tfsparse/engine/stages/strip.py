@@ -53,14 +53,28 @@ class Strip(stage.Stage):
                 before.model, method, groups, context.limits, sizes, bounds
             )
         for row in found.facts["target"]:
-            context.progress.say(
-                f"The target {row['measure']}={row['bound']:,.0f} is "
-                f"{'filled' if row['share'] <= 1 else 'not met'}: {row['left']:,.0f} left, "
-                f"{row['share']:.1%}."
-            )
+            context.progress.say(self._told(row))
         if method is not None and model is not None:
             self._say_if_nothing_died(context, model.model, found.model)
         return found
+
+    def _told(self, row) -> str:
+        """One line on how full a measure of the target is, and what to do if it is not."""
+        from tfsparse.engine import filling
+
+        share, what = (
+            row["share"],
+            f"The target {row['measure']}={row['bound']:,.0f} is",
+        )
+        left = f"{row['left']:,.0f} left, {share:.1%}."
+        if share > 1:
+            return f"{what} not met: {left} One unit in every group takes more."
+        if share >= filling.FILLED:
+            return f"{what} filled: {left}"
+        return (
+            f"{what} met: {left} Lower --{self.method.sparser} for a fuller one, or let "
+            "--trials=8 find the strength."
+        )
 
     def _say_if_nothing_died(self, context, dense, stripped) -> None:
         from tfsparse.graph import measure
