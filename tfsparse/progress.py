@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 
 import keras
 from rich import box, console, table
 from rich import progress as bars
+
+HEADING_WIDTH = 7
+"""Characters of a heading of the table in a line; the numbers below are not broken."""
 
 
 class Progress:
@@ -40,15 +44,16 @@ class Progress:
 
     def table(self, stages: list[dict]) -> None:
         """Prints the stages of a finished run."""
-        shown = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        shown.add_column("stage")
+        shown = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        shown.add_column("stage", no_wrap=True)
         score = stages[-1]["score"]
         unit = f", {score['unit']}" if score["unit"] not in ("", "%") else ""
-        shown.add_column(f"{score['name']}{unit}", justify="right")
-        for name in score["others"]:
-            shown.add_column(name, justify="right")
-        for name in ("parameters", "MACs", "weights", "file", "arena"):
-            shown.add_column(name, justify="right")
+        sizes = ("params", "MACs", "weights (B)", "file (B)", "arena (B)")
+        for name in (f"{score['name']}{unit}", *score["others"], *sizes):
+            heading = "\n".join(
+                textwrap.wrap(name, HEADING_WIDTH, break_long_words=False)
+            )
+            shown.add_column(heading, justify="right", no_wrap=True)
         for row in stages:
             sizes = (row["weight_bytes"], row["file_bytes"], row["arena_bytes"])
             shown.add_row(
@@ -57,7 +62,7 @@ class Progress:
                 *(f"{value:.3g}" for value in row["score"]["others"].values()),
                 f"{row['params']:,}",
                 f"{row['macs']:,}",
-                *("" if n is None else f"{n:,} B" for n in sizes),
+                *("" if n is None else f"{n:,}" for n in sizes),
             )
         self._bars.stop()
         self._console.print(shown)
