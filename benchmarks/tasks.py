@@ -6,9 +6,8 @@
 For each task a data set that packages ship, and the network that `--model=auto` chooses: the
 network as it is, five methods with their defaults and a target (parameters; of sparse_vd
 non-zeros) of 0.5 and 0.2, and the same network built at that size and trained from scratch as
-long. Where a method's penalty ends, four trials find the strength; where it stays on to the
-end, the target sets the threshold. Score: of the int8 file on TensorFlow Lite Micro, on the
-whole test split. Writes benchmarks/results/tasks.json, each row as it is done.
+long. Score: of the int8 file on TensorFlow Lite Micro, on the whole test split. Writes
+benchmarks/results/tasks.json, each row as it is done.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfsparse import data, files, methods, train, zoo
+from tfsparse import data, files, train, zoo
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "tasks.json"
 RUNS = pathlib.Path("runs") / "tasks"
@@ -36,7 +35,7 @@ METHODS = ("shrinknets", "gsparsity", "sparse_vd", "bayesian_compression",
            "bayesnas_compression")  # fmt: skip
 SHARES = (0.5, 0.2)
 SEEDS = (0, 1, 2)
-EPOCHS, TRIALS = 20, 4
+EPOCHS = 20
 COMMON = ("--tensorboard=false", "--formats=keras,tflite_int8", "--preflight=false",
           f"--epochs={EPOCHS}", "--fine_tune_epochs=5")  # fmt: skip
 
@@ -130,9 +129,8 @@ def flags_of(row: dict, source: str) -> list[str]:
         return [*found, "--method=none", f"--epochs={EPOCHS + 5}", "--fine_tune_epochs=0",
                 f"--width={width_of(row, source):.6g}"]  # fmt: skip
     measure = "nonzero" if row["method"] == "sparse_vd" else "params"
-    trials = 0 if methods.find(row["method"]).stays else TRIALS
-    return [*found, f"--method={row['method']}", f"--trials={trials}",
-            f"--target={measure}={row['share']}"]  # fmt: skip
+    target = f"--target={measure}={row['share']}"
+    return [*found, f"--method={row['method']}", target]
 
 
 def width_of(row: dict, source: str) -> float:
