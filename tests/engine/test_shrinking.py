@@ -441,7 +441,9 @@ def test_a_target_ends_the_penalty_as_soon_as_it_is_met(
 
 def test_a_removal_must_pay_for_its_retrace():
     x, y = vectors()
-    result = tfsparse.fit_shrinking(small_net(), Executioner(1e-3), x, y, epochs=3)
+    result = tfsparse.fit_shrinking(
+        small_net(), Executioner(1e-3), x, y, epochs=3, shrink_epochs=3
+    )
     assert not result.removals
     assert result.history[-1]["live"] == {"hidden": 3}
     assert result.model.get_layer("hidden").units == 3

@@ -30,7 +30,7 @@ SLICES = {
     **{
         f"{layer}_switch/{name}": {0: KEPT[layer]}
         for layer in KEPT
-        for name in ("switch", "mean", "variance", "alive", "last")
+        for name in ("switch", "floor", "mean", "variance", "alive", "last")
     },
     "dense/kernel": {0: ROWS, 1: KEPT["dense"]},
     "dense/bias": {0: KEPT["dense"]},

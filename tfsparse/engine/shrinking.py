@@ -88,7 +88,8 @@ class Shrinking:
         sizes: Group name -> units in the untouched model, see `limiting.sizes_of`.
         remove: Whether dead units leave the running model; of a method whose dead units
             grow back, those that died leave in any case as the penalty ends.
-        until_settled: Whether to stop as the penalty ends, whatever epochs are left.
+        trial: Whether to stop as the penalty ends, if it does before training, whatever
+            epochs are left; an epoch that kills everything is then an error.
     """
 
     context: Context
@@ -98,7 +99,7 @@ class Shrinking:
     bounds: Mapping[str, float]
     sizes: Mapping[str, int]
     remove: bool = True
-    until_settled: bool = False
+    trial: bool = False
 
     def prepared(self, model):
         """The model as the method trains it, compiled."""
@@ -107,7 +108,8 @@ class Shrinking:
     def done(self, result: records.Result) -> bool:
         """Whether training ended before its last epoch."""
         state = State.from_json(result.facts)
-        return state.stopped or (self.until_settled and state.settled is not None)
+        ended = state.settled is not None and not self.method.stays
+        return state.stopped or (self.trial and ended)
 
     def epoch(self, result: records.Result, epoch: int, bar) -> records.Result:
         """Trains one epoch, then lets the penalty end and the dead leave.
@@ -119,9 +121,10 @@ class Shrinking:
         state = State.from_json(result.facts)
         state.groups = state.groups or method.groups(model)
         penalised = state.settled is None
+        on = penalised or (method.stays and state.taken_back is None)
         # Before the first epoch no unit is weaker than another.
-        before = _values(model) if penalised and epoch else None
-        if penalised or method.stays:
+        before = _values(model) if on and epoch else None
+        if on:
             method.begin_epoch(model, epoch, self.context.samples)
         with meters.metered() as spent:
             rate = self._rate(state, epoch)
@@ -144,7 +147,7 @@ class Shrinking:
             "params": cost.params,
             "nonzero": whole.nonzero,
             "macs": cost.macs,
-            "strength_on": penalised or method.stays,
+            "strength_on": on,
             **spent,
         }
         state.stopped = model.stop_training
@@ -233,16 +236,17 @@ class Shrinking:
         """Whether an epoch killed everything and was taken back, so that its penalty ends.
 
         Raises:
-            TrainingError: It killed everything and cannot be taken back: the first one, one
-                of a trial, or one of a method whose penalty stays on.
+            TrainingError: It killed everything and cannot be taken back: the first one, or
+                one of a trial.
         """
         try:
             check_alive(model, epoch)
         except records.TrainingError:
-            if before is None or self.until_settled or self.method.stays:
+            if before is None or self.trial:
                 raise
             _assign(model, before)
             check_alive(model, epoch)
+            self.method.set_strength(model, 0.0)
             state.taken_back = epoch + 1
             said = (
                 f"Everything died in epoch {epoch + 1}: it is taken back, and the penalty "
@@ -309,7 +313,7 @@ class Shrinking:
         """Whether the dead leave now: as a removal pays, or for good as the penalty ends."""
         epochs_left = self.epochs - epoch - 1
         ending = state.settled == epoch + 1 and epochs_left > 0
-        if ending and (self.method.regrows or self.until_settled):
+        if ending and (self.method.regrows or self.trial):
             return True
         spared = saved_macs * TRAINING_PASSES * self.context.samples * epochs_left
         return self.remove and spared >= RETRACE_MACS

@@ -132,22 +132,6 @@ class ShrinkNets(base.Method):
             if not value:
                 switch.hold()
 
-    def importance(self, model, groups) -> dict[str, np.ndarray]:
-        """How far each unit's switch is from its death."""
-        found = {}
-        sizes = {
-            name: abs(base.array_of(s.scale())) for name, s in switches(model).items()
-        }
-        for group in groups:
-            own = base.factors_of(group, sizes)
-            if not group.frozen and own:
-                found[group.name] = np.full(group.size, np.inf)
-                for name, member in own.items():
-                    np.minimum.at(
-                        found[group.name], member.units, sizes[name][member.indices]
-                    )
-        return found
-
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
         """Units whose switch is alive, last optimizer step included."""
         alive = {name: s.alive_units() for name, s in switches(model).items()}

@@ -185,7 +185,7 @@ class Sparse(stage.Stage):
                 job,
                 method=self.method.with_strength(strength),
                 bounds={},
-                until_settled=not self.method.stays,
+                trial=True,
             )
             epochs = job.epochs if self.method.stays else job.shrink_epochs
 
