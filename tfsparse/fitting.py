@@ -54,6 +54,8 @@ def fit_shrinking(
     shrink_epochs: int | None = None,
     target: Mapping[str, float] | None = None,
     trials: int = 0,
+    fill: bool = True,
+    ramp: float = 1.5,
     remove: bool = True,
     limits: budgets.Limits | None = None,
     **fit_arguments,
@@ -68,11 +70,14 @@ def fit_shrinking(
         shrink_epochs: How many of them the penalty lasts at most; half by default.
         target: What may remain, such as `{"params": 0.1}`: values up to 1 are the
             fraction that remains, larger ones absolute; measures are `budgets.MEASURES`.
-            Ends the penalty as soon as it is met; what is left is fitted to it by rank.
+            Ends the penalty as soon as it is met.
         trials: If positive, the penalty is not ended by the target: its strength is
             bisected until the penalty alone just meets the target, in at most that many
             trials; then training goes on from the best one. Callbacks see that last part
             alone.
+        fill: Whether what the penalty left is fitted to the target by rank.
+        ramp: With a target and no trials: the factor by which the strength grows after an
+            epoch that leaves more of the way to the target than its share; 1 keeps it.
         remove: Whether dead units leave during training or only at its end.
         limits: How many units groups keep, such as `tfsparse.Limits(round_to=4)`.
         **fit_arguments: Passed on to `fit`.
@@ -106,6 +111,8 @@ def fit_shrinking(
         shrink_epochs=shrink_epochs,
         target=options.as_text(target),
         trials=trials,
+        fill=fill,
+        ramp=ramp,
         remove=remove,
     )
     limits = limits or budgets.Limits()

@@ -190,3 +190,22 @@ def test_a_target_below_one_unit_a_group_leaves_what_the_penalty_left():
     assert tfsparse.measure(found.model).params > 20
     assert isinstance(found.removals, list)
     assert all(isinstance(r, records.Removal) for r in found.removals)
+
+
+@pytest.mark.parametrize("ramp", [1.0, 2.0])
+def test_a_strength_that_falls_behind_grows(ramp):
+    method = tfsparse.ShrinkNets(1e-3)
+    found = tfsparse.fit_shrinking(
+        net(), method, *data(), epochs=16, shrink_epochs=14, batch_size=16,
+        target={"params": 0.3}, ramp=ramp, fill=False,
+    )  # fmt: skip
+    left = tfsparse.measure(found.model).params / tfsparse.measure(net()).params
+    assert (left <= 0.3) == (ramp > 1)
+
+
+def test_a_target_need_not_be_filled():
+    found = tfsparse.fit_shrinking(
+        net(), METHODS["too weak"], *data(), epochs=4, batch_size=16,
+        target={"params": 0.4}, fill=False, ramp=1.0,
+    )  # fmt: skip
+    assert tfsparse.measure(found.model).params == tfsparse.measure(net()).params

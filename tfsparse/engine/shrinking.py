@@ -49,6 +49,8 @@ class State:
         penalty_left: What the penalty left as it ended, as a share of the target, before
             units went by rank; None without a target.
         taken_back: The epoch in which everything died, if one was taken back.
+        first_share: What there was before the first epoch, as a share of the target.
+        ramped: The strength, once it has grown.
     """
 
     settled: int | None = None
@@ -60,6 +62,8 @@ class State:
     stopped: bool = False
     penalty_left: float | None = None
     taken_back: int | None = None
+    first_share: float | None = None
+    ramped: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The state as JSON."""
@@ -90,6 +94,9 @@ class Shrinking:
             grow back, those that died leave in any case as the penalty ends.
         trial: Whether to stop as the penalty ends, if it does before training, whatever
             epochs are left; an epoch that kills everything is then an error.
+        fill: Whether what the penalty left is fitted to the bounds.
+        ramp: Factor on the strength after an epoch that leaves too much of the way to the
+            bounds.
     """
 
     context: Context
@@ -100,6 +107,8 @@ class Shrinking:
     sizes: Mapping[str, int]
     remove: bool = True
     trial: bool = False
+    fill: bool = True
+    ramp: float = 1.0
 
     def prepared(self, model):
         """The model as the method trains it, compiled."""
@@ -137,6 +146,8 @@ class Shrinking:
         groups = find_groups(model, method.kinds)
         keep = self._keep(model, groups)
         trims = False
+        if penalised and self._ends_at_target and not died:
+            self._keep_pace(model, groups, keep, state, epoch)
         last = died or epoch + 1 >= self.shrink_epochs
         if penalised and (last or self._met(model, groups, keep)):
             keep, trims = self._ended(model, groups, keep, before, state, epoch)
@@ -217,6 +228,22 @@ class Shrinking:
     def _ends_at_target(self) -> bool:
         return bool(self.bounds) and not self.method.stays
 
+    def _keep_pace(self, model, groups, keep, state: State, epoch: int) -> None:
+        """Raises the strength where what is left falls behind a steady way to the target.
+
+        With E epochs of the penalty, epoch e (from 0) may leave first^(1 - (e + 1) / E) of
+        the target, where `first` is what there was.
+        """
+        if state.first_share is None:
+            whole = {name: np.ones(len(alive), bool) for name, alive in keep.items()}
+            state.first_share = self._share(model, groups, whole)
+        wanted = state.first_share ** (1 - (epoch + 1) / self.shrink_epochs)
+        left = self._share(model, groups, keep)
+        if self.ramp > 1 and left > max(1.0, wanted):
+            before = state.ramped or self.method.get_config()[self.method.sparser]
+            state.ramped = before * self.ramp
+            self.method.set_strength(model, state.ramped)
+
     def _ended(self, model, groups, keep, before, state: State, epoch: int):
         """Ends the penalty, and fits what is left to the target.
 
@@ -225,10 +252,11 @@ class Shrinking:
         Returns:
             The masks, and whether they drop units that live.
         """
-        if self._ends_at_target and before is not None:
+        fills = self._ends_at_target and self.fill
+        if fills and before is not None:
             keep = self._with_epoch_taken_back(model, groups, keep, before)
         self._settle(model, state, epoch)
-        if not self._ends_at_target:
+        if not fills:
             return keep, False
         return self._fitted(model, groups, keep, state)
 
@@ -306,7 +334,7 @@ class Shrinking:
         """Whether the dead leave now; not those that a target may bring back at the end."""
         if not self.method.removes or not self._is_worth_it(state, epoch, saved_macs):
             return False
-        brings_back = bool(self.bounds) and self.method.stays
+        brings_back = bool(self.bounds) and self.fill and self.method.stays
         return not brings_back or self._share(model, groups, keep) > 1
 
     def _is_worth_it(self, state: State, epoch: int, saved_macs: int) -> bool:

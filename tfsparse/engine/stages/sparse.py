@@ -27,9 +27,20 @@ class SparseSettings(options.Options):
     target: str = options.pairs(
         "",
         "What may remain, fractions up to 1 or absolute numbers, of "
-        f"{', '.join(budgets.MEASURES)}. Once it is met the penalty ends; where the penalty "
-        "leaves more, the weakest units go by rank, so that it is met and filled.",
+        f"{', '.join(budgets.MEASURES)}. Once it is met the penalty ends.",
         example=budgets.EXAMPLE,
+    )
+    fill: bool = options.field(
+        True,
+        "Fit what the penalty left to the target: the weakest units go by rank as it ends, "
+        "and an epoch that took too much is taken back.",
+    )
+    ramp: float = options.field(
+        1.5,
+        "With a target and no trials: the factor by which the strength grows after an epoch "
+        "that leaves more of the way to the target than its share; 1 keeps the strength.",
+        low=1,
+        high=10,
     )
     trials: int = options.field(
         0,
@@ -118,7 +129,7 @@ class Sparse(stage.Stage):
         if made:
             found.facts["trials"] = [dataclasses.asdict(trial) for trial in made]
             found.facts["strength"] = made[budgets.best(made)].strength
-        if job.bounds:
+        if job.bounds and self.settings.fill:
             found.facts["bounds"] = dict(job.bounds)
             self._say_what_rank_took(context, job, found)
         return found
@@ -126,7 +137,8 @@ class Sparse(stage.Stage):
     def _best(self, context, job, number: int) -> records.Result:
         """The end of the best trial, fitted to the target where its penalty is off."""
         found = self._of_trial(context, number)
-        return found if self.method.stays else job.trimmed(found)
+        trims = self.settings.fill and not self.method.stays
+        return job.trimmed(found) if trims else found
 
     def _say_what_rank_took(self, context, job, found: records.Result) -> None:
         """A penalty that left far too much has not chosen: a sentence says so."""
@@ -166,6 +178,8 @@ class Sparse(stage.Stage):
             {},
             limiting.sizes_of(find_groups(model, self.method.kinds)),
             settings.remove,
+            fill=settings.fill,
+            ramp=1.0 if settings.trials else settings.ramp,
         )
         target = budgets.parse(settings.target)
         if target is None:
