@@ -92,6 +92,7 @@ def test_page_needs_nothing_from_outside(finished):
         assert text in page
 
 
+@pytest.mark.slow
 def test_the_sparse_stage_may_start_from_dense_training(tmp_path):
     still = ["--method=sparse_vd", "--pretrain_epochs=0", "--warm_up_epochs=0",
              "--learning_rate=1e-9", "--epochs=1", "--shrink_epochs=1",
@@ -118,6 +119,7 @@ def test_same_seed_same_result(finished, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_other_seed_other_result(finished, tmp_path):
     other = str(tmp_path / "other")
     assert main(other, "--seed=1", "--formats=tflite_float") == 0
@@ -289,7 +291,7 @@ EVIDENCE = [
     ("arguments", "words"),
     [
         (COMPRESSION, ("Bits that the weights would need", "Signal and noise")),
-        (EVIDENCE, ("What the evidence pruned",)),
+        pytest.param(EVIDENCE, ("What the evidence pruned",), marks=pytest.mark.slow),
     ],
     ids=["bayesian_compression", "bayesnas_compression"],
 )
@@ -431,6 +433,7 @@ def test_fine_tuning_may_have_an_optimizer_of_its_own(tmp_path):
             assert type(optimizer).__name__ == wanted
 
 
+@pytest.mark.slow
 def test_fine_tuning_may_follow_the_dense_model(tmp_path, monkeypatch):
     short = ["--dense_epochs=2", "--epochs=2", "--shrink_epochs=1", "--formats=keras"]
     folders = [str(tmp_path / name) for name in ("plain", "whole", "again")]
@@ -457,6 +460,7 @@ def test_fine_tuning_may_follow_the_dense_model(tmp_path, monkeypatch):
     assert sparse[0] == sparse[1]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_knows_what_weight_decay_leaves_alone(tmp_path, monkeypatch):
     short = ["--method=sparse_vd", "--pretrain_epochs=0", "--warm_up_epochs=1", "--epochs=2",
              "--fine_tune_epochs=0", "--weight_decay=0.3", "--formats=keras"]  # fmt: skip
@@ -484,6 +488,7 @@ def test_a_run_in_which_nothing_dies_says_so(tmp_path, capsys):
     assert "Nothing has died. Raise --strength" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_only_fine_tuning_that_harms_beyond_chance_is_thrown_away(tmp_path):
     for rate, kept in ((0.003, True), (3.0, False)):
         folder = str(tmp_path / str(rate))

@@ -151,7 +151,16 @@ def run(folder, row, *more) -> int:
     return train.main(["train", *given])
 
 
-@ALL
+@pytest.mark.parametrize(
+    "row",
+    [
+        row
+        if row.name in ("gsparsity", "bayesian_compression", OUTSIDE)
+        else pytest.param(row, marks=pytest.mark.slow)
+        for row in TABLE
+    ],
+    ids=lambda row: row.name,
+)
 def test_a_run_resumes_bit_for_bit_exports_and_reports(row, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     whole, broken = str(folder / "whole"), str(folder / "broken")

@@ -18,7 +18,7 @@ from conformance.drawing import draw_model
 from tfsparse.deploy import probe, removal, variables
 from tfsparse.graph import trace
 
-EXAMPLES = int(os.environ.get("TFSPARSE_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("TFSPARSE_EXAMPLES", "40"))
 EXACT = 1e-5
 
 
@@ -27,7 +27,7 @@ def long(examples: int):
     return settings(
         max_examples=examples,
         deadline=None,
-        derandomize=EXAMPLES == 100,
+        derandomize=EXAMPLES == 40,
         database=None,
         suppress_health_check=list(HealthCheck),
     )

@@ -127,7 +127,11 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("target", [{"params": 0.4}, {"macs": 150}], ids=str)
+@pytest.mark.parametrize(
+    "target",
+    [{"params": 0.4}, pytest.param({"macs": 150}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_every_method_fills_its_target(name, target):
     found = tfsparse.fit_shrinking(
         net(), METHODS[name], *data(), epochs=8, shrink_epochs=6, batch_size=16,
@@ -149,7 +153,11 @@ def test_sparse_vd_fills_a_target_of_single_weights():
     assert 0.97 * bound <= tfsparse.measure(found.model).nonzero <= bound
 
 
-@pytest.mark.parametrize("name", ["shrinknets", "gsparsity", "sparse_vd"])
+@pytest.mark.parametrize(
+    "name",
+    ["gsparsity"]
+    + [pytest.param(n, marks=pytest.mark.slow) for n in ("shrinknets", "sparse_vd")],
+)
 def test_trials_fill_it_too(name):
     found = tfsparse.fit_shrinking(
         net(), METHODS[name], *data(), epochs=8, shrink_epochs=6, batch_size=16,

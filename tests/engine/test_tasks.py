@@ -131,8 +131,11 @@ def test_reconstruction_finds_what_is_not_normal(tmp_path, told):
 
 @pytest.mark.parametrize(
     "end",
-    ["softmax", "sigmoid"]
-    + [pytest.param(one, marks=pytest.mark.slow) for one in ("logits", "one logit")],
+    ["softmax"]
+    + [
+        pytest.param(one, marks=pytest.mark.slow)
+        for one in ("sigmoid", "logits", "one logit")
+    ],
 )
 def test_models_of_ones_own_end_as_they_like(tmp_path, end):
     x = inputs = keras.Input((6,))
