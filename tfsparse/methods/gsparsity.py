@@ -170,6 +170,24 @@ class GSparsity(base.Method):
         threshold = self.threshold if threshold is None else threshold
         return optimizer_of(model).finalize(threshold)
 
+    def importance(self, model, groups) -> dict[str, np.ndarray] | None:
+        """Norms of units' groups: where a penalty holds its balance, dL/d||w|| = -strength,
+        and a unit's removal costs about ||w|| * strength.
+        """
+        if self.partition != "unit":
+            return None
+        trained = {v.path: base.array_of(v) for v in model.trainable_variables}
+        found = {}
+        for group in groups:
+            if group.kind == "unit" and not group.frozen:
+                squares = np.zeros(group.size)
+                for member in group.members:
+                    if member.role != records.CONSUMER and member.path in trained:
+                        own = member.slices(trained[member.path]).astype("float64")
+                        np.add.at(squares, member.units, np.square(own).sum(axis=1))
+                found[group.name] = np.sqrt(squares)
+        return found
+
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
         """Units and branches that something still writes once dead groups are zero."""
         optimizer = optimizer_of(model)

@@ -132,6 +132,23 @@ class ShrinkNets(base.Method):
             if not value:
                 switch.hold()
 
+    def importance(self, model, groups) -> dict[str, np.ndarray]:
+        """The switches: where a penalty holds its balance, dL/ds = -strength, and a unit's
+        removal costs about s * strength.
+        """
+        sizes = {
+            name: abs(base.array_of(s.scale())) for name, s in switches(model).items()
+        }
+        found = {}
+        for group in groups:
+            own = base.factors_of(group, sizes)
+            if not group.frozen and own:
+                found[group.name] = np.full(group.size, np.inf)
+                for name, member in own.items():
+                    values = sizes[name][member.indices]
+                    np.minimum.at(found[group.name], member.units, values)
+        return found
+
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
         """Units whose switch is alive, last optimizer step included."""
         alive = {name: s.alive_units() for name, s in switches(model).items()}
