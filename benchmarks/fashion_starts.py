@@ -120,13 +120,13 @@ def table(rows: list[dict]) -> list[str]:
             lines.append(f"| {start} | {method} | {size:,} | 0 of {len(own)} | | | |")
             continue
         scores = [row["accuracy"] for row in good]
-        spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
+        spread = f" ± {statistics.stdev(scores):.2%}" if len(scores) > 1 else ""
         params, macs = (
             statistics.mean(row[k] for row in good) for k in ("params", "macs")
         )
         lines.append(
-            f"| {start} | {method} | {size:,} | {len(good)} | {statistics.mean(scores):.2%} "
-            f"± {spread:.2%} | {params:,.0f} | {macs:,.0f} |"
+            f"| {start} | {method} | {size:,} | {len(good)} | {statistics.mean(scores):.2%}"
+            f"{spread} | {params:,.0f} | {macs:,.0f} |"
         )
     return lines
 

@@ -239,9 +239,13 @@ def table(task: str, rows: list[dict]) -> list[str]:
 
 
 def _spread(values: list[float], unit: str) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    mean = statistics.mean(values)
-    return f"{mean:.2%} ± {spread:.2%}" if unit == "%" else f"{mean:.4g} ± {spread:.2g}"
+    form = ".2%" if unit == "%" else ".4g"
+    if len(values) == 1:
+        return f"{values[0]:{form}}"
+    spread = statistics.stdev(values)
+    return (
+        f"{statistics.mean(values):{form}} ± {spread:{form if unit == '%' else '.2g'}}"
+    )
 
 
 def main() -> int:

@@ -1,10 +1,11 @@
-"""Writes the README's result tables from models/ and benchmarks/results/.
+"""Writes the README's result tables, and docs/tasks/results.md, from what was measured.
 
-python tools/readme.py
+python tools/readme.py      # reads models/ and benchmarks/results/
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -412,6 +413,49 @@ def zoo_table() -> list[str]:
     return [*lines, *([f"Failed: {', '.join(failed)}."] if failed else [])]
 
 
+def starts_table() -> list[str]:
+    """Fashion-MNIST from the default network, from LeNet-5, and drawn by hand."""
+    rows = _read("fashion_starts.json")
+    if not rows:
+        return []
+    return [
+        "",
+        "Where to start from: Fashion-MNIST, the methods with their defaults and a target of "
+        "parameters, from the network that `--model=auto` chooses and from LeNet-5; beside "
+        "them nets drawn by hand at that size and trained as long. Mean and spread over "
+        "seeds ([rows](benchmarks/results/fashion_starts.json)).",
+        "",
+        *_benchmark("fashion_starts").table(rows),
+    ]
+
+
+def task_pages() -> list[str]:
+    """docs/tasks/results.md: a table for each task."""
+    rows = _read("tasks.json") or []
+    tasks = _benchmark("tasks")
+    lines = [
+        "# What is lost, task by task",
+        "",
+        "Written by `python tools/readme.py` from `benchmarks/results/tasks.json`, which "
+        "`python benchmarks/tasks.py` measured. Every method with its defaults and a target "
+        "(of sparse_vd: of the weights that are not zero), the network that `--model=auto` "
+        "chooses, three seeds; `scratch` is the same network built at that size and trained "
+        "from scratch as long. The score is that of the int8 file on TensorFlow Lite Micro, "
+        "on the whole test split.",
+    ]
+    for name in tasks.TASKS:
+        if any(row["task"] == name for row in rows):
+            lines += ["", f"## {name.capitalize()}", "", *tasks.table(name, rows)]
+    return lines
+
+
+def _benchmark(name: str):
+    """A module of benchmarks/, which knows how its rows are shown."""
+    if "benchmarks" not in sys.path:
+        sys.path.insert(0, "benchmarks")
+    return importlib.import_module(name)
+
+
 def _read(name: str):
     path = os.path.join(RESULTS, name)
     return files.read_json(path) if os.path.exists(path) else None
@@ -435,8 +479,11 @@ def main() -> int:
             *step_costs(),
             *gsparsity_tables(),
             *zoo_table(),
+            *starts_table(),
         ]
     )
+    page = "\n".join(task_pages())
+    files.write_text(os.path.join("docs", "tasks", "results.md"), f"{page}\n")
     files.write_text("README.md", f"{head}{START}{first}\n{body}\n{END}{tail}")
     return 0
 

@@ -96,6 +96,8 @@ def cell(value: Any, format: str) -> str:  # noqa: A002  (a column's own word)
 
 def score(row: dict[str, Any]) -> str:
     """A row's score: a share as percents, anything else as a number."""
+    if "score" not in row:  # a report of a time that knew classes alone
+        return percent(row["accuracy"])
     older = "" if row["accuracy"] is None else "%"  # reports that knew no units
     value, unit = row["score"]["value"], row["score"].get("unit", older)
     return percent(value) if unit == "%" else f"{value:.4g}"
