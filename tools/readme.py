@@ -1,4 +1,4 @@
-"""Writes the README's result tables, and docs/tasks/results.md, from what was measured.
+"""Writes the README's results, docs/results.md and docs/tasks/results.md from what was measured.
 
 python tools/readme.py      # reads models/ and benchmarks/results/
 """
@@ -15,6 +15,12 @@ from tfsparse.report.write import score
 
 START, END = "<!-- results:", "<!-- end of results -->"
 RESULTS = os.path.join("benchmarks", "results")
+
+PAGES = "../benchmarks/results"
+"""The same, seen from a page in docs/."""
+
+FEWEST = 3
+"""A ratio of fewer pairs of runs, or a ranking of fewer seeds, is not told."""
 
 DEPARTURES = (
     "augment", "strength", "multipliers", "threshold", "layer_thresholds", "largest_factor",
@@ -67,7 +73,7 @@ def benchmark_lines() -> list[str]:
     """A sentence a benchmark."""
     lines = []
     removal = _read("garbage_collection.json")
-    if removal and removal["summary"]:
+    if removal and removal["summary"] and len(removal["runs"]) // 2 >= FEWEST:
         s = removal["summary"]
         memory = [f"{n / 1e6:.0f}" for n in s["memory_bytes"]]
         lines.append(
@@ -76,7 +82,7 @@ def benchmark_lines() -> list[str]:
             f"interleaved pairs of runs). Its training steps need {memory[0]} MB at first "
             f"and {memory[-1]} MB at the end. Validation "
             f"accuracy with and without differs by {s['mean_val_accuracy_gap']:.2%} on average "
-            f"over the epochs ([plot]({RESULTS}/garbage_collection.png))."
+            f"over the epochs ([plot]({PAGES}/garbage_collection.png))."
         )
     search = _read("size_search.json")
     if search:
@@ -86,8 +92,9 @@ def benchmark_lines() -> list[str]:
             for r in search["rows"]
         ]
         lines.append(
-            f"- One shrinking run against searches of the layer widths, best validation "
-            f"accuracy: {'; '.join(best)} ([plot]({RESULTS}/size_search.png))."
+            "- Shrinking runs and searches of the layer widths, best validation accuracy, one "
+            "seed each, which is no comparison of the methods: "
+            f"{'; '.join(best)} ([plot]({PAGES}/size_search.png))."
         )
     switches = _read("switches_vs_group_sparsity.json")
     if switches:
@@ -99,13 +106,13 @@ def benchmark_lines() -> list[str]:
             f"sparsity the switches' normalised training loss is lower by {-max(gaps):.3f} "
             f"to {-min(gaps):.3f} on average. Refitting what each kept, without a penalty, "
             f"leaves {min(refit):+.3f} to {max(refit):+.3f}: most of the gain is less "
-            f"shrinkage, not a better choice ([plot]({RESULTS}/"
+            f"shrinkage, not a better choice ([plot]({PAGES}/"
             "switches_vs_group_sparsity.png))."
         )
     if os.path.exists(os.path.join(RESULTS, "removal_gamma.png")):
         lines.append(
             "- Loss and cost against 15 values of gamma, 30 repeats "
-            f"([plot]({RESULTS}/removal_gamma.png))."
+            f"([plot]({PAGES}/removal_gamma.png))."
         )
     torch = _read("strip_against_torch_pruning.json")
     if torch:
@@ -142,7 +149,7 @@ def benchmark_lines() -> list[str]:
                 f"- A trained ResNet-8 on MNIST ({sum(whole) / len(whole):.2%}) pruned to "
                 f"half its MACs, scope {scope}, then one epoch on 10,000 images: accuracy "
                 f"on the test split, mean of {len(criteria['models'])} seeds: "
-                f"{', '.join(words)}."
+                f"{', '.join(words)}. The criteria lie within each other's spread."
             )
     cost = _read("proxsgd_cost.json")
     if cost:
@@ -171,7 +178,7 @@ def benchmark_lines() -> list[str]:
         lines.append(
             "- ProxSGD against a subgradient of the same penalty, LeNet-5, "
             f"{against['epochs']} epochs, best rate of four: {'; '.join(parts)} "
-            f"([plot]({RESULTS}/proximal_against_subgradient.png))."
+            f"([plot]({PAGES}/proximal_against_subgradient.png))."
         )
     bends = _read("curvature.json")
     if bends:
@@ -209,7 +216,7 @@ def gsparsity_tables() -> list[str]:
         lines += [
             "GSparsity on LeNet-5 and MNIST, one run for each strength; accuracy on the test "
             "split as trained, with groups up to each norm set to zero, and of the int8 file "
-            f"after retraining ([plot]({RESULTS}/gsparsity_sweep.png)).",
+            f"after retraining ([plot]({PAGES}/gsparsity_sweep.png)).",
             "",
             "| mu | as trained | 1e-6 | 1e-3 | 0.5 | retrained, int8 | dead | MACs | parameters |",
             "|---|---|---|---|---|---|---|---|---|",
@@ -253,7 +260,9 @@ def gsparsity_tables() -> list[str]:
             "GSparsity against magnitude pruning to the same number of parameters (l2: "
             "filters, `tfsparse.prune`; tfmot: single weights, as many non-zeros, the "
             "same share in every layer as is its default), retrained "
-            "alike, int8 files on the test split, mean and spread over seeds; lost: against the "
+            "alike, int8 files on the test split, mean and spread over seeds. Parameters are "
+            "equal, MACs are not: at as many parameters `l2` keeps two to four times fewer of "
+            "them. lost: against the "
             "dense network of the same seed. ResNet-8 with a penalty that does not grow with "
             "a group's size, one seed, is in gsparsity_against_magnitude_resnet8_unscaled.json; "
             "its strongest mu killed the network:",
@@ -284,10 +293,11 @@ def lenet_tables() -> list[str]:
         "over seeds; errors of the int8 file and of the float model on all 10,000 test "
         "images; parameters are weights and biases that are left, non-zeros among them; times "
         "fewer are weights without biases, as in the papers' factors; "
-        "MFLOP: ours two for each MAC, theirs as printed; indices of picked inputs apart; "
+        "MFLOP: ours two for each MAC, theirs as printed, which count 3.2 to 4 for each MAC "
+        "of the architecture beside them, so compare MACs; indices of picked inputs apart; "
         "control: the same architecture trained from scratch on the labels alone, int8 "
-        f"([plot]({RESULTS}/lenet_table.png)). Below the table stands what the flagfiles "
-        "set otherwise than the papers' programs.",
+        f"([plot]({PAGES}/lenet_table.png)). Below the table stands what the flagfiles "
+        "set otherwise than this package's defaults; the papers' settings are others again.",
         "",
         "| | seeds | int8 error, % | float error, % | parameters | non-zeros | times fewer "
         "| MACs | MFLOP | indices, B | file, B | control, % |",
@@ -468,20 +478,22 @@ def main() -> int:
     head, rest = text.split(START, 1)
     first, rest = rest.split("\n", 1)
     _, tail = rest.split(END, 1)
-    body = "\n".join(
-        [
-            *models_table(),
-            "",
-            *vanished_lines(),
-            *benchmark_lines(),
-            "",
-            *lenet_tables(),
-            *step_costs(),
-            *gsparsity_tables(),
-            *zoo_table(),
-            *starts_table(),
-        ]
-    )
+    body = "\n".join([*models_table(), "", *vanished_lines(), *starts_table()])
+    results = [
+        "# What was measured",
+        "",
+        "Written by `python tools/readme.py` from the files of `benchmarks/results/`, each of "
+        "which the program of its name in `benchmarks/` wrote.",
+        "",
+        *benchmark_lines(),
+        "",
+        *lenet_tables(),
+        *step_costs(),
+        *gsparsity_tables(),
+        *zoo_table(),
+    ]
+    text_of_results = "\n".join(results)
+    files.write_text(os.path.join("docs", "results.md"), f"{text_of_results}\n")
     page = "\n".join(task_pages())
     files.write_text(os.path.join("docs", "tasks", "results.md"), f"{page}\n")
     files.write_text("README.md", f"{head}{START}{first}\n{body}\n{END}{tail}")
