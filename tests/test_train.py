@@ -624,13 +624,13 @@ def test_new_run_in_a_used_folder_and_resume_with_other_flags(finished, capsys):
     assert "--strength=0.5 (was 0.02)" in error and len(error.splitlines()) == 1
 
 
-def test_a_penalty_that_kills_everything_stops_and_keeps_a_checkpoint(tmp_path, capsys):
+def test_a_penalty_that_kills_everything_at_once_is_an_error(tmp_path, capsys):
     folder = str(tmp_path / "run")
-    code = main(folder, "--strength=3", "--shrink_epochs=6", "--initial=ones")
+    code = main(folder, "--method=gsparsity", "--strength=0.5", "--shrink_epochs=6")
     error = capsys.readouterr().err
     assert code == 2
     assert "Lower --strength" in error and len(error.splitlines()) == 1
-    assert "Last good checkpoint" in error
+    assert "Last good checkpoint: none yet" in error
     assert not os.path.exists(f"{folder}/report.json")
 
 

@@ -8,6 +8,14 @@ from typing import Any
 from tfsparse import data
 
 
+def refuse(*_, **__):
+    """Raises a RuntimeError: a fault of the program, not of its user."""
+    raise RuntimeError(
+        "The test split must stay closed until every model of the run is fixed. Choose on "
+        "validation: `context.validated`. Received: a look at it before that."
+    )
+
+
 class Sealed:
     """Stands where the test split would, and refuses whoever wants to read it.
 
@@ -19,13 +27,7 @@ class Sealed:
         Choose on validation: `context.validated`. Received: a look at it before that.
     """
 
-    def _refuse(self, *_, **__):
-        raise RuntimeError(
-            "The test split must stay closed until every model of the run is fixed. Choose "
-            "on validation: `context.validated`. Received: a look at it before that."
-        )
-
-    __len__ = __iter__ = __getitem__ = __array__ = __getattr__ = __eq__ = _refuse
+    __len__ = __iter__ = __getitem__ = __array__ = __getattr__ = __eq__ = refuse
     __hash__ = None  # type: ignore[assignment]
 
 
@@ -64,7 +66,7 @@ class Door:
             RuntimeError: A stage of the run is still to come.
         """
         if not self._open:
-            Sealed()._refuse()
+            refuse()
         return self._test
 
     def files(self) -> data.Images | None:
