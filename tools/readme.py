@@ -471,8 +471,8 @@ def _read(name: str):
     return files.read_json(path) if os.path.exists(path) else None
 
 
-def main() -> int:
-    """The program."""
+def pages() -> dict[str, str]:
+    """Path -> text of everything that is written here."""
     with open("README.md", encoding="utf-8") as file:
         text = file.read()
     head, rest = text.split(START, 1)
@@ -492,11 +492,17 @@ def main() -> int:
         *gsparsity_tables(),
         *zoo_table(),
     ]
-    text_of_results = "\n".join(results)
-    files.write_text(os.path.join("docs", "results.md"), f"{text_of_results}\n")
-    page = "\n".join(task_pages())
-    files.write_text(os.path.join("docs", "tasks", "results.md"), f"{page}\n")
-    files.write_text("README.md", f"{head}{START}{first}\n{body}\n{END}{tail}")
+    return {
+        "README.md": f"{head}{START}{first}\n{body}\n{END}{tail}",
+        os.path.join("docs", "results.md"): "\n".join([*results, ""]),
+        os.path.join("docs", "tasks", "results.md"): "\n".join([*task_pages(), ""]),
+    }
+
+
+def main() -> int:
+    """The program."""
+    for path, text in pages().items():
+        files.write_text(path, text)
     return 0
 
 
