@@ -17,6 +17,9 @@ NEARLY_FULL = 0.97
 FILLED = 0.93
 """A training whose penalty took more than this leaves of the target has gone too far."""
 
+SWAPPED = 3
+"""So many units of a group may go to make room for those of others."""
+
 FEATURES = ":features"
 """How the names of groups of features end."""
 
@@ -45,6 +48,11 @@ def left(
     return found
 
 
+def swaps(bounds: Mapping[str, float]) -> int:
+    """How many units of a group may be swapped; none where each look makes a file."""
+    return 0 if set(budgets.FINISHED) & set(bounds) else SWAPPED
+
+
 def shares(small, bounds: Mapping[str, float]) -> list[dict]:
     """How full each measure of a target is, of a stock model from which nothing more goes.
 
@@ -71,6 +79,7 @@ def fitted(
     keep: Mapping[str, np.ndarray],
     importance: Mapping[str, np.ndarray],
     share: Callable[[Masks], float],
+    swapped: int = SWAPPED,
 ) -> Masks | None:
     """Masks that drop the weakest living units, just as many as a target wants.
 
@@ -83,6 +92,8 @@ def fitted(
         importance: Group name -> how much each unit matters, `(units,)`; comparable from
             group to group. Groups that it does not name stay as they are.
         share: Masks -> the largest ratio of what is left to its bound.
+        swapped: Where ranking leaves gaps, up to so many more units of a group go to make
+            room for those of others.
 
     Returns:
         The masks; None where not even one unit in every group fits.
@@ -95,13 +106,13 @@ def fitted(
         {'a': [False, False, True], 'b': [True, True]}
     """
     try:
-        return _fitted(keep, importance, share)
+        return _fitted(keep, importance, share, swapped)
     except ValueError:  # units and features together would empty a layer: features stay
         units = {k: v for k, v in keep.items() if not k.endswith(FEATURES)}
-        return _fitted(units, importance, share)
+        return _fitted(units, importance, share, swapped)
 
 
-def _fitted(keep, importance, share) -> Masks | None:
+def _fitted(keep, importance, share, swapped: int) -> Masks | None:
     waiting = {
         name: _but_the_strongest(scores, keep[name])
         for name, scores in importance.items()
@@ -142,13 +153,21 @@ def _fitted(keep, importance, share) -> Masks | None:
     count = budgets.least(lambda n: share(masks(first(n))) <= 1, len(order))
     if count is None:
         return None
-    full, gone = refilled(first(count), set())
-    for name, own in waiting.items():
-        if full < FILLED and gone[name] < len(
-            own
-        ):  # one more goes, and others come back
-            swapped = refilled({**gone, name: gone[name] + 1}, {name})
-            full, gone = max((full, gone), swapped, key=lambda pair: pair[0])
+    ranked = refilled(first(count), set())
+    full, gone = ranked
+    swaps = [
+        {**ranked[1], name: ranked[1][name] + more}
+        for more in range(1, swapped + 1)
+        for name, own in waiting.items()
+        if ranked[1][name] + more <= len(own)
+    ]
+    for swap in swaps:  # some more of a group go, and others come back
+        if full >= FILLED:
+            break
+        (name,) = (n for n in swap if swap[n] != ranked[1][n])
+        _, others = refilled(swap, {name})
+        fuller = refilled(others, set())
+        full, gone = max((full, gone), fuller, key=lambda pair: pair[0])
     return masks(gone)
 
 

@@ -309,6 +309,7 @@ class Shrinking:
             keep,
             importance(model, self.method, groups, keep),
             lambda masks: self._share(model, groups, masks),
+            filling.swaps(self.bounds),
         )
         if fitted is None:  # the strip says so
             return keep, False
@@ -551,7 +552,8 @@ def decide(model, method, groups, limits, sizes, bounds) -> dict[str, np.ndarray
     keep = dict(method.keep(model, groups))
     if bounds and share(keep) > 1:
         scores = importance(model, method, groups, keep)
-        keep = filling.fitted(keep, scores, share) or keep
+        swaps = filling.swaps(bounds)
+        keep = filling.fitted(keep, scores, share, swaps) or keep
     return keep
 
 
