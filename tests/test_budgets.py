@@ -78,6 +78,7 @@ def test_a_trial_below_its_bound_is_the_last_choice():
     assert best(3.0, 0.2, 1.3, 0.6) == 1.3
     assert best(0.96, 1.01) == 0.96
     assert best(4.5, 0.6, 0.0, 0.2) == 0.6
+    assert best(3.9, 0.9) == 0.9 and best(3.9, 0.5) == 3.9
     with pytest.raises(records.TrainingError, match="nearest is 4.5 times"):
         best(4.5, 0.0)
     made = budgets.bisect(lambda n, mu, p: (1.08, True), 1.0, 4)

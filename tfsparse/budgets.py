@@ -33,6 +33,9 @@ TOLERANCE = 0.05, 0.1
 """A cost that falls short of its bound by up to that share of it is near enough, or exceeds
 it by up to the second, which ranking takes away."""
 
+NEARLY = 0.8
+"""From that share on a cost below its bound is better than twice the bound."""
+
 REACH = 4.0
 """Up to so many times its bound a cost may be brought down by ranking."""
 
@@ -334,18 +337,22 @@ def best(made: list[Trial]) -> int:
     """Number of the trial that fills its bound and exceeds it by least.
 
     Ranking takes away what is too much, but brings nothing back: a trial below its bound is
-    taken only where none of the others is within `REACH` of it.
+    taken where it nearly fills it and the others exceed it twice, or where they are beyond
+    `REACH` of it.
 
     Raises:
         TrainingError: There is none of either kind; names the nearest.
     """
     alive = [n for n, t in enumerate(made) if t.cost > 0]
     full = [n for n in alive if 1 - TOLERANCE[0] <= made[n].cost <= REACH]
-    if full:
-        return min(full, key=lambda n: made[n].cost)
     below = [n for n in alive if made[n].cost <= 1]
-    if below:
-        return max(below, key=lambda n: made[n].cost)
+    least = min(full, key=lambda n: made[n].cost, default=None)
+    most = max(below, key=lambda n: made[n].cost, default=None)
+    nearly = most is not None and made[most].cost >= NEARLY
+    if least is not None and not (nearly and made[least].cost > 2):
+        return least
+    if most is not None:
+        return most
     words = f"none ({made[-1].error})"
     if alive:
         nearest = min((made[n] for n in alive), key=lambda trial: trial.cost)

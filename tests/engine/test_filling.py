@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 import tfsparse
-from tfsparse import budgets, records
+from tfsparse import budgets, methods, options
 from tfsparse.deploy import collect
 from tfsparse.engine import filling, shrinking
 
@@ -190,14 +190,92 @@ def test_an_epoch_that_took_too_much_is_taken_back(monkeypatch):
     assert filling.FILLED * bound <= tfsparse.measure(found.model).params <= bound
 
 
-def test_a_target_below_one_unit_a_group_leaves_what_the_penalty_left():
+@pytest.mark.parametrize(
+    ("target", "limits"),
+    [
+        ({"params": 3}, {}),
+        ({"macs": 0.2}, {"minimum": 12}),
+        ({"units": 10}, {"round_to": 8}),
+    ],
+)
+def test_a_target_below_what_limits_leave_is_refused_before_training(target, limits):
+    method, never = tfsparse.GSparsity(0.02), Never()
+    with pytest.raises(ValueError, match="`target` must be within reach.*remain"):
+        tfsparse.fit_shrinking(
+            net(), method, *data(), epochs=4, target=target, callbacks=[never],
+            limits=budgets.Limits(**limits),
+        )  # fmt: skip
+
+
+class Never(keras.callbacks.Callback):
+    """Fails as training begins."""
+
+    def on_train_begin(self, logs=None):
+        raise AssertionError("training began")
+
+
+@pytest.mark.parametrize("ramp", [1.0, 1.5])
+def test_a_target_may_end_the_penalty_with_the_only_epoch(ramp):
     found = tfsparse.fit_shrinking(
-        net(), tfsparse.GSparsity(0.02), *data(), epochs=4, batch_size=16,
-        target={"params": 3},
+        net(), tfsparse.ShrinkNets(), *data(), epochs=1, batch_size=16,
+        target={"params": 0.4}, ramp=ramp,
     )  # fmt: skip
-    assert tfsparse.measure(found.model).params > 20
-    assert isinstance(found.removals, list)
-    assert all(isinstance(r, records.Removal) for r in found.removals)
+    assert tfsparse.measure(found.model).params <= 0.4 * tfsparse.measure(net()).params
+
+
+@pytest.mark.parametrize("share", [0.15, 0.3])
+def test_a_small_target_empties_no_group(share):
+    found = tfsparse.fit_shrinking(
+        net(), METHODS["bayesian_compression"], *data(), epochs=2, batch_size=16,
+        target={"params": share},
+    )  # fmt: skip
+    assert (
+        tfsparse.measure(found.model).params <= share * tfsparse.measure(net()).params
+    )
+
+
+def padded():
+    """Sigmoids in front of padding: no bias can hold what a dead unit still emits."""
+    inputs = keras.Input((8, 8, 2))
+    x = layers.Conv2D(8, 3, padding="same", activation="sigmoid")(inputs)
+    x = layers.Conv2D(8, 3, padding="same", activation="sigmoid")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(4)(layers.Dense(16, "relu")(x)))
+    model.compile("adam", "mse", jit_compile=False)
+    return model
+
+
+@pytest.mark.parametrize("method", ["shrinknets", "gsparsity"])
+def test_units_that_cannot_be_folded_go_too_where_a_target_wants_it(method):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 8, 8, 2)), rng.normal(size=(64, 4))
+    found = tfsparse.fit_shrinking(
+        padded(), METHODS[method], x, y, epochs=4, target={"params": 0.3}
+    )
+    bound = 0.3 * tfsparse.measure(padded()).params
+    assert 0.8 * bound <= tfsparse.measure(found.model).params <= bound
+
+
+@options.record
+class Halve(methods.Method):
+    """Keeps the first half of every group; has no strength."""
+
+    name = "halve-of-the-tests"
+
+    def prepare(self, model, groups):
+        return keras.models.clone_model(model)
+
+    def keep(self, model, groups, tools=None):
+        return {
+            g.name: np.arange(g.size) <= g.size // 2 for g in groups if not g.frozen
+        }
+
+
+def test_a_method_without_a_strength_takes_a_target():
+    found = tfsparse.fit_shrinking(
+        net(), Halve(), *data(), epochs=4, target={"params": 0.2}
+    )
+    assert tfsparse.measure(found.model).params <= 0.2 * tfsparse.measure(net()).params
 
 
 @pytest.mark.parametrize("ramp", [1.0, 2.0])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tfsparse import budgets, records
+from tfsparse import budgets
 from tfsparse.deploy import collect, finished, removal, variables
 from tfsparse.engine import limiting
 from tfsparse.graph import find_groups, measure
@@ -108,8 +108,12 @@ def fitted(
     try:
         return _fitted(keep, importance, share, swapped)
     except ValueError:  # units and features together would empty a layer: features stay
-        units = {k: v for k, v in keep.items() if not k.endswith(FEATURES)}
-        return _fitted(units, importance, share, swapped)
+        whole = {
+            name: own | True if name.endswith(FEATURES) else own
+            for name, own in keep.items()
+        }
+        units = {k: v for k, v in importance.items() if not k.endswith(FEATURES)}
+        return _fitted(whole, units, share, swapped)
 
 
 def _fitted(keep, importance, share, swapped: int) -> Masks | None:
@@ -178,7 +182,9 @@ def _but_the_strongest(scores: np.ndarray, alive: np.ndarray) -> np.ndarray:
 
 
 def kill(model, groups, keep: Mapping[str, np.ndarray]) -> None:
-    """Zeroes all that writes and carries the units that masks drop; features, what reads.
+    """Zeroes all that writes, carries and reads the units that masks drop.
+
+    Nothing reads a unit's constant any more, either, so that it can leave wherever it is.
 
     Args:
         model: A running model.
@@ -190,10 +196,7 @@ def kill(model, groups, keep: Mapping[str, np.ndarray]) -> None:
         alive = keep.get(group.name)
         if alive is None or alive.all() or group.kind == "branch":
             continue
-        feature = group.kind == "feature"
         for member in group.members:
-            if feature != (member.role == records.CONSUMER):
-                continue
             variable = held[member.path]
             value = np.array(variable)
             gone = np.zeros(len(variables.rows(value, member.axis)), bool)

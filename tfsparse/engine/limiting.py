@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from tfsparse import budgets, records
-from tfsparse.deploy import variables
+from tfsparse.deploy import removal, variables
 from tfsparse.deploy.lower import lower
-from tfsparse.graph import find_groups
+from tfsparse.graph import find_groups, measure
 
 
 def sizes_of(groups) -> dict[str, int]:
@@ -31,6 +31,32 @@ def limited(model, groups, keep, limits: budgets.Limits, sizes, trim: bool = Tru
     return limits.applied(
         every_unit(groups, keep), norms(model, groups), sizes, trim=trim
     )
+
+
+SMALLEST = ("params", "macs", "weight_bytes", "units")
+"""Measures whose least value is that of one unit in every group."""
+
+
+def check_reach(model, bounds, limits: budgets.Limits, sizes) -> None:
+    """Checks, before training, that a target leaves room for a network at all.
+
+    Where whole branches may go, or single weights, no least value is known.
+
+    Raises:
+        ValueError: Even one unit in every group, within the limits, takes more.
+    """
+    groups = find_groups(model, ("unit", "branch"))
+    if any(g.kind == "branch" and not g.frozen for g in groups):
+        return
+    one = {g.name: np.arange(g.size) < 1 for g in groups if not g.frozen}
+    keep = limited(model, groups, one, limits, sizes)
+    left = budgets.with_units(measure(model, removal.plan(model, keep)), keep)
+    for name, bound in bounds.items():
+        if name in SMALLEST and left[name] > bound:
+            raise ValueError(
+                f"`target` must be within reach. Received: {name}={bound:,.4g}; with one "
+                f"unit in every group, within the limits, {left[name]:,} remain."
+            )
 
 
 def norms(model, groups) -> Callable[[str], np.ndarray]:

@@ -145,12 +145,13 @@ class Shrinking:
             state.loops += [told] if told else []
         groups = find_groups(model, method.kinds)
         keep = self._keep(model, groups)
-        trims = False
-        if penalised and self._ends_at_target and not died:
-            self._keep_pace(model, groups, keep, state, epoch)
-        last = died or epoch + 1 >= self.shrink_epochs
-        if penalised and (last or self._met(model, groups, keep)):
+        trims, last = False, died or epoch + 1 >= self.shrink_epochs
+        left = self._share(model, groups, keep) if on and self._ends_at_target else None
+        met = left is not None and left <= 1
+        if penalised and (last or met):
             keep, trims = self._ended(model, groups, keep, before, state, epoch)
+        elif left is not None:
+            self._keep_pace(model, groups, keep, left, state, epoch)
         whole, cost = measure(model), measure(model, removal.plan(model, keep))
         entry: records.Epoch = {
             **{key: float(value) for key, value in logs.items()},  # type: ignore[typeddict-item]
@@ -221,14 +222,11 @@ class Shrinking:
         """What would be left, as a share of the target."""
         return budgets.share(self._amounts(model, groups, keep), self.bounds)
 
-    def _met(self, model, groups, keep) -> bool:
-        return self._ends_at_target and self._share(model, groups, keep) <= 1
-
     @property
     def _ends_at_target(self) -> bool:
         return bool(self.bounds) and not self.method.stays
 
-    def _keep_pace(self, model, groups, keep, state: State, epoch: int) -> None:
+    def _keep_pace(self, model, groups, keep, left: float, state, epoch: int) -> None:
         """Raises the strength where what is left falls behind a steady way to the target.
 
         With E epochs of the penalty, epoch e (from 0) may leave first^(1 - (e + 1) / E) of
@@ -238,10 +236,9 @@ class Shrinking:
             whole = {name: np.ones(len(alive), bool) for name, alive in keep.items()}
             state.first_share = self._share(model, groups, whole)
         wanted = state.first_share ** (1 - (epoch + 1) / self.shrink_epochs)
-        left = self._share(model, groups, keep)
-        if self.ramp > 1 and left > max(1.0, wanted):
-            before = state.ramped or self.method.get_config()[self.method.sparser]
-            state.ramped = before * self.ramp
+        strength = state.ramped or self.method.get_config().get(self.method.sparser)
+        if self.ramp > 1 and strength and left > max(1.0, wanted):
+            state.ramped = strength * self.ramp
             self.method.set_strength(model, state.ramped)
 
     def _ended(self, model, groups, keep, before, state: State, epoch: int):
@@ -521,6 +518,10 @@ def finish(
         spared = budgets.spare_one(wanted)
         keep = limiting.limited(model, groups, spared, limits, sizes)
     small, reasons = collecting.finish(model, keep, dead_stay=not limits.trivial)
+    if any(row["share"] > 1 for row in filling.shares(small, bounds or {})):
+        # A constant that no bias can hold keeps its unit, unless nothing reads it.
+        filling.kill(model, groups, keep)
+        small, reasons = collecting.finish(model, keep, dead_stay=not limits.trivial)
     if not all(alive.any() for alive in wanted.values()):
         check_alive(small, None)
     return small, reasons
@@ -562,9 +563,12 @@ def _set_level(model, method, groups, levels, share: Callable[[Any], float]) -> 
 
     def used(step: int) -> float:
         method.set_level(model, levels[step])
+        keep = method.keep(model, groups)
+        if not all(alive.any() for alive in keep.values()):
+            return 0.0
         try:
-            return share(method.keep(model, groups))
-        except ValueError:  # nothing of a layer would stay
+            return share(keep)
+        except ValueError:  # units and features together would empty a layer
             return 0.0
 
     step = budgets.least(lambda n: used(n) <= 1, len(levels) - 1)

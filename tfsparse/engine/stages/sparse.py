@@ -185,7 +185,9 @@ class Sparse(stage.Stage):
         if target is None:
             return job
         whole = dataclasses.replace(job, bounds=target).amounts_of(model)
-        return dataclasses.replace(job, bounds=budgets.absolute(target, whole))
+        bounds = budgets.absolute(target, whole)
+        limiting.check_reach(model, bounds, context.limits, job.sizes)
+        return dataclasses.replace(job, bounds=bounds)
 
     def _trials(self, context, model, job) -> list[budgets.Trial]:
         """Bisects the strength; every trial ends with its penalty."""
