@@ -416,7 +416,7 @@ def test_an_uncompiled_model_is_refused():
         )
 
 
-@pytest.mark.parametrize(("target", "epochs_on"), [(0.75, 2), (70, 2), (0.01, 3)])
+@pytest.mark.parametrize(("target", "epochs_on"), [(0.75, 2), (70, 2), (0.2, 3)])
 def test_a_target_ends_the_penalty_as_soon_as_it_is_met(
     target, epochs_on, eager_removal
 ):

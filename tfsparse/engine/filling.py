@@ -69,7 +69,7 @@ def shares(small, bounds: Mapping[str, float]) -> list[dict]:
             "measure": name,
             "bound": bound,
             "left": found[name],
-            "share": found[name] / bound,
+            "share": budgets.share(found, {name: bound}),
         }
         for name, bound in bounds.items()
     ]
