@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import numbers
 from collections.abc import Mapping
 from typing import Any
@@ -20,13 +21,15 @@ from tfsparse import (
     records,
 )
 from tfsparse import progress as progress_lib
-from tfsparse.engine import limiting, shrinking
+from tfsparse.engine import filling, limiting, shrinking
 from tfsparse.engine.context import CURVATURE_SAMPLES, Context
 from tfsparse.engine.runner import go
 from tfsparse.engine.stages.sparse import Sparse, SparseSettings
 from tfsparse.engine.training import Training
 from tfsparse.graph import find_groups
 from tfsparse.graph.rebuild import flat
+
+_LOG = logging.getLogger("tfsparse")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +128,11 @@ def fit_shrinking(
     sizes = limiting.sizes_of(find_groups(plain, method.kinds))
     bounds = found.facts.get("bounds")
     small, _ = shrinking.finish(found.model, method, limits, sizes, bounds)
+    for row in filling.shares(small, bounds or {}):
+        if row["share"] > 1:
+            _LOG.warning(
+                "The target %(measure)s=%(bound)g is not met: %(left)g left.", row
+            )
     optimizers.recompile(small, model, context.fresh_optimizer(small))
     state = shrinking.State.from_json(found.facts)
     return Result(small, found.history, state.removals)

@@ -68,7 +68,7 @@ class Strip(stage.Stage):
         )
         left = f"{row['left']:,.0f} left, {share:.1%}."
         if share > 1:
-            return f"{what} not met: {left} One unit in every group takes more."
+            return f"{what} not met: {left} What had to stay takes more; the report says why."
         if share >= filling.FILLED:
             return f"{what} filled: {left}"
         return (
