@@ -222,7 +222,9 @@ def test_max_pooling_picks_as_at_its_input():
     twin = keras.Model(inputs, last(linear(layers.Flatten()(hidden))))
     linear.set_weights([picks])
     last.set_weights(out.get_weights())
-    one, two = (curvature.diagonal(m, [(x, y)]).diagonal for m in (model, twin))
+    one, two = (
+        curvature.diagonal(m, [(x, y)], "recursive").diagonal for m in (model, twin)
+    )
     assert two["c/kernel"].max() > 0
     np.testing.assert_allclose(one["c/kernel"], two["c/kernel"], rtol=1e-4, atol=1e-9)
 
@@ -266,7 +268,7 @@ def test_convolutions_are_dense_layers_of_tied_weights(conv, pool):
     flat = layers.Flatten()(pooled(hidden))
     model = keras.Model(inputs, layers.Dense(3, name="out")(flat))
     x, y = samples(shape)
-    found = curvature.diagonal(model, [(x, y)]).diagonal
+    found = curvature.diagonal(model, [(x, y)], "recursive").diagonal
 
     matrix = linear_map(layer, shape)
     pooling = linear_map(pooled, hidden.shape[1:])
@@ -278,7 +280,9 @@ def test_convolutions_are_dense_layers_of_tied_weights(conv, pool):
     one.set_weights([matrix])
     two.set_weights([pooling])
     out.set_weights(model.get_layer("out").get_weights())
-    expected = curvature.diagonal(twin, [(x.reshape(len(x), -1), y)]).diagonal
+    expected = curvature.diagonal(
+        twin, [(x.reshape(len(x), -1), y)], "recursive"
+    ).diagonal
 
     kernel = np.asarray(layer.kernel)
     tied = np.zeros(kernel.size)
@@ -346,8 +350,8 @@ def test_half_precision_computes_in_single():
     full = dense_net("relu")
     full.set_weights(half.get_weights())
     data = [samples((4,))]
-    expected = curvature.diagonal(full, data).diagonal
-    for path, own in curvature.diagonal(half, data).diagonal.items():
+    expected = curvature.diagonal(full, data, "recursive").diagonal
+    for path, own in curvature.diagonal(half, data, "recursive").diagonal.items():
         np.testing.assert_allclose(own, expected[path], rtol=1e-5)
 
 
@@ -357,7 +361,9 @@ def test_the_same_input_twice_counts_four_times():
     twice = keras.Model(inputs, layers.Add()([h, h]))
     double = keras.Model(inputs, layers.Rescaling(2.0)(h))
     data = [samples((4,))]
-    one, two = (curvature.diagonal(m, data).diagonal for m in (twice, double))
+    one, two = (
+        curvature.diagonal(m, data, "recursive").diagonal for m in (twice, double)
+    )
     np.testing.assert_allclose(one["h/kernel"], two["h/kernel"], rtol=1e-5)
 
 
@@ -370,20 +376,23 @@ def test_a_causal_convolution():
     plain = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
     plain.set_weights(causal.get_weights())
     data = [samples((7, 2))]
-    one, two = (curvature.diagonal(m, data).diagonal for m in (causal, plain))
+    one, two = (
+        curvature.diagonal(m, data, "recursive").diagonal for m in (causal, plain)
+    )
     np.testing.assert_allclose(one["c/kernel"], two["c/kernel"], rtol=1e-5)
 
 
 def test_batches_are_averaged_by_their_sizes():
     model = dense_net("relu")
     x, y = samples((4,), count=7)
-    whole = curvature.diagonal(model, [(x, y)]).diagonal
-    parts = curvature.diagonal(model, curvature.batches(x, y, 3)).diagonal
+    whole = curvature.diagonal(model, [(x, y)], "recursive").diagonal
+    parts = curvature.diagonal(model, curvature.batches(x, y, 3), "recursive").diagonal
     for path, own in whole.items():
         np.testing.assert_allclose(parts[path], own, rtol=1e-4, atol=1e-8)
 
 
-def test_a_softmax_at_the_end_changes_nothing():
+@pytest.mark.parametrize("form", ["recursive", "averaged", "gauss_newton"])
+def test_a_softmax_at_the_end_changes_nothing(form):
     model = dense_net("relu")
     soft = keras.Model(model.inputs, layers.Softmax()(model.outputs[0]))
     inputs = keras.Input((4,))
@@ -396,13 +405,25 @@ def test_a_softmax_at_the_end_changes_nothing():
     fused = keras.Model(inputs, x)
     fused.set_weights(model.get_weights())
     data = [samples((4,))]
-    expected = curvature.diagonal(model, data).diagonal
+    expected = curvature.diagonal(model, data, form).diagonal
     for other in (soft, fused):
-        found = curvature.diagonal(other, data).diagonal
+        found = curvature.diagonal(other, data, form).diagonal
         for path, own in expected.items():
             np.testing.assert_allclose(found[path], own, rtol=1e-3, atol=1e-7)
-    with pytest.raises(ValueError, match="ends in a softmax"):
-        curvature.diagonal(soft, data, "hutchinson")
+
+
+def test_gauss_newton_through_a_sigmoid_at_the_end():
+    model, y = sigmoids(), targets("labels")
+    plain = dense_net()
+    found = [
+        curvature.diagonal(one, [(samples((4,))[0], y)], "gauss_newton", loss=loss)
+        for one, loss in (
+            (model, keras.losses.BinaryCrossentropy()),
+            (plain, keras.losses.BinaryCrossentropy(from_logits=True)),
+        )
+    ]
+    for path, own in found[1].diagonal.items():
+        np.testing.assert_allclose(found[0].diagonal[path], own, rtol=1e-3, atol=1e-7)
 
 
 def sigmoids(seed=3):
@@ -513,7 +534,7 @@ def test_weights_that_no_sample_reaches_are_counted():
     model = dense_net("relu")
     x, y = samples((4,))
     x[:, 2] = 0
-    found = curvature.diagonal(model, [(x, y)])
+    found = curvature.diagonal(model, [(x, y)], "recursive")
     assert (found.diagonal["one/kernel"][2] == 0).all() and found.zero >= 5
 
 
@@ -541,9 +562,9 @@ def test_inputs_go_by_their_names_and_take_the_precision_of_the_model():
     model = keras.Model([b, a], layers.Dense(3)(layers.Add()([left, right])))
     x_b, y = samples((4,))
     x_a, _ = samples((4,), seed=1)
-    listed = curvature.diagonal(model, [([x_b, x_a], y)]).diagonal
+    listed = curvature.diagonal(model, [([x_b, x_a], y)], "recursive").diagonal
     exact = {"a": x_a.astype("float64"), "b": x_b.astype("float64")}
-    named = curvature.diagonal(model, [(exact, y)]).diagonal
+    named = curvature.diagonal(model, [(exact, y)], "recursive").diagonal
     expected = diagonal_of(model, [x_b, x_a], y)
     for path, own in listed.items():
         np.testing.assert_allclose(named[path], own, rtol=1e-6)
@@ -575,14 +596,14 @@ def test_bad_input():
     inner = keras.Input((4,))
     soft = layers.Dense(3, name="end")(layers.Softmax()(layers.Dense(3)(inner)))
     with pytest.raises(ValueError, match="softmax inside the model"):
-        curvature.diagonal(keras.Model(inner, soft), [samples((4,))])
+        curvature.diagonal(keras.Model(inner, soft), [samples((4,))], "recursive")
     low = layers.Dense(3, name="out", lora_rank=2)(layers.Dense(3)(inner))
     with pytest.raises(ValueError, match="gauss_newton or hutchinson.*'out'.*Dense"):
-        curvature.check(keras.Model(inner, low))
+        curvature.check(keras.Model(inner, low), "recursive")
     inputs = keras.Input((5, 4))
     unknown = keras.Model(inputs, layers.Dense(3, name="out")(layers.GRU(4)(inputs)))
     data = [samples((5, 4))]
     with pytest.raises(ValueError, match="gauss_newton or hutchinson.*GRU"):
-        curvature.diagonal(unknown, data)
+        curvature.diagonal(unknown, data, "recursive")
     found = curvature.diagonal(unknown, data, "gauss_newton", probes=2).diagonal
     assert all((own >= 0).all() for own in found.values())

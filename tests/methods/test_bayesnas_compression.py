@@ -256,31 +256,96 @@ def test_an_update_by_hand():
     told = method.end_epoch(model, 1, tools)
     assert told["negative_curvature"] == 5 and told["zero_curvature"] == 4
 
-    norms = np.linalg.norm(kernel, axis=1)
-    gamma = norms / 1.0
-    alpha = scaled / (1 + gamma[:, None] * scaled)
-    omega = np.sqrt(alpha.sum(1))
-    stays = (0.5 * np.log(2 * np.pi * np.e * gamma) > 0) & (omega > 0)
-    assert not stays[3] and not stays[7] and stays.sum() > 25
-    labels = optimizer_of(model).partitions[0].labels["b/kernel"][:, 0]
-    received = array(optimizer_of(model).factors[0])[labels]
-    np.testing.assert_array_equal(received >= GONE, ~stays)
-    expected = omega / omega[stays].mean()
-    np.testing.assert_allclose(received[stays], expected[stays], rtol=1e-4)
+    def update(kernel, held):
+        """omega and whether they stay, of rows and of columns."""
+        for axis, own in zip((1, 0), held, strict=True):
+            gamma = np.linalg.norm(kernel, axis=axis) / own
+            spread = np.expand_dims(gamma, axis)
+            omega = np.sqrt((scaled / (1 + spread * scaled)).sum(axis))
+            entropy = 0.5 * np.log(2 * np.pi * np.e * np.maximum(gamma, 1e-30))
+            yield omega, (entropy > 0) & (scaled.sum(axis) > 0)
+
+    def received():
+        for number, axis in ((0, 1), (1, 0)):
+            labels = optimizer_of(model).partitions[number].labels["b/kernel"]
+            yield array(optimizer_of(model).factors[number])[labels.take(0, axis)]
+
+    (rows, stays), (columns, left) = update(kernel, (1.0, 1.0))
+    assert not stays[3] and not stays[7] and stays.sum() > 25 and left.all()
+    # Rows and columns compete for the same weights: one mean for both.
+    mean = np.concatenate([rows[stays], columns[left]]).mean()
+    by_row, by_column = received()
+    np.testing.assert_array_equal(by_row >= GONE, ~stays)
+    np.testing.assert_allclose(by_row[stays], rows[stays] / mean, rtol=1e-4)
+    np.testing.assert_allclose(by_column, columns / mean, rtol=1e-4)
+    assert told["omega"]["b"] == pytest.approx(
+        [f(np.concatenate([by_row[stays], by_column])) for f in (min, np.median, max)]
+    )
     after = array(model.get_layer("b").kernel)
     assert not after[~stays].any() and after[stays].any(axis=1).all()
     # The next loop starts from these factors, and the pruned stay pruned.
     method.end_epoch(model, 3, tools)
-    gamma = np.linalg.norm(after, axis=1)[stays] / expected[stays]
-    alpha = scaled[stays] / (1 + gamma[:, None] * scaled[stays])
-    omega = np.sqrt(alpha.sum(1))
-    again = array(optimizer_of(model).factors[0])[labels]
-    left = again[stays] < GONE
-    np.testing.assert_array_equal(left, gamma > 1 / (2 * np.pi * np.e))
-    np.testing.assert_allclose(
-        again[stays][left], omega[left] / omega[left].mean(), rtol=1e-4
-    )
-    assert (again >= GONE)[~stays].all()
+    (rows, again), (columns, left) = update(after, (by_row, by_column))
+    again &= stays
+    mean = np.concatenate([rows[again], columns[left]]).mean()
+    by_row, by_column = received()
+    np.testing.assert_array_equal(by_row >= GONE, ~again)
+    np.testing.assert_allclose(by_row[again], rows[again] / mean, rtol=1e-4)
+    np.testing.assert_allclose(by_column[left], columns[left] / mean, rtol=1e-4)
+
+
+def omegas_of(scale=1.0, **arguments):
+    """Factors of each partition after two loops over curvatures of one seed."""
+    keras.utils.set_random_seed(1)
+    method, model = prepared(loop_epochs=1, largest_factor=1e6, **arguments)
+    rng = np.random.default_rng(0)
+    bends = {v.path: scale * rng.uniform(0, 2, v.shape) for v in model.trainable_variables}  # fmt: skip
+    for epoch in range(2):
+        tools = records.Tools(lambda *_: curvature.Curvature(bends, 0, 0))
+        told = method.end_epoch(model, epoch, tools)
+    return [array(own) for own in optimizer_of(model).factors], told
+
+
+@pytest.mark.parametrize("shape", ["row_column", "stack_row_column"])
+def test_crosses_are_weighed_against_each_other(shape):
+    """Each has a partition to itself; they compete for the same weights all the same."""
+    _, told = omegas_of(conv_shapes=shape)
+    least, _, largest = told["omega"]["a"]
+    assert largest > 1.05 * least
+
+
+def test_shapes_are_weighed_against_each_other():
+    """A filter holds more weights than a place of all filters: it pays more."""
+    factors, _ = omegas_of(conv_shapes="shape+filter", dense_shapes="row")
+    places, filters = factors[0][:12], factors[1]
+    living = [own[own < GONE].mean() for own in (places, filters)]
+    assert living[1] > 1.3 * living[0]
+
+
+def test_a_factor_on_the_curvature_hardly_changes_what_dies():
+    """omega is relative, and of well-determined weights alpha does not feel H."""
+    (one, _), (two, _) = omegas_of(), omegas_of(2.0)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a >= GONE, b >= GONE)
+        np.testing.assert_allclose(a, b, rtol=0.05)
+
+
+def test_without_the_evidence_it_is_a_group_lasso():
+    method, model = prepared(loop_epochs=1, evidence=False)
+    kernel = model.get_layer("b").kernel
+    emptied = array(kernel).copy()
+    emptied[3] = 0.0
+    kernel.assign(emptied)
+
+    def never(*_):
+        raise AssertionError("no curvature was asked for")
+
+    tools = records.Tools(never, never)
+    method.check_tools(model, tools)
+    assert method.end_epoch(model, 0, tools) is None
+    rows, columns = (array(own) for own in optimizer_of(model).factors)
+    assert np.count_nonzero(rows >= GONE) == 1  # the row that the penalty emptied
+    assert set(rows[rows < GONE]) == {1.0} and set(columns) == {1.0}
 
 
 def test_a_block_whose_kernels_died_leaves_whole():

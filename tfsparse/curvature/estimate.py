@@ -22,7 +22,7 @@ from tfsparse.graph.ends import activation_at_end
 from tfsparse.graph.rebuild import refresh
 
 FORMS = records.CURVATURES
-PROBES = 16
+PROBES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Curvature:
 def diagonal(
     model,
     data: Iterable,
-    form: str = "recursive",
+    form: str = "gauss_newton",
     probes: int = PROBES,
     loss: Any = None,
 ) -> Curvature:
@@ -111,7 +111,7 @@ def diagonal(
     return Curvature(total, negative, zero)
 
 
-def check(model, form: str = "recursive", loss: Any = None) -> None:
+def check(model, form: str = "gauss_newton", loss: Any = None) -> None:
     """Checks that a model's curvature can be estimated, before anything is trained.
 
     Raises:
@@ -199,11 +199,6 @@ def step_of(graph, form: str, probes: int, loss) -> Callable:
     model, variables = graph.model, graph.model.trainable_variables
     paths = [graph.paths[id(v)] for v in variables]
     seed = keras.random.SeedGenerator(0)
-    if bent.end:
-        raise ValueError(
-            f"`curvature` must be recursive or averaged for a model that ends in a {bent.end}. "
-            f"Received: {form!r}."
-        )
     each = losses.of_samples(loss)
 
     def signs(shape):
@@ -218,8 +213,8 @@ def step_of(graph, form: str, probes: int, loss) -> Callable:
 
         def upstream(outputs):
             count = ops.cast(ops.shape(outputs)[0], outputs.dtype)
-            drawn = signs(ops.shape(outputs))
-            return bent.root(y, outputs, drawn) / ops.sqrt(count)
+            drawn = bent.root(y, outputs, signs(ops.shape(outputs)))
+            return losses.through_end(outputs, drawn, bent.end) / ops.sqrt(count)
 
         return [ops.square(g) for g in gradients.output_products(model, x, upstream)]
 

@@ -125,6 +125,25 @@ def _before(outputs, end: str | None):
     return outputs
 
 
+def through_end(outputs, vectors, end: str | None):
+    """What belongs to the logits, as it belongs to the outputs of the activation behind.
+
+    A softmax's logits are log p but for a constant, which a root of its cross-entropy's
+    Hessian does not see; so the vector is divided by p, or for a sigmoid by p (1 - p).
+
+    Args:
+        outputs: `(batch, ...)`, what the activation puts out.
+        vectors: `(batch, ...)`, R v of `Bent.root`.
+        end: The activation; None for none.
+    """
+    if end == SOFTMAX:
+        return vectors / ops.maximum(outputs, TINY)
+    if end == SIGMOID:
+        p = ops.clip(outputs, 1e-7, 1 - 1e-7)
+        return vectors / (p * (1 - p))
+    return vectors
+
+
 def _softmax(loss, end: str | None) -> Bent:
     sparse = "sparse" in getattr(loss, "name", getattr(loss, "__name__", ""))
 

@@ -64,8 +64,13 @@ class BayesNASCompression(base.Method):
     loop_epochs: int = options.field(
         3, "Epochs between two updates of the groups' own factors.", low=1
     )
+    evidence: bool = options.field(
+        True,
+        "Whether the evidence re-weighs and prunes the groups; without it they have a "
+        "group lasso, every factor 1 for good.",
+    )
     curvature: str = options.field(
-        "recursive",
+        "gauss_newton",
         "How the diagonal Hessian of the loss is estimated.",
         choices=records.CURVATURES,
     )
@@ -178,11 +183,15 @@ class BayesNASCompression(base.Method):
 
     def check_tools(self, model, tools) -> None:
         """Refuses a model or loss without a known curvature. See `Method.check_tools`."""
-        tools.check_curvature(model, self.curvature)
+        if self.evidence:
+            tools.check_curvature(model, self.curvature)
 
     def end_epoch(self, model, epoch: int, tools) -> dict | None:
         """Steps 2 to 4, as a loop ends. See `Method.end_epoch`."""
         if (epoch + 1) % self.loop_epochs:
+            return None
+        if not self.evidence:
+            optimizer_of(model).prune(self.threshold)
             return None
         found = tools.curvature(model, self.curvature)
         optimizer = optimizer_of(model)
@@ -191,9 +200,18 @@ class BayesNASCompression(base.Method):
         strength = float(base.array_of(optimizer.mu)) or 1.0
         bends = {path: own / strength for path, own in found.diagonal.items()}
         gone = rows = 0
-        for number, partition in enumerate(optimizer.partitions):
-            held = base.array_of(optimizer.factors[number])
-            factors = self._factors(partition, held, values, bends)
+        updates = [
+            self._update(partition, base.array_of(held), values, bends)
+            for partition, held in zip(
+                optimizer.partitions, optimizer.factors, strict=True
+            )
+        ]
+        relative = _relative(updates, optimizer.partitions)
+        for number, (partition, (_, stays)) in enumerate(
+            zip(optimizer.partitions, updates, strict=True)
+        ):
+            bounded = np.minimum(relative[number], self.largest_factor)
+            factors = np.where(stays, self._multiplied(partition) * bounded, GONE)
             optimizer.reweigh(number, factors)
             gone += int((factors >= GONE).sum())
             rows += partition.groups
@@ -204,10 +222,11 @@ class BayesNASCompression(base.Method):
             "pruned": gone,
             "negative_curvature": found.negative,
             "zero_curvature": found.zero,
+            "omega": _spread(optimizer),
         }
 
-    def _factors(self, partition, held, values, curvature) -> np.ndarray:
-        """The next omega of each group of a partition; `GONE` for what is pruned."""
+    def _update(self, partition, held, values, curvature):
+        """The next omega of each group of a partition, and which groups stay."""
         import keras
 
         from tfsparse import numerics
@@ -243,9 +262,7 @@ class BayesNASCompression(base.Method):
         )
         # Without curvature no sample reaches the group: it looks important, and is not.
         stays = relevant & (bends > 0) & (held < GONE / 2)
-        factors = _relative(factors, stays, partition)
-        bounded = np.minimum(factors, self.largest_factor)
-        return np.where(stays, own * bounded, GONE)
+        return factors, stays
 
     def settle(self, model, threshold: float | None = None) -> np.ndarray:
         """Prunes for good what has died."""
@@ -255,26 +272,37 @@ class BayesNASCompression(base.Method):
     def sections(self, facts):
         """What each loop pruned."""
         table = records.sections
+        loops = [loop for loop in facts["loops"] if "omega" in loop]
         columns = (
-            "after epoch",
-            "groups",
-            "pruned by then",
-            "negative curvatures, made tiny",
-            "weights without curvature",
+            table.Column("after epoch"),
+            table.Column("groups"),
+            table.Column("pruned by then"),
+            table.Column("negative curvatures, made tiny"),
+            table.Column("weights without curvature"),
+            table.Column("smallest factor", table.NUMBER),
+            table.Column("largest factor", table.NUMBER),
         )
         keys = ("epoch", "groups", "pruned", "negative_curvature", "zero_curvature")
-        rows = tuple(tuple(loop[key] for key in keys) for loop in facts["loops"])
+        rows = tuple(
+            (
+                *(loop[key] for key in keys),
+                min((own[0] for own in loop["omega"].values()), default=None),
+                max((own[-1] for own in loop["omega"].values()), default=None),
+            )
+            for loop in loops
+        )
         if not rows:
             return []
         return [
             table.Table(
                 "What the evidence pruned",
-                tuple(table.Column(name) for name in columns),
+                columns,
                 rows,
                 note="Groups of all shapes, those of the running model: removed ones are "
                 "not counted any more. A group without curvature is one that no sample "
                 "reaches; it is pruned.",
-            )
+            ),
+            _omegas(loops[-1]),
         ]
 
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
@@ -300,14 +328,73 @@ def _plain(model) -> list[str]:
     ]
 
 
-def _relative(factors, stays, partition) -> np.ndarray:
-    """Factors over their mean in each layer, pruned groups not counted: its lambda^l.
+def _relative(updates, parts) -> list[np.ndarray]:
+    """Factors over their mean among the groups that compete for a kernel's weights.
 
-    The curvature falls as the loss does; without this the penalty would fade with it.
+    The mean is over living groups of all shapes: what tells shapes, and groups of one
+    shape, apart stays. Without it the penalty would fade as the loss, and with it the
+    curvature, falls.
+
+    Args:
+        updates: Of each partition, its factors and which of its groups stay.
+        parts: The partitions.
     """
-    found = factors.copy()
-    for labels in partition.labels.values():
-        own = np.unique(labels[labels >= 0])
-        mean = factors[own][stays[own]].mean() if stays[own].any() else 0.0
-        found[own] = factors[own] / mean if mean > 0 else 1.0
+    held: dict[str, list[np.ndarray]] = {}
+    for (factors, stays), partition in zip(updates, parts, strict=True):
+        for path, labels in partition.labels.items():
+            own = np.unique(labels[labels >= 0])
+            held.setdefault(path, []).append(factors[own][stays[own]])
+    means = {path: _mean(np.concatenate(own)) for path, own in held.items()}
+    import os
+
+    mode = os.environ.get("NORM", "layer")
+    if mode == "model":
+        whole = _mean(np.concatenate([a for own in held.values() for a in own]))
+        means = dict.fromkeys(means, whole)
+    if mode == "none":
+        means = dict.fromkeys(means, 1.0)
+    found = []
+    for (factors, _), partition in zip(updates, parts, strict=True):
+        factors = factors.copy()
+        for path, labels in partition.labels.items():
+            own = np.unique(labels[labels >= 0])
+            factors[own] = factors[own] / means[path] if means[path] > 0 else 1.0
+        found.append(factors)
     return found
+
+
+def _spread(optimizer) -> dict[str, list[float]]:
+    """Layer -> least, middle and largest factor of its living groups of all shapes."""
+    held: dict[str, list[np.ndarray]] = {}
+    for factors, partition in zip(optimizer.factors, optimizer.partitions, strict=True):
+        factors = base.array_of(factors)
+        for path, labels in partition.labels.items():
+            own = factors[np.unique(labels[labels >= 0])]
+            held.setdefault(_layer(path), []).append(own[own < GONE / 2])
+    found = {}
+    for layer, parts in held.items():
+        own = np.concatenate(parts)
+        if len(own):
+            found[layer] = [float(f(own)) for f in (np.min, np.median, np.max)]
+    return found
+
+
+def _omegas(loop) -> records.sections.Table:
+    """How far apart the evidence holds the groups of each layer, as the last loop ended."""
+    table = records.sections
+    names = ("least", "middle", "largest")
+    return table.Table(
+        "How the evidence weighs the groups of a layer",
+        (
+            table.Column("layer", table.TEXT),
+            *(table.Column(name, table.NUMBER) for name in names),
+        ),
+        tuple((layer, *spread) for layer, spread in loop["omega"].items()),
+        note="omega, the factor on a group's penalty, of a layer's living groups as the last "
+        "loop ended. Their mean was 1 before the bound and the pruning; where all are 1 the "
+        "evidence tells nothing apart.",
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else 0.0
