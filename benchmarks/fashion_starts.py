@@ -14,15 +14,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import pathlib
-import shutil
 import statistics
-import subprocess
 import sys
-from concurrent import futures
 
-from tfsparse import files
+import jobs
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "fashion_starts.json"
 RUNS = pathlib.Path("runs") / "fashion_starts"
@@ -75,39 +71,12 @@ def width_of(name: str, size: int) -> float:
     return low / 1000
 
 
-def run(row: dict, jobs: int) -> dict:
+def run(row: dict, count: int) -> dict:
     """One run of the main job, and what its report says."""
-    folder = RUNS / "-".join(str(row[k]) for k in KEYS)
-    flags = [*flags_of(row), f"--workdir={folder}", "--resume"]
-    command = [sys.executable, "-m", "tfsparse.train", *flags]
-    one_thread = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-    environment = {**os.environ, **(one_thread if jobs > 1 else {})}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        return {**row, "flags": flags_of(row), "error": done.stderr.strip()[-300:]}
-    report = files.read_json(folder / "report.json")
-    stages = {stage["name"]: stage for stage in report["stages"]}
-    trained = [
-        s for s in report["stages"] if s["name"] in ("sparse", "plain", "finetuned")
-    ]
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return {
-        **row,
-        "flags": flags_of(row),
-        "accuracy": stages["mcu"]["accuracy"],
-        "float_accuracy": stages["finetuned"]["accuracy"],
-        "params": stages["mcu"]["params"],
-        "macs": stages["mcu"]["macs"],
-        "file_bytes": stages["mcu"]["file_bytes"],
-        "arena_bytes": stages["mcu"]["arena_bytes"],
-        "training_seconds": round(sum(s["seconds"] for s in trained), 1),
-        "kept": {g["name"]: g["kept"] for g in report["groups"]},
-    }
-
-
-def key(row: dict) -> tuple:
-    """What tells rows apart."""
-    return tuple(row[name] for name in KEYS)
+    flags = flags_of(row)
+    report = jobs.main_job(flags, RUNS / "-".join(str(row[k]) for k in KEYS), count)
+    row = {**row, "flags": flags}
+    return row | (report if "error" in report else jobs.measured(report))
 
 
 def table(rows: list[dict]) -> list[str]:
@@ -142,16 +111,13 @@ def main() -> int:
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--jobs", type=int, default=1)
     chosen = parser.parse_args()
-    rows = files.read_json(RESULTS) if RESULTS.exists() else []
-    good = {key(one) for one in rows if "error" not in one}
-    waiting = [r for r in wanted() if not chosen.table and key(r) not in good]
-    with futures.ThreadPoolExecutor(chosen.jobs) as pool:
-        started = [pool.submit(run, row, chosen.jobs) for row in waiting]
-        for one in futures.as_completed(started):
-            row = one.result()
-            rows = [*(old for old in rows if key(old) != key(row)), row]
-            print({k: row.get(k) for k in (*KEYS, "accuracy", "params", "error")})
-            files.write_json(RESULTS, rows)
+    rows = jobs.kept_rows(
+        RESULTS,
+        () if chosen.table else wanted(),
+        KEYS,
+        lambda row: run(row, chosen.jobs),
+        chosen.jobs,
+    )
     print("\n".join(table(rows)))
     return 0
 

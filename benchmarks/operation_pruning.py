@@ -22,13 +22,17 @@ import time
 from tfsparse import files
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "operation_pruning.json"
-STRENGTHS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05)
+STRENGTHS = {
+    "none": (0.0, 0.005, 0.01, 0.02, 0.03, 0.05),
+    "sqrt": (0.0005, 0.001, 0.0015, 0.002, 0.003),
+}
+"""By what a group's penalty is scaled -> strengths of it."""
 SEARCH_EPOCHS, RETRAIN_EPOCHS = 10, 5
 SAMPLES, BATCH = 20_000, 128
 ROUNDS = 100
 
 
-def row(strength: float, images) -> dict:
+def row(scaling: str, strength: float, images) -> dict:
     """Search, prune, strip, retrain with one strength."""
     import keras
     import numpy as np
@@ -41,7 +45,7 @@ def row(strength: float, images) -> dict:
     x, y, x_test, y_test = images
     keras.utils.set_random_seed(0)
     model = zoo.build("cells", (28, 28, 1), 10)
-    method = GSparsity(strength, partition="operation")
+    method = GSparsity(strength, partition="operation", scaling=scaling)
     groups = tfsparse.find_groups(model, method.kinds)
     running = method.prepare(model, groups)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -70,6 +74,7 @@ def row(strength: float, images) -> dict:
         small.fit(x, y, batch_size=BATCH, verbose=0)
     cost = tfsparse.measure(small)
     return {
+        "scaling": scaling,
         "strength": strength,
         "groups": method.groups(running),
         "settling": [{**s, "accuracy": s["score"]} for s in settling],
@@ -127,9 +132,10 @@ def main() -> int:
         dataset.x_test / scale, dataset.y_test,
     )  # fmt: skip
     rows = files.read_json(RESULTS)["rows"] if RESULTS.exists() else []
-    for strength in STRENGTHS:
-        if all(r["strength"] != strength for r in rows):
-            rows.append(row(strength, images))
+    done = {(r["scaling"], r["strength"]) for r in rows}
+    for scaling, strength in [(k, s) for k, own in STRENGTHS.items() for s in own]:
+        if (scaling, strength) not in done:
+            rows.append(row(scaling, strength, images))
             keep(rows)
             told = {k: v for k, v in rows[-1].items() if k != "operations"}
             print(told, flush=True)

@@ -125,6 +125,15 @@ METHODS = {
     "bayesnas": tfsparse.BayesNASCompression(0.01, loop_epochs=2),
 }
 
+WITHOUT = {
+    "switches": tfsparse.ShrinkNets(form="norms"),
+    "sign variance": tfsparse.ShrinkNets(0.01, form="signed", gamma=1.0),
+    "proximal map": tfsparse.GSparsity(0.02, proximal=False),
+    "divergence": tfsparse.SparseVD(0.0, pretrain_epochs=0, warm_up_epochs=1),
+    "evidence": tfsparse.BayesNASCompression(0.01, loop_epochs=2, evidence=False),
+}
+"""Methods without their own idea."""
+
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(
@@ -142,6 +151,24 @@ def test_every_method_fills_its_target(name, target):
     bound = value * getattr(whole, measure) if value <= 1 else value
     left = getattr(tfsparse.measure(found.model), measure)
     assert filling.FILLED * bound <= left <= bound
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_a_method_without_its_idea_fills_its_target_too(name):
+    found = tfsparse.fit_shrinking(
+        net(), WITHOUT[name], *data(), epochs=6, shrink_epochs=4, batch_size=16,
+        target={"params": 0.4},
+    )  # fmt: skip
+    bound = 0.4 * tfsparse.measure(net()).params
+    assert filling.FILLED * bound <= tfsparse.measure(found.model).params <= bound
+
+
+@pytest.mark.parametrize("name", ["switches", "proximal map"])
+def test_without_its_idea_nothing_dies_by_itself(name):
+    found = tfsparse.fit_shrinking(
+        net(), WITHOUT[name], *data(), epochs=4, batch_size=16
+    )
+    assert tfsparse.measure(found.model).params == tfsparse.measure(net()).params
 
 
 def test_sparse_vd_fills_a_target_of_single_weights():

@@ -299,7 +299,9 @@ def omegas_of(scale=1.0, **arguments):
     keras.utils.set_random_seed(1)
     method, model = prepared(loop_epochs=1, largest_factor=1e6, **arguments)
     rng = np.random.default_rng(0)
-    bends = {v.path: scale * rng.uniform(0, 2, v.shape) for v in model.trainable_variables}  # fmt: skip
+    bends = {
+        v.path: scale * rng.uniform(0, 2, v.shape) for v in model.trainable_variables
+    }
     for epoch in range(2):
         tools = records.Tools(lambda *_: curvature.Curvature(bends, 0, 0))
         told = method.end_epoch(model, epoch, tools)

@@ -148,6 +148,31 @@ def test_a_step_is_algorithm_1(seed, tau):
 
 
 @pytest.mark.parametrize("tau", ["constant", "group", "element"])
+def test_a_step_along_the_subgradient(tau):
+    """w - eps (v + mu w / ||w||) / tau: what the proximal map is held against."""
+    rng = np.random.default_rng(0)
+    (weight, bias) = weights = variables([(3, 2), (2,)], rng)
+    partition = records.Partition(
+        {weight.path: np.array([[0, 1]])}, multipliers=np.array([1.0, 2.0])
+    )
+    optimizer = ProxSGD(partition, 0.3, 0.2, 0.5, tau, 0.9, proximal=False)
+    optimizer = ProxSGD.from_config(optimizer.get_config())
+    optimizer.build(weights)
+    w, b = (np.array(v) for v in weights)
+    g, slope = rng.normal(size=w.shape), rng.normal(size=b.shape)
+    optimizer.apply([keras.ops.array(x.astype("float32")) for x in (g, slope)], weights)
+    pull = 0.3 * np.array([1.0, 2.0]) * w / np.linalg.norm(w, axis=0)
+    rms = np.abs(g)  # of one gradient, corrected for its start at 0
+    taus = {"constant": 1.0, "group": rms.mean(0), "element": rms}[tau]
+    expected = w - 0.2 * (0.5 * g + pull) / taus
+    np.testing.assert_allclose(np.array(weight), expected, rtol=1e-4, atol=1e-6)
+    plain = {"constant": 1.0, "group": np.abs(slope).mean(), "element": np.abs(slope)}
+    np.testing.assert_allclose(
+        np.array(bias), b - 0.2 * 0.5 * slope / plain[tau], rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("tau", ["constant", "group", "element"])
 def test_accumulated_gradients_make_one_step_of_algorithm_1(tau):
     """Of their mean; the start at zero is corrected by steps, not by batches."""
     rng = np.random.default_rng(0)

@@ -345,14 +345,6 @@ def _relative(updates, parts) -> list[np.ndarray]:
             own = np.unique(labels[labels >= 0])
             held.setdefault(path, []).append(factors[own][stays[own]])
     means = {path: _mean(np.concatenate(own)) for path, own in held.items()}
-    import os
-
-    mode = os.environ.get("NORM", "layer")
-    if mode == "model":
-        whole = _mean(np.concatenate([a for own in held.values() for a in own]))
-        means = dict.fromkeys(means, whole)
-    if mode == "none":
-        means = dict.fromkeys(means, 1.0)
     found = []
     for (factors, _), partition in zip(updates, parts, strict=True):
         factors = factors.copy()

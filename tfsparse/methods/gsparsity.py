@@ -68,6 +68,11 @@ class GSparsity(base.Method):
         "Whether biases and BatchNorm scales belong to a unit's group; if not, they are "
         "zeroed with it.",
     )
+    proximal: bool = options.field(
+        True,
+        "Whether the penalty acts by its proximal map, which reaches zero; if not, by its "
+        "subgradient, which does not: only a target then removes anything, by rank.",
+    )
     threshold: float = options.field(1e-6, "Norm up to which a group is dead.", low=0)
     ignore: str = options.patterns(
         "",
@@ -158,6 +163,7 @@ class GSparsity(base.Method):
             self.tau,
             scaling=self.scaling,
             bounds=FACTORS,
+            proximal=self.proximal,
         )
 
     def set_strength(self, model, value: float) -> None:

@@ -9,6 +9,9 @@ from tfsparse.methods import base, placing
 
 SUFFIX = "_switch"
 
+NORMS = "norms"
+"""The form without switches, to see what they are worth."""
+
 _DECAYS = (
     "kernel_regularizer",
     "wise_regularizer",
@@ -45,8 +48,9 @@ class ShrinkNets(base.Method):
     form: str = options.field(
         "relu",
         "How a switch kills its unit: relu as it reaches 0 (the draft), signed as its "
-        "sign's variance passes 0.5 (Smallify).",
-        choices=records.SWITCH_FORMS,
+        "sign's variance passes 0.5 (Smallify); or norms for no switches: only a target "
+        "then removes anything, units of small weights first.",
+        choices=(*records.SWITCH_FORMS, NORMS),
     )
     gamma: float = options.field(
         0.99,
@@ -101,7 +105,7 @@ class ShrinkNets(base.Method):
             groups: Its groups, from `find_groups(model, method.kinds)`.
 
         Returns:
-            A model with one Filter for each group that is not frozen.
+            A model with one Filter for each group that is not frozen; with norms none.
 
         Raises:
             ValueError: No group can be switched.
@@ -124,7 +128,8 @@ class ShrinkNets(base.Method):
                         config[key] = keras.regularizers.serialize(decay)
             return config
 
-        return placing.place(model, placing.at_sites(model, groups, make), configure)
+        placed = {} if self.form == NORMS else placing.at_sites(model, groups, make)
+        return placing.place(model, placed, configure)
 
     def set_strength(self, model, value: float) -> None:
         for switch in switches(model).values():
@@ -132,10 +137,12 @@ class ShrinkNets(base.Method):
             if not value:
                 switch.hold()
 
-    def importance(self, model, groups) -> dict[str, np.ndarray]:
+    def importance(self, model, groups) -> dict[str, np.ndarray] | None:
         """The switches: where a penalty holds its balance, dL/ds = -strength, and a unit's
         removal costs about s * strength.
         """
+        if self.form == NORMS:
+            return None
         sizes = {
             name: abs(base.array_of(s.scale())) for name, s in switches(model).items()
         }
@@ -150,7 +157,13 @@ class ShrinkNets(base.Method):
         return found
 
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
-        """Units whose switch is alive, last optimizer step included."""
+        """Units whose switch is alive, last optimizer step included; with norms all."""
+        if self.form == NORMS:
+            return {
+                group.name: np.ones(group.size, bool)
+                for group in groups
+                if not group.frozen
+            }
         alive = {name: s.alive_units() for name, s in switches(model).items()}
         return base.factored_units(groups, alive)
 

@@ -101,6 +101,33 @@ def plain_step(weight, average, eps, tau=None):
     return weight - step if tau is None else weight - step / tau
 
 
+def penalty_slopes(block: Block, weights, mu) -> list:
+    """A subgradient of sum_k mu_k ||w_k||: mu_k w / ||w_k||, and 0 where a group is 0.
+
+    Args:
+        block: The groups.
+        weights: w, a tensor for each slice of the block.
+        mu: `(groups,)`, not negative.
+
+    Returns:
+        A tensor for each slice.
+
+    Example:
+        >>> pair = Block.of([[0]], [(2,)])
+        >>> slope, = penalty_slopes(pair, [ops.array([3.0, 4.0])], ops.array([5.0]))
+        >>> [float(x) for x in slope]
+        [3.0, 4.0]
+
+    Reference: GSparsity, appendix G.
+    """
+    norms = ops.sqrt(block.sum([ops.square(w) for w in weights]))
+    factors = mu / ops.maximum(norms, TINY)
+    return [
+        block.spread(factors, part, 0.0) * w
+        for part, w in zip(block.slices, weights, strict=True)
+    ]
+
+
 def proximal_step(block: Block, weights, steps, thresholds, eps) -> list:
     """A step towards the proximal point of every group of a block.
 

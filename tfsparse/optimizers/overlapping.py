@@ -53,7 +53,7 @@ class OverlappingProxSGD(ProxSGD):
         name: str = "overlapping_proxsgd",
         **kwargs,
     ):
-        for own in ("partition", "tau", "beta", "scaling", "bounds"):
+        for own in ("partition", "tau", "beta", "scaling", "bounds", "proximal"):
             kwargs.pop(own, None)  # of a config that ProxSGD wrote
         super().__init__(
             records.Partition({}), mu, learning_rate, rho, name=name, **kwargs
@@ -180,7 +180,7 @@ class OverlappingProxSGD(ProxSGD):
     def get_config(self):
         """The arguments, the partitions as text."""
         config = super().get_config()
-        for own in ("partition", "tau", "beta", "scaling", "bounds"):
+        for own in ("partition", "tau", "beta", "scaling", "bounds", "proximal"):
             del config[own]
         stored = [p.to_json() for p in self._now()]
         return {**config, "partitions": stored, "sweeps": self.sweeps}

@@ -47,6 +47,8 @@ class ProxSGD(JointOptimizer):
             the square root of the group's number of weights.
         bounds: Pattern of variable paths -> (low, high), where x is projected to, such
             as `{"*scale": (0, 1)}`.
+        proximal: Whether the penalty acts by its proximal map. If not, by its
+            subgradient, which reaches no zero: what the map is worth can so be seen.
         name, kwargs: As for every Keras optimizer (clipping, weight decay, EMA, ...).
 
     Raises:
@@ -70,6 +72,7 @@ class ProxSGD(JointOptimizer):
         beta: float = 0.999,
         scaling: str = "none",
         bounds: Mapping[str, tuple[float, float]] | None = None,
+        proximal: bool = True,
         name: str = "proxsgd",
         **kwargs,
     ):
@@ -84,6 +87,7 @@ class ProxSGD(JointOptimizer):
         self.rho = keras.optimizers.schedules.deserialize(rho) if saved else rho
         self.tau, self.beta, self.scaling = tau, float(beta), scaling
         self.bounds = {pattern: tuple(pair) for pattern, pair in (bounds or {}).items()}
+        self.proximal = bool(proximal)
         self._initial_mu = float(mu)
 
     def build(self, variables):
@@ -157,6 +161,10 @@ class ProxSGD(JointOptimizer):
         dtype = weights[0].dtype
         mu = ops.cast(mu, dtype) * ops.cast(block.multipliers, dtype)
         eps = ops.cast(eps, dtype)
+        if not self.proximal:
+            slopes = numerics.penalty_slopes(block, weights, mu)
+            averages = [v + own for v, own in zip(averages, slopes, strict=True)]
+            mu = ops.zeros_like(mu)
         if self.tau == "element":
             return numerics.elementwise_step(block, weights, averages, taus, mu, eps)
         if self.tau == "group":
@@ -252,6 +260,7 @@ class ProxSGD(JointOptimizer):
             "beta": self.beta,
             "scaling": self.scaling,
             "bounds": {pattern: list(pair) for pattern, pair in self.bounds.items()},
+            "proximal": self.proximal,
         }
 
 
