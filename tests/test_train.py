@@ -673,6 +673,36 @@ def test_flagfiles_parse_and_hold_only_what_they_set(path):
     )
 
 
+PUBLISHED = {
+    # GSparsity, appendix B.
+    "resnet50_gsparsity": {
+        "shrink_epochs": 90, "batch_size": 256, "eps": 0.001, "rho": 0.9, "tau": "group",
+        "scaling": "inverse_sqrt", "threshold": 1e-6, "drop_every": 30,
+        "fine_tune_epochs": 90, "fine_tune_learning_rate": 0.1,
+    },
+    # The same, appendix D: one mu for all, of five; what it leaves open as in B.
+    "darts_v2_gsparsity": {
+        "strength": (0.0001, 0.0002, 0.0005, 0.002, 0.004), "scaling": "none",
+        "partition": "operation", "threshold": 1e-6, "optimizer": "sgd",
+    },
+    # He et al. 2016, section 3.4.
+    "resnet50": {
+        "batch_size": 256, "settle_learning_rate": 0.1, "weight_decay": 0.0001 * 10,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_flagfiles_call_published_is(name):
+    (path,) = (path for path in FLAGFILES if path.stem == name)
+    stored = settings.parse([f"--flagfile={path}"])[0].to_json()
+    for key, value in PUBLISHED[name].items():
+        wanted = value if isinstance(value, tuple) else (value,)
+        assert stored[key] in wanted, key
+    told = [x for x in path.read_text().splitlines() if x.startswith("#")]
+    assert "the paper's" not in " ".join(told), "say which paper, and where"
+
+
 def test_the_report_is_what_its_schema_says(finished):
     import jsonschema
 

@@ -22,6 +22,7 @@ from tfsparse.layers import (
     VariationalConv2D,
     VariationalDense,
     VariationalDepthwiseConv2D,
+    VariationalScale,
     noise,
 )
 from tfsparse.methods import SparseVD
@@ -598,3 +599,21 @@ def test_zeros_stay_zeros_as_a_model_is_tuned():
     now = ops.convert_to_numpy(model.layers[0].kernel)
     assert not now[1::2].any() and (now[::2] != 1).all()
     assert ops.convert_to_numpy(model.layers[0].bias).any()
+
+
+def test_where_posteriors_start():
+    """As in the codes of Molchanov et al. and of Louizos et al."""
+    shape = (60, 50)
+    noise = VariationalDense(shape[1], seed=3)
+    noise.build((None, shape[0]))
+    np.testing.assert_array_equal(noise.log_variance, np.full(shape, -10.0))
+    normal = VariationalDense(shape[1], prior="normal", seed=3)
+    normal.build((None, shape[0]))
+    drawn = np.array(normal.log_variance)
+    assert abs(drawn.mean() + 9) < 1e-3 and drawn.std() == pytest.approx(0.01, rel=0.05)
+    assert np.array(normal.bias_log_variance).std() == pytest.approx(0.01, rel=0.4)
+    factors = VariationalScale(4000, seed=3)
+    factors.build((None, 4000))
+    for own, mean in ((factors.mean, 1.0), (factors.log_variance, -9.0)):
+        assert np.array(own).mean() == pytest.approx(mean, abs=1e-3)
+        assert np.array(own).std() == pytest.approx(0.01, rel=0.05)

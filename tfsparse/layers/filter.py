@@ -34,7 +34,8 @@ class Filter(PerUnit):
         strength: The penalty's factor lambda; held in a variable (`strength`), so
             that changing it retraces nothing.
         gamma: Inertia of the sign-variance rule, in [0, 1]; signed form only.
-        initial: `uniform` (U(0, 1] for relu, U(-1, 1) for signed) or `ones`.
+        initial: `uniform` (U(0, 1] for relu; U(-1, 1) for signed, as in Smallify's code,
+            whose paper says N(0, 1)) or `ones`.
         seed: Seed of the initial values.
 
     Call arguments:

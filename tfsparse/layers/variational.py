@@ -14,7 +14,8 @@ from tfsparse.layers import noise
 PRIORS = ("log_uniform", "normal")
 """Of sparse variational dropout, and of the weights under Bayesian compression."""
 
-INITIAL_LOG_VARIANCE = {"log_uniform": -10.0, "normal": -9.0}
+INITIAL_LOG_VARIANCE = {"log_uniform": (-10.0, 0.0), "normal": (-9.0, 0.01)}
+"""Mean and deviation of what log variances start at, as in the authors' codes."""
 
 
 class Variational:
@@ -97,7 +98,12 @@ class Variational:
 
     def build(self, input_shape):
         super().build(input_shape)
-        start = keras.initializers.Constant(INITIAL_LOG_VARIANCE[self.prior])
+        rng = np.random.default_rng(self.seed)
+        mean, deviation = INITIAL_LOG_VARIANCE[self.prior]
+
+        def start(shape, dtype):
+            return ops.cast(rng.normal(mean, deviation, shape), dtype)
+
         bound = self._bound if self.largest_deviation else None
         self.log_variance = self.add_weight(
             shape=self.kernel.shape,
