@@ -39,7 +39,7 @@ def row(scaling: str, strength: float, images) -> dict:
 
     import tfsparse
     from tfsparse import optimizers, zoo
-    from tfsparse.engine import shrinking
+    from tfsparse.engine import finishing, shrinking
     from tfsparse.methods import GSparsity
 
     x, y, x_test, y_test = images
@@ -62,7 +62,7 @@ def row(scaling: str, strength: float, images) -> dict:
         keras.utils.set_random_seed(epoch)
         running.fit(x, y, batch_size=BATCH, verbose=0)
     settling = shrinking.discretisation(running, method, accuracy)
-    small, _ = shrinking.finish(running, method)
+    small, _ = finishing.finish(running, method)
     stripped = accuracy(small)
     keep = method.keep(running, tfsparse.find_groups(running, method.kinds))
     live = {k: v.tolist() for k, v in keep.items() if k.endswith(":branches")}

@@ -21,7 +21,7 @@ from tfsparse import (
     records,
 )
 from tfsparse import progress as progress_lib
-from tfsparse.engine import filling, limiting, shrinking
+from tfsparse.engine import filling, finishing, limiting, shrinking
 from tfsparse.engine.context import CURVATURE_SAMPLES, Context
 from tfsparse.engine.runner import go
 from tfsparse.engine.stages.sparse import Sparse, SparseSettings
@@ -127,7 +127,7 @@ def fit_shrinking(
     found: Any = results["sparse"]
     sizes = limiting.sizes_of(find_groups(plain, method.kinds))
     bounds = found.facts.get("bounds")
-    small, _ = shrinking.finish(found.model, method, limits, sizes, bounds)
+    small, _ = finishing.finish(found.model, method, limits, sizes, bounds)
     for row in filling.shares(small, bounds or {}):
         if row["share"] > 1:
             _LOG.warning(

@@ -14,7 +14,7 @@ import pytest
 import tfsparse
 from conformance import models
 from tfsparse import files, methods, options, train
-from tfsparse.engine import context, settings, shrinking
+from tfsparse.engine import context, finishing, settings
 
 OUTSIDE = "conformance.outsiders:Smallest"
 
@@ -102,14 +102,14 @@ def test_it_shrinks_and_the_result_is_stock_and_computes_what_was_trained(row):
     x, y = few()
     method, held = made(row), {}
     with pytest.MonkeyPatch.context() as patch:
-        whole = shrinking.finish
+        whole = finishing.finish
 
         def finish(model, *more):
             small, reasons = whole(model, *more)
             held["sparse"], held["reasons"] = model, reasons
             return small, reasons
 
-        patch.setattr(shrinking, "finish", finish)
+        patch.setattr(finishing, "finish", finish)
         found = tfsparse.fit_shrinking(
             net(), method, x, y, epochs=2, shrink_epochs=1, batch_size=16
         )

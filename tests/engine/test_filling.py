@@ -75,6 +75,45 @@ def test_a_group_without_a_score_stays():
     assert found["a"].all() and found["c"].tolist() == [False, False, True, True]
 
 
+def test_a_target_is_filled_where_removals_take_others_along():
+    """Three of "a" are read by the weakest of "b" alone: with it they go, too."""
+    keep = {"a": np.ones(16, bool), "b": np.ones(16, bool)}
+    scores = {"a": np.linspace(3, 4, 16), "b": np.linspace(0, 1, 16)}
+
+    def used(masks):
+        readers = masks["b"][:3]
+        return {"a": masks["a"] & np.append(readers, [True] * 13), "b": masks["b"]}
+
+    def share(masks):
+        return (masks["a"].sum() + masks["b"].sum()) / 29
+
+    plain = filling.fitted(keep, scores, share)
+    assert share(plain) == 1 and share(used(plain)) < filling.FILLED
+    found = filling.fitted_in_use(keep, scores, share, used)
+    assert filling.FILLED <= share(found) <= 1
+    assert all((used(found)[name] == own).all() for name, own in found.items())
+
+
+def test_what_is_in_use_once_masks_have_dropped_the_rest():
+    """first[2] is read by second[1] alone, and second[0] reads first[0] alone."""
+    model = net()
+    reads = np.ones((24, 16), "float32")
+    reads[2], reads[:, 0] = 0, 0
+    reads[2, 1] = reads[0, 0] = 1
+    model.get_layer("second").kernel.assign(reads)
+    groups = tfsparse.find_groups(model, ("unit", "feature"))
+    masks = {g.name: np.ones(g.size, bool) for g in groups if not g.frozen}
+    used = filling.in_use(model, groups)
+    assert all(own.all() for own in used(masks).values())
+    masks["second"][1] = False
+    assert np.flatnonzero(~used(masks)["first"]).tolist() == [2]
+    masks["first"][0] = False
+    found = used(masks)
+    assert np.flatnonzero(~found["second"]).tolist() == [0, 1]
+    masks["second"][:] = False  # nothing may empty a group: it stays as it was wanted
+    assert not used(masks)["second"].any() and used(masks)["first"].any()
+
+
 @pytest.mark.parametrize(
     "builder",
     [models.conv_bn_chain, models.residual_projection, models.depthwise_multiplier_2,

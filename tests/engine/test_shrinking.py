@@ -11,7 +11,7 @@ from keras import layers
 import tfsparse
 from tfsparse import fitting, records
 from tfsparse.deploy import lower
-from tfsparse.engine import shrinking
+from tfsparse.engine import finishing, shrinking
 
 
 @pytest.fixture
@@ -464,7 +464,7 @@ def test_finish_keeps_the_constant_behind_a_batch_norm():
     method = tfsparse.ShrinkNets()
     sparse = prepared(model, method)
     sparse.get_layer("hidden_switch").switch.assign([1.0, -1.0, 1.0, -1.0, 1.0, 1.0])
-    small, _ = shrinking.finish(sparse, method)
+    small, _ = finishing.finish(sparse, method)
     assert small.get_layer("hidden").units == 4
     inputs = models.inputs_for(model)
     expected = models.outputs(sparse, inputs)
@@ -483,7 +483,7 @@ def test_finish_equals_the_sparse_model(name):
         if isinstance(layer, tfsparse.layers.Filter):
             values = np.where(np.arange(layer.units) % 2 == 1, -0.5, 0.8)
             layer.switch.assign(values)
-    small, _ = shrinking.finish(sparse, method)
+    small, _ = finishing.finish(sparse, method)
     inputs = models.inputs_for(model)
     expected = models.outputs(sparse, inputs)
     assert models.difference(expected, models.outputs(small, inputs)) <= 1e-5
@@ -495,7 +495,7 @@ def test_a_shared_layer_can_be_finished():
     method = tfsparse.ShrinkNets()
     sparse = prepared(model, method)
     sparse.get_layer("shared_switch").switch.assign([1.0, -1.0, 1.0, -1.0, 1.0, 1.0])
-    small, _ = shrinking.finish(sparse, method)
+    small, _ = finishing.finish(sparse, method)
     inputs = models.inputs_for(model)
     expected = models.outputs(sparse, inputs)
     assert models.difference(expected, models.outputs(small, inputs)) <= 1e-5

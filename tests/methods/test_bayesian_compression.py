@@ -13,7 +13,7 @@ from keras import layers, ops
 import tfsparse
 from tfsparse import numerics, optimizers, records
 from tfsparse.deploy.lower import lower
-from tfsparse.engine import shrinking
+from tfsparse.engine import finishing, shrinking
 from tfsparse.layers import VariationalScale
 from tfsparse.methods import BayesianCompression, SparseVD, bayesian
 from tfsparse.records import SCALE_PRIORS
@@ -253,7 +253,7 @@ def test_coupled_survival(scales):
     )
     x = np.random.default_rng(0).normal(size=(7, 6, 6, 2)).astype("float32")
     model.compile("adam", "mse")
-    small, _ = shrinking.finish(model, method)
+    small, _ = finishing.finish(model, method)
     np.testing.assert_allclose(array(small(x)), array(model(x)), rtol=1e-4, atol=1e-5)
     assert small.get_layer("conv").filters == 3  # 1 died, and 3 by its features
     assert small.get_layer("fc").kernel.shape == (11, 4)
@@ -442,7 +442,7 @@ def test_a_unit_that_something_without_a_factor_reads_stays():
     assert keep["conv"].all()
     set_noise(sparse, "conv_noise", [2])
     data = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype("float32")
-    small, _ = shrinking.finish(sparse, method)
+    small, _ = finishing.finish(sparse, method)
     np.testing.assert_allclose(array(small(data)), array(sparse(data)), atol=1e-5)
     assert small.get_layer("conv").filters == 3
 
@@ -546,7 +546,7 @@ def test_a_target_sets_the_thresholds(share):
     for scale in bayesian.scales(model):
         scale.log_variance.assign(rng.normal(-4, 2, scale.units))
     model.compile("adam", "mse")
-    small, _ = shrinking.finish(model, method, bounds=bounds)
+    small, _ = finishing.finish(model, method, bounds=bounds)
     left = tfsparse.measure(small).params
     assert 0.75 * bounds["params"] < left <= bounds["params"]  # units are large here
     (threshold,) = {float(array(s.threshold)) for s in bayesian.scales(model)}
@@ -558,7 +558,7 @@ def test_a_network_whose_factors_are_all_noise_is_not_finished():
     method, model = prepared("groups", layer_thresholds="*=-20")
     model.compile("adam", "mse")
     with pytest.raises(records.TrainingError, match="once stripped.*Lower --strength"):
-        shrinking.finish(model, method)
+        finishing.finish(model, method)
 
 
 def test_variances_have_a_bound():

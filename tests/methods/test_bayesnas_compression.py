@@ -9,7 +9,7 @@ from keras import layers, ops
 
 import tfsparse
 from tfsparse import budgets, curvature, fitting, records
-from tfsparse.engine import shrinking
+from tfsparse.engine import finishing
 from tfsparse.engine.stages import strip
 from tfsparse.methods import BayesNASCompression, evidence_shapes, partitions
 from tfsparse.methods.gsparsity import optimizer_of
@@ -294,6 +294,31 @@ def test_an_update_by_hand():
     np.testing.assert_allclose(by_column[left], columns[left] / mean, rtol=1e-4)
 
 
+@pytest.mark.parametrize("evidence", [True, False])
+def test_a_units_importance_is_its_share_of_the_penalty(evidence):
+    method, model = prepared(loop_epochs=1, evidence=evidence, conv_shapes="shape")
+    rows = optimizer_of(model).partitions[0].labels["b/kernel"][:, 0]
+    columns = optimizer_of(model).partitions[1].labels["b/kernel"][0]
+    held = [array(own).copy() for own in optimizer_of(model).factors]
+    held[0][rows[5]] = GONE
+    held[1][columns] = [1, 2, 3, 4]
+    for number, own in enumerate(held):
+        optimizer_of(model).reweigh(number, own)
+    optimizer_of(model).prune()
+    w = array(model.get_layer("b").kernel)
+    assert not w[5].any()
+    by_row = np.linalg.norm(w, axis=1, keepdims=True)
+    by_row[5] = 1.0
+    by_column = np.linalg.norm(w, axis=0, keepdims=True)
+    shares = w**2 * (1 / by_row + np.array([1, 2, 3, 4.0]) / by_column)
+    found = method.importance(model, tfsparse.find_groups(model, method.kinds))
+    np.testing.assert_allclose(found["b"], shares.sum(0), rtol=1e-5)
+    # What writes a is cut into places of all its filters.
+    a = array(model.get_layer("a").kernel)
+    norms = np.sqrt((a**2).sum(-1, keepdims=True))
+    np.testing.assert_allclose(found["a"], (a**2 / norms).sum((0, 1, 2)), rtol=1e-5)
+
+
 def omegas_of(scale=1.0, **arguments):
     """Factors of each partition after two loops over curvatures of one seed."""
     keras.utils.set_random_seed(1)
@@ -371,7 +396,7 @@ def test_a_block_whose_kernels_died_leaves_whole():
         kernel.assign(ops.zeros_like(kernel))
     data = np.random.default_rng(0).normal(size=(5, 6, 6, 2)).astype("float32")
     expected = array(sparse(data))
-    small, reasons = shrinking.finish(sparse, method)
+    small, reasons = finishing.finish(sparse, method)
     assert {layer.name for layer in small.layers}.isdisjoint({"one", "one_bn", "two"})
     assert not reasons
     context = context_of(model, None)
@@ -630,7 +655,7 @@ def test_finishing_changes_nothing_but_the_dead(digits):
     tools = records.Tools(lambda model, form: curvature.diagonal(model, data, form))
     told = method.end_epoch(sparse, 2, tools)
     assert 0 < told["pruned"] < told["groups"]
-    small, _ = shrinking.finish(sparse, method)
+    small, _ = finishing.finish(sparse, method)
     np.testing.assert_allclose(
         array(small(x[:50])), array(sparse(x[:50])), rtol=1e-4, atol=1e-4
     )

@@ -12,7 +12,7 @@ from keras import layers
 
 import tfsparse
 from tfsparse import deploy, optimizers, records, train
-from tfsparse.engine import shrinking
+from tfsparse.engine import finishing, shrinking
 from tfsparse.engine.stages import sparse
 from tfsparse.methods import GSparsity, partitions
 from tfsparse.report import plots
@@ -431,7 +431,7 @@ def test_a_layer_that_died_whole_keeps_a_unit_and_says_so(digits):
         jit_compile=False,
     )
     running.fit(x, y, batch_size=50, epochs=4, verbose=0)
-    small, reasons = shrinking.finish(running, method)
+    small, reasons = finishing.finish(running, method)
     assert reasons["p"] == "all of it died, and a layer keeps one unit"
     assert small.get_layer("p").units == 1 and small.get_layer("q").units == 8
     assert not np.any(small.get_layer("p").kernel)

@@ -6,16 +6,20 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tfsparse import budgets
+from tfsparse import budgets, records
 from tfsparse.deploy import collect, finished, removal, variables
 from tfsparse.engine import limiting
 from tfsparse.graph import find_groups, measure
+from tfsparse.methods import base
 
 NEARLY_FULL = 0.97
 """From that share of its target on, a choice is not made fuller."""
 
 FILLED = 0.93
 """A training whose penalty took more than this leaves of the target has gone too far."""
+
+LOOKS = 6
+"""So often a bound is widened, where units that nothing uses any more go along."""
 
 SWAPPED = 3
 """So many units of a group may go to make room for those of others."""
@@ -116,6 +120,75 @@ def fitted(
         return _fitted(whole, units, share, swapped)
 
 
+def fitted_in_use(
+    keep: Mapping[str, np.ndarray],
+    importance: Mapping[str, np.ndarray],
+    share: Callable[[Masks], float],
+    used: Callable[[Masks], Masks],
+    swapped: int = SWAPPED,
+) -> Masks | None:
+    """As `fitted`, where zeros inside kernels let a removal take other units along.
+
+    Masks that fit, and of which then much goes that nothing writes or reads any more, are
+    made again for a wider bound, until what is used fits and fills.
+
+    Args:
+        keep, importance, share, swapped: As for `fitted`.
+        used: Masks -> those of what is written and read under them.
+    """
+    best, full, low, high = None, 0.0, 1.0, 0.0
+    for _ in range(LOOKS):
+        factor = (low * high) ** 0.5 if high else low
+        found = fitted(keep, importance, lambda m, f=factor: share(m) / f, swapped)
+        if found is None:
+            return best
+        found = used(found)
+        now = share(found)
+        if full < now <= 1 or best is None:
+            best, full = found, now
+        if FILLED <= now <= 1:
+            break
+        low, high = (factor, high) if now < 1 else (low, factor)
+        high = high or min(4.0, 1 / now) ** 2  # it may take more than what is free
+    return best
+
+
+def in_use(model, groups) -> Callable[[Masks], Masks]:
+    """Masks -> those of what is still written and read once what they drop is gone.
+
+    Args:
+        model: A running model.
+        groups: Its groups.
+    """
+    values = base.values_of(model)
+    weights = {
+        member.path: values[member.path] != 0
+        for group in groups
+        for member in group.members
+        if member.role != records.CARRIER
+    }
+
+    def used(masks: Masks) -> Masks:
+        while True:
+            left = {path: own.copy() for path, own in weights.items()}
+            for group in groups:
+                for member in group.members:
+                    gone = ~masks.get(group.name, np.ones(group.size, bool))
+                    if member.path in left and gone.any():
+                        own = left[member.path]
+                        lost = np.zeros(len(variables.rows(own, member.axis)), bool)
+                        lost[member.indices] = gone[member.units]
+                        variables.zero(own, member.axis, lost)
+            alive = base.used_units(groups, left)
+            found = {name: own & alive.get(name, True) for name, own in masks.items()}
+            found = {k: own if own.any() else masks[k] for k, own in found.items()}
+            if all((own == masks[name]).all() for name, own in found.items()):
+                return found
+            masks = found
+
+    return used
+
+
 def _fitted(keep, importance, share, swapped: int) -> Masks | None:
     waiting = {
         name: _but_the_strongest(scores, keep[name])
@@ -203,3 +276,23 @@ def kill(model, groups, keep: Mapping[str, np.ndarray]) -> None:
             gone[member.indices] = ~alive[member.units]
             variables.zero(value, member.axis, gone)
             variable.assign(value)
+
+
+def importance(model, method, groups, keep) -> dict[str, np.ndarray]:
+    """Group name -> how much each unit matters: by the method, or the norm of what writes it.
+
+    Args:
+        model: The running model.
+        method: The method that prepared it.
+        groups: Its groups.
+        keep: Group name -> bool `(units,)`; other groups are not ranked.
+    """
+    found = method.importance(model, groups)
+    if found is None:
+        norms = limiting.norms(model, groups)
+        found = {
+            group.name: norms(group.name)
+            for group in groups
+            if group.name in keep and group.kind != "branch"
+        }
+    return dict(found)

@@ -264,6 +264,36 @@ class BayesNASCompression(base.Method):
         stays = relevant & (bends > 0) & (held < GONE / 2)
         return factors, stays
 
+    def importance(self, model, groups) -> dict[str, np.ndarray]:
+        """What a unit's own weights, or those that read a feature, have of the penalty.
+
+        sum over groups g of omega_g sum w^2 / ||w_g||: where a penalty holds its balance,
+        a removal costs about that, times its strength.
+        """
+        optimizer = optimizer_of(model)
+        values = optimizer.values()
+        shares = {path: np.zeros(own.shape) for path, own in values.items()}
+        for factors, partition in zip(
+            optimizer.factors, optimizer.partitions, strict=True
+        ):
+            norms, factors = partition.norms(values), base.array_of(factors)
+            living = (norms > 0) & (factors < GONE / 2)
+            rates = np.where(living, factors / np.where(living, norms, 1.0), 0.0)
+            for path, labels in partition.labels.items():
+                own = np.where(labels >= 0, rates[labels], 0.0)
+                shares[path] += own * np.square(values[path], dtype="float64")
+        role_of = {"unit": records.PRODUCER, "feature": records.CONSUMER}
+        found = {}
+        for group in groups:
+            if group.frozen:
+                continue
+            found[group.name] = np.zeros(group.size)
+            for member in group.members:
+                if member.role == role_of[group.kind] and member.path in shares:
+                    own = member.slices(shares[member.path]).sum(axis=1)
+                    np.add.at(found[group.name], member.units, own)
+        return found
+
     def settle(self, model, threshold: float | None = None) -> np.ndarray:
         """Prunes for good what has died."""
         threshold = self.threshold if threshold is None else threshold

@@ -191,7 +191,7 @@ class Sparse(stage.Stage):
 
     def _trials(self, context, model, job) -> list[budgets.Trial]:
         """Bisects the strength; every trial ends with its penalty."""
-        from tfsparse.engine import shrinking
+        from tfsparse.engine import finishing, shrinking
 
         self._kept: dict[int, records.Result] = {}  # of trials without checkpoints
 
@@ -214,7 +214,7 @@ class Sparse(stage.Stage):
                     context.scope(),
                     training.naming_the_last_checkpoint(context, f"trial-{parent + 1}"),
                 ):
-                    smaller, _ = shrinking.finish(
+                    smaller, _ = finishing.finish(
                         last.model, own.method, context.limits, job.sizes
                     )
                 return records.Result(own.prepared(smaller), facts=held)

@@ -26,7 +26,7 @@ class Strip(stage.Stage):
         context.limits.check_names(limiting.sizes_of(find_groups(model, context.kinds)))
 
     def run(self, context, before, model=None):
-        from tfsparse.engine import filling, limiting, shrinking
+        from tfsparse.engine import filling, finishing, limiting
         from tfsparse.graph import find_groups
 
         method = self.method
@@ -38,7 +38,7 @@ class Strip(stage.Stage):
             facts = {"reasons": {}, "trace": {}}
             with context.scope():
                 with training.naming_the_last_checkpoint(context, "sparse"):
-                    stripped, facts["reasons"] = shrinking.finish(
+                    stripped, facts["reasons"] = finishing.finish(
                         before.model, method, context.limits, sizes, bounds
                     )
                 if method is not None:
@@ -49,7 +49,7 @@ class Strip(stage.Stage):
             context.store.save(self.folder, 0, found)
         elif method is not None:  # what `finish` did to the model kept before it
             groups = find_groups(before.model, method.kinds)
-            shrinking.decide(
+            finishing.decide(
                 before.model, method, groups, context.limits, sizes, bounds
             )
         for row in found.facts["target"]:
