@@ -1,7 +1,7 @@
 """LeNets on MNIST by every method that compresses them, beside the papers' rows.
 
     python benchmarks/lenet_table.py [--rows=lenet5_bayesnas,...] [--seeds=0,1,2]
-        [--no_controls]
+        [--no_controls] [--table]
 
 Each row runs its flagfile once a seed, in runs/lenet_table/ROW-SEED (a run that stopped goes
 on; one that is finished is read), and beside it a control: the found architecture, fresh
@@ -9,7 +9,9 @@ weights (zeros stay zeros), trained as many epochs without a method (those of de
 too, where the row starts from it). Parameters are counted as the papers do, all weights and
 biases that are left; indices of picked inputs stand in a column of their own. With --no_controls
 only those controls are told that are there. Errors are those of the int8 file on all 10,000
-test images; the seed to release is the one with the best validation accuracy. Writes
+test images; the seed to release is the one with the best validation accuracy, on which it is
+judged, too, whether a row reaches what is asked of it. --table makes the summaries of the rows
+that are there. Writes
 benchmarks/results/lenet_table.json, row by row, and lenet_table.png: error against
 parameters, published points and ours.
 """
@@ -45,8 +47,8 @@ ROWS = {
     "lenet_300_100_bayesnas": {"error": 1.54, "params": 21_572},
     "lenet5_bayesnas": {"error": 0.9, "params": 3_300},
 }
-"""Flagfile -> what the mean over seeds has to reach: percent, and parameters at most or
-times fewer non-zeros at least."""
+"""Flagfile -> what the mean over seeds has to reach, on validation: percent, and parameters
+at most or times fewer non-zeros at least."""
 
 SEEDS = 3
 """Fewer do not reach a row."""
@@ -258,7 +260,10 @@ def control(name: str, seed: int) -> dict:
 
 
 def summary(name: str, runs: list[dict]) -> dict:
-    """Means and spreads over the seeds, and whether they reach what the row asks for."""
+    """Means and spreads over the seeds, and whether they reach what the row asks for.
+
+    That is judged, as all that a recipe is chosen by, on validation; test errors are told.
+    """
 
     def over(values) -> dict:
         values = list(values)
@@ -269,6 +274,7 @@ def summary(name: str, runs: list[dict]) -> dict:
         "seeds": len(runs),
         "error": over(r["error"]["tflite_int8"] for r in runs),
         "error_float": over(r["error"]["finetuned"] for r in runs),
+        "error_validation": over(100 * (1 - r["validation_accuracy"]) for r in runs),
         **{key: over(r[key] for r in runs) for key in ("params", "nonzero", "times")},
         "released_seed": max(runs, key=lambda r: r["validation_accuracy"])["seed"],
     }
@@ -281,7 +287,7 @@ def summary(name: str, runs: list[dict]) -> dict:
         if "params" in wanted
         else told["times"]["mean"] >= wanted["times"]
     )
-    exact = max(told["error"]["mean"], told["error_float"]["mean"]) <= wanted["error"]
+    exact = told["error_validation"]["mean"] <= wanted["error"]
     return {
         **told,
         "asked": wanted,
@@ -390,8 +396,16 @@ def main() -> int:
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--no_controls", action="store_true")
+    parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     path = RESULTS / "lenet_table.json"
+    if options.table:
+        document = files.read_json(path)
+        for name, held in document["rows"].items():
+            held["summary"] = summary(name, held["runs"])
+        files.write_json(path, document)
+        draw(document)
+        return 0
     keys = ("net", "method", "error", "architecture", "mflop")
     for seed in map(int, options.seeds.split(",")):
         for name in options.rows.split(","):
