@@ -32,6 +32,42 @@ def test_it_meets_any_target_of_a_falling_cost(start, wanted, slope):
     ]
 
 
+@given(
+    start=st.floats(1e-3, 1e3),
+    wanted=st.floats(1e-1, 1e1),
+    together=st.integers(2, 5),
+)
+def test_trials_that_run_together_meet_it_in_fewer_rounds(start, wanted, together):
+    rounds = []
+
+    def run(jobs):
+        rounds.append(len(jobs))
+        return [job() for job in reversed(jobs)][::-1]  # in whatever order they end
+
+    def cost(number, strength, parent):
+        if strength > 50 * wanted:
+            raise records.TrainingError("dead")
+        return wanted / strength, False
+
+    made = budgets.bisect(cost, start, 40, together, run)
+    chosen = made[budgets.best(made)]
+    assert 1 - budgets.TOLERANCE[0] <= chosen.cost <= 1 + budgets.TOLERANCE[1]
+    assert sum(rounds) == len(made) and max(rounds) <= together
+    assert len(rounds) <= len(budgets.bisect(cost, start, 40))
+    assert len({t.strength for t in made}) == len(made)
+
+
+def test_trials_together_split_a_bracket_into_equal_parts():
+    asked = []
+
+    def cost(number, strength, parent):
+        asked.append(strength)
+        return 8.8 / strength**2, False
+
+    budgets.bisect(cost, 1.0, 6, 3)
+    assert asked == pytest.approx([1, 4, 16, 2**0.5, 2, 2**1.5])
+
+
 def test_a_warm_trial_goes_on_from_the_strongest_that_was_too_weak():
     asked = []
 

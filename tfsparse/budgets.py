@@ -9,9 +9,11 @@ absolute number. Measures are the fields of `Cost`, `units`, and `file_bytes` an
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import numbers
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -269,11 +271,14 @@ def bisect(
     trial: Callable[[int, float, int | None], tuple[float, bool]],
     start: float,
     trials: int,
+    together: int = 1,
+    run: Callable[[list[Callable[[], Any]]], list[Any]] | None = None,
 ) -> list[Trial]:
     """Bisects the logarithm of a strength until the cost is about its bound.
 
     Strengths are multiplied or divided by `FACTOR` until they enclose the target; then
-    the geometric mean of the two nearest is tried, as cost falls while strength grows.
+    the geometric mean of the two nearest is tried, as cost falls while strength grows. Of
+    several together each goes a step further, or they cut the bracket into equal parts.
 
     Args:
         trial: `(number, strength, parent) -> (cost, steady)`: what is left as a share of
@@ -282,6 +287,9 @@ def bisect(
             that was steady and too weak. A TrainingError counts as too strong.
         start: The first strength, positive.
         trials: How many may be made.
+        together: How many strengths are chosen at a time.
+        run: Runs functions that take nothing, `[f, ...] -> [result, ...]`, errors among
+            the results; one after the other by default.
 
     Returns:
         All trials, in order.
@@ -301,36 +309,57 @@ def bisect(
             f"Received: strength={start}, trials={trials}."
         )
     made: list[Trial] = []
-    strength = start
-    for number in range(trials):
-        weaker = [
-            (t.strength, n)
-            for n, t in enumerate(made)
-            if t.cost > 1 and t.steady and t.strength < strength
-        ]
-        parent = max(weaker)[1] if weaker else None
-        try:
-            cost, steady = trial(number, strength, parent)
-            made.append(Trial(strength, cost, steady, parent))
-        except records.TrainingError as error:
-            made.append(Trial(strength, 0.0, False, parent, str(error)))
-        if 1 - TOLERANCE[0] <= made[-1].cost <= 1 + TOLERANCE[1]:
+    while len(made) < trials:
+        several = min(together, trials - len(made))
+        plans: list[tuple[int, float, int | None]] = []
+        jobs: list[Callable[[], Any]] = []
+        for number, strength in enumerate(_next(made, start, several), len(made)):
+            weaker = [
+                (t.strength, n)
+                for n, t in enumerate(made)
+                if t.cost > 1 and t.steady and t.strength < strength
+            ]
+            plans.append((number, strength, max(weaker)[1] if weaker else None))
+            jobs.append(functools.partial(_tried, trial, *plans[-1]))
+        found = (run or _in_turn)(jobs)
+        for (_, strength, parent), result in zip(plans, found, strict=True):
+            if isinstance(result, records.TrainingError):
+                made.append(Trial(strength, 0.0, False, parent, str(result)))
+            else:
+                cost, steady = result
+                made.append(Trial(strength, cost, steady, parent))
+        if any(1 - TOLERANCE[0] <= t.cost <= 1 + TOLERANCE[1] for t in made):
             break
-        strength = _next(made)
     return made
 
 
-def _next(made: list[Trial]) -> float:
+def _tried(trial, number: int, strength: float, parent: int | None):
+    """What a trial returns, or the TrainingError that it raises."""
+    try:
+        return trial(number, strength, parent)
+    except records.TrainingError as error:
+        return error
+
+
+def _in_turn(jobs):
+    return [job() for job in jobs]
+
+
+def _next(made: list[Trial], start: float, several: int) -> list[float]:
+    """The strengths of the next trials."""
+    steps = range(1, several + 1)
+    if not made:
+        return [start * FACTOR ** (step - 1) for step in steps]
     low = max((t.strength for t in made if t.cost > 1), default=None)
     high = min((t.strength for t in made if t.cost <= 1), default=None)
     if low is None and high is not None:
-        return high / FACTOR
+        return [high / FACTOR**step for step in steps]
     if high is None or low is None:
-        return (low or 1.0) * FACTOR
+        return [(low or 1.0) * FACTOR**step for step in steps]
     if low >= high:  # not monotone here: seek below the weakest that was enough
         weaker = [t.strength for t in made if t.cost > 1 and t.strength < high]
         low = max(weaker, default=high / FACTOR)
-    return math.sqrt(low * high)
+    return [low * (high / low) ** (step / (several + 1)) for step in steps]
 
 
 def best(made: list[Trial]) -> int:

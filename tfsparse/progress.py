@@ -100,6 +100,10 @@ class SilentBar(contextlib.AbstractContextManager):
     def note(self, text: str) -> None:
         """Shows nothing."""
 
+    def callback(self) -> keras.callbacks.Callback:
+        """A Keras callback that does nothing."""
+        return keras.callbacks.Callback()
+
 
 class Bar:
     """The bar of one stage; a context manager."""

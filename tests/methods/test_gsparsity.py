@@ -308,6 +308,47 @@ def test_the_main_job_bisects_and_resumes(tmp_path, capsys):
     assert len(report["method"]["settling"]) == 4
 
 
+@pytest.mark.slow
+def test_trials_run_beside_each_other(tmp_path, capsys, monkeypatch):
+    """As many checkpoints as trials, and the same trials once more from them."""
+    folder = tmp_path / "run"
+    arguments = ["train", "--data=digits", "--model=mlp", "--hidden=24,16",
+                 "--method=gsparsity", "--strength=0.002", "--target=params=0.2",
+                 "--epochs=5", "--shrink_epochs=4", "--fine_tune_epochs=0", "--trials=4",
+                 "--workers=2", "--batch_size=50", "--formats=keras", "--tensorboard=false",
+                 "--preflight=false", f"--workdir={folder}"]  # fmt: skip
+    assert train.main(arguments) == 0
+    assert "Trials run 2 at a time" in capsys.readouterr().out
+    report = json.loads((folder / "report.json").read_text())
+    rows = report["method"]["trials"]
+    assert len(rows) in (2, 4)
+    assert [r["strength"] for r in rows[:2]] == [0.002, 0.008]
+    found = {p.name for p in (folder / "checkpoints").iterdir() if "trial" in p.name}
+    assert found == {f"trial-{n + 1}" for n in range(len(rows))}
+    for name in ("report.json", "report.html"):
+        (folder / name).unlink()
+    assert train.main([*arguments, "--resume"]) == 0
+    again = json.loads((folder / "report.json").read_text())
+    assert again["method"]["trials"] == rows
+
+
+def test_a_trial_beside_that_fails_says_why(tmp_path):
+    from tfsparse.engine import trials
+
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "config.json").write_text('{"data": "nowhere"}')
+    with trials.Processes(str(tmp_path), 1) as beside:
+        (found,) = beside.run([lambda: _error_of(beside.trial, 0, 1.0, None)])
+    assert isinstance(found, ValueError) and "nowhere" in str(found)
+
+
+def _error_of(function, *arguments):
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        return error
+
+
 def test_the_main_job_runs_it(tmp_path, capsys):
     folder = tmp_path / "run"
     code = train.main(

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 SAID = 2000
@@ -34,10 +34,11 @@ class ChildError(RuntimeError):
 
 
 class Child:
-    """A process that runs one of this room's modules; started when it is first needed.
+    """A process that runs a module which serves; started when it is first needed.
 
     Args:
         module: Such as `tfsparse.children.converting`.
+        environment: What it sees besides this process's own.
 
     Example:
         >>> child = Child("tfsparse.children.converting")
@@ -45,8 +46,8 @@ class Child:
         {'bytes': 13632}
     """
 
-    def __init__(self, module: str):
-        self._module = module
+    def __init__(self, module: str, environment: Mapping[str, str] | None = None):
+        self._module, self._own = module, dict(environment or {})
         self._process: Any = None
         self._errors: Any = None
         self._lock = threading.RLock()
@@ -65,7 +66,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **self._own},
                 start_new_session=True,  # Ctrl-C is for the parent, which says goodbye
             )
             atexit.register(self.close)

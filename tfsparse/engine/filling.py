@@ -136,10 +136,18 @@ def fitted_in_use(
         keep, importance, share, swapped: As for `fitted`.
         used: Masks -> those of what is written and read under them.
     """
-    best, full, low, high = None, 0.0, 1.0, 0.0
+    best: Masks | None = None
+    full, low, high = 0.0, 1.0, 0.0
+
+    def within(factor: float) -> Masks | None:
+        def wider(masks: Masks) -> float:
+            return share(masks) / factor
+
+        return fitted(keep, importance, wider, swapped)
+
     for _ in range(LOOKS):
         factor = (low * high) ** 0.5 if high else low
-        found = fitted(keep, importance, lambda m, f=factor: share(m) / f, swapped)
+        found = within(factor)
         if found is None:
             return best
         found = used(found)

@@ -94,7 +94,7 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
         if finished:
             shown.say(f"Finished before. The report is {store.path('report.html')}")
             return finished
-        context, model = _context(parts, settings.method, store, shown)
+        context, model = context_of(settings, store, shown)
         for stage in settings.stages:
             stage.rehearse(context, model)
         if parts[Run].preflight and not store.begun():
@@ -109,8 +109,9 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
             return telling.report(settings.stages, context, results, told[0])
 
 
-def _context(parts, method, store: checkpoints.Store, shown: progress.Progress):
+def context_of(settings: Settings, store: checkpoints.Store, shown):
     """The run's data and network, told of in a few lines; its context and the network."""
+    parts = settings.parts
     chosen, training = parts[data.Data], parts[Training]
     strategy = strategy_of(parts[Run].strategy)
     model, dataset = network.untouched(
@@ -126,7 +127,7 @@ def _context(parts, method, store: checkpoints.Store, shown: progress.Progress):
             "otherwise."
         )
     context = RunContext(
-        method,
+        settings.method,
         dataset,
         store,
         shown,

@@ -49,6 +49,13 @@ class SparseSettings(options.Options):
         "the end); 0 for none.",
         low=0,
     )
+    workers: int = options.field(
+        1,
+        "So many trials run at a time, each in a process of its own with its share of the "
+        "cores; their strengths are chosen together.",
+        low=1,
+        high=64,
+    )
     remove: bool = options.field(
         True, "Remove dead units from the running model, not only at its end."
     )
@@ -103,15 +110,11 @@ class Sparse(stage.Stage):
             shrinking.prepare(context, self.method, model)
         finally:
             log.disabled = said
-        self._job(context, model)  # measures what the target names
+        self.job(context, model)  # measures what the target names
 
     def run(self, context, before, dense=None):
-        from tfsparse.graph.rebuild import copied
-
-        model = before.model
-        if self.settings.from_dense:
-            model = copied(dense.model)
-        job = self._job(context, model)
+        model = self._first(before, dense)
+        job = self.job(context, model)
         self._say_what_is_not_used(context)
         made: list[budgets.Trial] = []
         first = dataclasses.replace(job, bounds={}) if self.settings.trials else job
@@ -133,6 +136,20 @@ class Sparse(stage.Stage):
             found.facts["bounds"] = dict(job.bounds)
             self._say_what_rank_took(context, job, found)
         return found
+
+    def _first(self, before: records.Result, dense: records.Result | None):
+        """The model that training begins with."""
+        from tfsparse.graph.rebuild import copied
+
+        if self.settings.from_dense and dense is not None:
+            return copied(dense.model)
+        return before.model
+
+    def trial_beside(self, context, before, number: int, strength: float, parent):
+        """`trial`, in another process than the run's own; its checkpoints are the run's."""
+        model = self._first(before, context.latest("dense"))
+        job = self.job(context, model)
+        return self.trial(context, model, job, number, strength, parent)
 
     def _best(self, context, job, number: int) -> records.Result:
         """The end of the best trial, fitted to the target where its penalty is off."""
@@ -164,7 +181,7 @@ class Sparse(stage.Stage):
                 "optimizer with a rate of its own."
             )
 
-    def _job(self, context, model):
+    def job(self, context, model):
         """The training, its target in absolute numbers."""
         from tfsparse.engine import limiting, shrinking
         from tfsparse.graph import find_groups
@@ -191,43 +208,73 @@ class Sparse(stage.Stage):
 
     def _trials(self, context, model, job) -> list[budgets.Trial]:
         """Bisects the strength; every trial ends with its penalty."""
-        from tfsparse.engine import finishing, shrinking
+        from tfsparse.engine import trials
 
         self._kept: dict[int, records.Result] = {}  # of trials without checkpoints
+        start, most = (
+            self.method.get_config()[self.method.sparser],
+            self.settings.trials,
+        )
+        if self.settings.workers > 1 and context.store.keeps:
+            with trials.Processes(
+                context.store.workdir, self.settings.workers
+            ) as beside:
+                context.progress.say(
+                    f"Trials run {self.settings.workers} at a time, each in a process of "
+                    "its own."
+                )
+                return budgets.bisect(
+                    beside.trial, start, most, self.settings.workers, beside.run
+                )
 
         def trial(number, strength, parent):
-            name = f"trial-{number + 1}"
-            own = dataclasses.replace(
-                job,
-                method=self.method.with_strength(strength),
-                bounds={},
-                trial=True,
-            )
-            epochs = job.epochs if self.method.stays else job.shrink_epochs
+            return self.trial(context, model, job, number, strength, parent)
 
-            def start():
-                if parent is None:
-                    return records.Result(own.prepared(model))
-                last = self._of_trial(context, parent)
-                held = {key: last.facts[key] for key in ("groups", "removals")}
-                with (
-                    context.scope(),
-                    training.naming_the_last_checkpoint(context, f"trial-{parent + 1}"),
-                ):
-                    smaller, _ = finishing.finish(
-                        last.model, own.method, context.limits, job.sizes
-                    )
-                return records.Result(own.prepared(smaller), facts=held)
+        return budgets.bisect(trial, start, most)
 
-            found = training.carry_on(context, name, epochs, start, own.epoch, own.done)
-            if not context.store.keeps:
-                self._kept[number] = found
-            left = dataclasses.replace(own, bounds=job.bounds).left(found.model)
-            steady = own.method.warm and shrinking.steady(found.history)
-            return budgets.share(left, job.bounds), steady
+    def trial(self, context, model, job, number: int, strength: float, parent):
+        """Trains until the penalty ends: `(what is left of the target, steady)`.
 
-        start = self.method.get_config()[self.method.sparser]
-        return budgets.bisect(trial, start, self.settings.trials)
+        Args:
+            context: Of the run.
+            model: The untouched model.
+            job: The training, its target in absolute numbers.
+            number: Of the trial, from 0.
+            strength: Of its penalty.
+            parent: Number of the trial that it goes on from; None for the model.
+
+        Raises:
+            TrainingError: It is too strong.
+        """
+        from tfsparse.engine import finishing, shrinking
+
+        own = dataclasses.replace(
+            job, method=self.method.with_strength(strength), bounds={}, trial=True
+        )
+        epochs = job.epochs if self.method.stays else job.shrink_epochs
+
+        def start():
+            if parent is None:
+                return records.Result(own.prepared(model))
+            last = self._of_trial(context, parent)
+            held = {key: last.facts[key] for key in ("groups", "removals")}
+            with (
+                context.scope(),
+                training.naming_the_last_checkpoint(context, f"trial-{parent + 1}"),
+            ):
+                smaller, _ = finishing.finish(
+                    last.model, own.method, context.limits, job.sizes
+                )
+            return records.Result(own.prepared(smaller), facts=held)
+
+        found = training.carry_on(
+            context, f"trial-{number + 1}", epochs, start, own.epoch, own.done
+        )
+        if not context.store.keeps:
+            self._kept[number] = found
+        left = dataclasses.replace(own, bounds=job.bounds).left(found.model)
+        steady = own.method.warm and shrinking.steady(found.history)
+        return budgets.share(left, job.bounds), steady
 
     def _of_trial(self, context, number: int) -> records.Result:
         """The end of a trial."""
