@@ -6,7 +6,7 @@ configuration is a dictionary of the parameters that are active, and nothing els
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras_tuner
@@ -24,11 +24,19 @@ FRACTIONS = ("main-branch", "left-branch", "right-branch")
 """Branches among which the weights of fully connected layers are shared out."""
 
 
+EITHER = {"merge-type": ("left-branch", "right-branch")}
+"""Parameters that are active only where one of others is True: keras-tuner's conditions know
+no "or", so its tuners choose a value in vain."""
+
+
 class Space:
     """Parameters, their ranges, and when each is active.
 
     Args:
         parameters: As keras-tuner declares them, conditional scopes included.
+
+    Raises:
+        ValueError: Two have the same name.
 
     Example:
         >>> space = Space(table_7((28, 28, 1)))
@@ -39,7 +47,12 @@ class Space:
 
     def __init__(self, parameters: keras_tuner.HyperParameters):
         self.parameters = tuple(parameters.space)
-        self.names = tuple(dict.fromkeys(p.name for p in self.parameters))
+        self.names = tuple(p.name for p in self.parameters)
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(
+                "`parameters` must have names of their own: keras-tuner forgets values of a "
+                f"name that it knows twice. Received: {sorted(self.names)}."
+            )
 
     @classmethod
     def of(cls, hypermodel: keras_tuner.HyperModel) -> Space:
@@ -70,17 +83,21 @@ class Space:
 
     def active(self, values: Mapping[str, Any]) -> list:
         """The parameters that exist under these values, in their order."""
-        return list(self._active(dict(values)))
-
-    def _active(self, values: Configuration) -> Iterator:
         held: Configuration = {}
+        found = []
         for parameter in self.parameters:
-            if parameter.name in held:
-                continue
-            if all(condition.is_active(held) for condition in parameter.conditions):
+            if self._exists(parameter, held):
+                found.append(parameter)
                 if parameter.name in values:
                     held[parameter.name] = values[parameter.name]
-                yield parameter
+        return found
+
+    def _exists(self, parameter, held: Configuration) -> bool:
+        either = EITHER.get(parameter.name, ())
+        if set(either) <= set(self.names) and either:
+            if not any(held.get(name) for name in either):
+                return False
+        return all(condition.is_active(held) for condition in parameter.conditions)
 
     def sample(self, rng: np.random.Generator) -> Configuration:
         """A configuration, every active parameter uniform over its range."""
@@ -92,9 +109,7 @@ class Space:
         """A whole configuration: what is missing is drawn, what is not active is dropped."""
         held: Configuration = {}
         for parameter in self.parameters:
-            if parameter.name in held:
-                continue
-            if all(condition.is_active(held) for condition in parameter.conditions):
+            if self._exists(parameter, held):
                 given = values.get(parameter.name)
                 held[parameter.name] = drawn(parameter, rng) if given is None else given
         return held
@@ -250,10 +265,7 @@ def table_7(
             hp.Boolean(side)
             with hp.conditional_scope(side, [True]):
                 hp.Float(f"weight-fraction-{side}", 0.01, 1.0)
-        # Either branch makes it active; conditions of keras-tuner know no "or".
-        for side in ("left-branch", "right-branch"):
-            with hp.conditional_scope(side, [True]):
-                hp.Choice("merge-type", ["sum", "concatenate"])
+        hp.Choice("merge-type", ["sum", "concatenate"])  # see `EITHER`
     return hp
 
 
