@@ -163,7 +163,7 @@ class Own(keras_tuner.HyperModel):
 
 def test_the_space_of_a_users_own_hypermodel():
     held = Space.of(Own())
-    assert held.names == ("units", "deep", "kind", "rate")
+    assert tuple(held.ranges) == ("units", "deep", "kind", "rate")
     for seed in range(20):
         values = held.sample(np.random.default_rng(seed))
         assert ("kind" in values) == values["deep"]
@@ -196,5 +196,5 @@ def test_a_shape_of_four_axes_is_refused():
 
 
 def test_numbers_are_brought_into_their_range():
-    (alpha,) = (p for p in table_7((12,)).space if p.name == "alpha")
+    alpha = Space(table_7((12,))).ranges["alpha"]
     assert space.clipped(alpha, 7.0) == 1.0 and space.clipped(alpha, 0.014) == 0.01

@@ -12,6 +12,9 @@ from tfsparse.search.space import Configuration, Space
 MOST = 3
 """Morphs of one child at most; how many is uniform from 1 on."""
 
+TRIES = 1000
+"""So often a morph is drawn at most; of a space of one configuration none applies."""
+
 NEW_FRACTION = 0.05
 """Of the weights, what a branch that comes to be begins with."""
 
@@ -25,11 +28,11 @@ def _shifted(name: str, step) -> Morph:
     def morph(space: Space, values: Configuration, rng) -> Configuration | None:
         if name not in values:
             return None
-        parameter = _parameter(space, values, name)
+        own = space.ranges[name]
         sides = [
             moved
             for sign in (-1, 1)
-            if (moved := spaces.clipped(parameter, values[name] + sign * step))
+            if (moved := spaces.clipped(own, values[name] + sign * step))
             != values[name]
         ]
         if not sides:
@@ -52,12 +55,12 @@ def _switched(name: str, also: Mapping[bool, Configuration] | None = None) -> Mo
 
 def _redraw(space: Space, values: Configuration, name: str, rng):
     """Another value of an active parameter, uniform over the others."""
-    parameter = _parameter(space, values, name)
-    others = spaces.options_of(parameter)
-    if others is None and (steps := spaces.grid(parameter)) is not None:
-        others = [spaces.clipped(parameter, step) for step in steps]
+    own = space.ranges[name]
+    others = spaces.options_of(own)
+    if others is None and (steps := spaces.grid(own)) is not None:
+        others = [spaces.clipped(own, step) for step in steps]
     if others is None:
-        return {name: spaces.drawn(parameter, rng)}
+        return {name: spaces.drawn(own, rng)}
     others = [other for other in others if other != values[name]]
     return {name: others[int(rng.integers(len(others)))]} if others else None
 
@@ -137,7 +140,7 @@ def of_one_parameter(space: Space) -> dict[str, Morph]:
 
         return morph
 
-    return {name: of(name) for name in space.names}
+    return {name: of(name) for name in space.ranges}
 
 
 def apply(
@@ -180,7 +183,7 @@ def child(
         space, values, rng, morphs: As for `apply`.
 
     Returns:
-        The child, which differs, and the names of its morphs.
+        The child, which differs where anything can, and the names of its morphs.
 
     Example:
         >>> near, how = child(space, space.sample(rng), rng)
@@ -190,7 +193,9 @@ def child(
     found: Configuration = dict(values)
     done: list[str] = []
     wanted = 1 + int(rng.integers(MOST))
-    while len(done) < wanted or found == values:
+    for _ in range(TRIES):
+        if len(done) >= wanted and found != values:
+            break
         names = list(morphs)
         name = names[int(rng.integers(len(names)))]
         changed = apply(name, space, found, rng, morphs)
@@ -198,7 +203,3 @@ def child(
             found = changed
             done.append(name)
     return found, tuple(done)
-
-
-def _parameter(space: Space, values: Configuration, name: str):
-    return next(p for p in space.active(values) if p.name == name)

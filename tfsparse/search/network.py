@@ -69,8 +69,8 @@ class HyperNetwork(keras_tuner.HyperModel):
     def build(self, hp):
         """The network of what a tuner has chosen, compiled."""
         spaces.table_7(self.shape, self.structured, hp)
-        active = {parameter.name for parameter in spaces.Space(hp).active(hp.values)}
-        chosen = {name: value for name, value in hp.values.items() if name in active}
+        active = spaces.Space(hp).active(hp.values)
+        chosen = {name: hp.values[name] for name in active}
         model = build(chosen, self.shape, self.outputs)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile("adam", loss, metrics=["accuracy"])

@@ -6,11 +6,13 @@ configuration is a dictionary of the parameters that are active, and nothing els
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras_tuner
 import numpy as np
+from optuna import distributions as kinds
 
 Configuration = dict[str, Any]
 
@@ -33,7 +35,11 @@ class Space:
     """Parameters, their ranges, and when each is active.
 
     Args:
-        parameters: As keras-tuner declares them, conditional scopes included.
+        parameters: As keras-tuner declares them, conditional scopes included; or Optuna's
+            distributions by name, always active.
+
+    Attributes:
+        ranges: Name -> Optuna's distribution, in the order of their declaration.
 
     Raises:
         ValueError: Two have the same name.
@@ -45,14 +51,22 @@ class Space:
         True
     """
 
-    def __init__(self, parameters: keras_tuner.HyperParameters):
-        self.parameters = tuple(parameters.space)
-        self.names = tuple(p.name for p in self.parameters)
-        if len(set(self.names)) < len(self.names):
+    def __init__(
+        self,
+        parameters: keras_tuner.HyperParameters | Mapping[str, kinds.BaseDistribution],
+    ):
+        self._conditions: dict[str, list] = {}
+        if isinstance(parameters, Mapping):
+            self.ranges = dict(parameters)
+            return
+        names = [parameter.name for parameter in parameters.space]
+        if len(set(names)) < len(names):
             raise ValueError(
                 "`parameters` must have names of their own: keras-tuner forgets values of a "
-                f"name that it knows twice. Received: {sorted(self.names)}."
+                f"name that it knows twice. Received: {sorted(names)}."
             )
+        self.ranges = {p.name: distribution_of(p) for p in parameters.space}
+        self._conditions = {p.name: list(p.conditions) for p in parameters.space}
 
     @classmethod
     def of(cls, hypermodel: keras_tuner.HyperModel) -> Space:
@@ -68,7 +82,7 @@ class Space:
             fresh = (
                 (parameter, value)
                 for parameter in found.space
-                for value in few_values(parameter)
+                for value in few_values(distribution_of(parameter))
                 if (parameter.name, value) not in seen
             )
             parameter, value = next(fresh, (None, None))
@@ -81,23 +95,23 @@ class Space:
             hypermodel.build(trial)
             found.merge(trial.space, overwrite=False)
 
-    def active(self, values: Mapping[str, Any]) -> list:
-        """The parameters that exist under these values, in their order."""
+    def active(self, values: Mapping[str, Any]) -> list[str]:
+        """Names of the parameters that exist under these values, in their order."""
         held: Configuration = {}
         found = []
-        for parameter in self.parameters:
-            if self._exists(parameter, held):
-                found.append(parameter)
-                if parameter.name in values:
-                    held[parameter.name] = values[parameter.name]
+        for name in self.ranges:
+            if self._exists(name, held):
+                found.append(name)
+                if name in values:
+                    held[name] = values[name]
         return found
 
-    def _exists(self, parameter, held: Configuration) -> bool:
-        either = EITHER.get(parameter.name, ())
-        if set(either) <= set(self.names) and either:
-            if not any(held.get(name) for name in either):
+    def _exists(self, name: str, held: Configuration) -> bool:
+        either = EITHER.get(name, ())
+        if either and set(either) <= self.ranges.keys():
+            if not any(held.get(other) for other in either):
                 return False
-        return all(condition.is_active(held) for condition in parameter.conditions)
+        return all(own.is_active(held) for own in self._conditions.get(name, ()))
 
     def sample(self, rng: np.random.Generator) -> Configuration:
         """A configuration, every active parameter uniform over its range."""
@@ -108,10 +122,11 @@ class Space:
     ) -> Configuration:
         """A whole configuration: what is missing is drawn, what is not active is dropped."""
         held: Configuration = {}
-        for parameter in self.parameters:
-            if self._exists(parameter, held):
-                given = values.get(parameter.name)
-                held[parameter.name] = drawn(parameter, rng) if given is None else given
+        for name, distribution in self.ranges.items():
+            if self._exists(name, held):
+                held[name] = (
+                    values[name] if name in values else drawn(distribution, rng)
+                )
         return held
 
     def check(self, values: Mapping[str, Any]) -> None:
@@ -120,87 +135,131 @@ class Space:
         Raises:
             ValueError: A parameter is missing, not active or outside its range.
         """
-        active = {parameter.name: parameter for parameter in self.active(values)}
-        if missing := sorted(active.keys() - values.keys()):
+        active = self.active(values)
+        if missing := sorted(set(active) - values.keys()):
             raise ValueError(f"A configuration must hold {missing}. Received: none.")
-        if strange := sorted(values.keys() - active.keys()):
+        if strange := sorted(values.keys() - set(active)):
             raise ValueError(
                 f"A configuration must hold active parameters alone. Received: {strange}."
             )
-        for name, parameter in active.items():
-            if not holds(parameter, values[name]):
+        for name in active:
+            if not holds(self.ranges[name], values[name]):
                 raise ValueError(
                     f"A configuration must hold {name} within its range. Received: "
                     f"{name}={values[name]!r}."
                 )
 
+    def encoded(self, configurations: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """Configurations as numbers in [0, 1]; -1 where a parameter does not exist.
 
-def grid(parameter) -> np.ndarray | None:
-    """The numbers that a stepped parameter may be; None where it has no steps."""
-    low, high = (
-        getattr(parameter, "min_value", None),
-        getattr(parameter, "max_value", 0),
-    )
-    step = getattr(parameter, "step", None)
-    if low is None or step is None or parameter.sampling not in (None, "linear"):
+        A choice among three or more has a column for each.
+        """
+        columns: list[np.ndarray] = []
+        for name, distribution in self.ranges.items():
+            rows = [_encoded(distribution, own, name) for own in configurations]
+            columns.append(np.array(rows, float))
+        return np.concatenate(columns, axis=1)
+
+
+def _encoded(distribution, values: Mapping[str, Any], name: str) -> list[float]:
+    choices = options_of(distribution)
+    count = 1 if choices is None or len(choices) < 3 else len(choices)
+    if name not in values:
+        return [-1.0] * count
+    value = values[name]
+    if choices is not None:
+        place = choices.index(value)
+        return [float(place)] if count == 1 else np.eye(count)[place].tolist()
+    low, high = distribution.low, distribution.high
+    if distribution.log:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return [(value - low) / (high - low) if high > low else 0.0]
+
+
+def distribution_of(parameter) -> kinds.BaseDistribution:
+    """Optuna's distribution of a parameter of keras-tuner's."""
+    known = keras_tuner.engine.hyperparameters
+    if isinstance(parameter, known.Boolean):
+        return kinds.CategoricalDistribution([False, True])
+    if isinstance(parameter, known.Fixed):
+        return kinds.CategoricalDistribution([parameter.value])
+    if isinstance(parameter, known.Choice):
+        return kinds.CategoricalDistribution(list(parameter.values))
+    ends = parameter.min_value, parameter.max_value
+    log = parameter.sampling in ("log", "reverse_log")
+    if isinstance(parameter, known.Int):
+        step = 1 if log else parameter.step or 1
+        return kinds.IntDistribution(*ends, log=log, step=step)
+    return kinds.FloatDistribution(*ends, log=log, step=None if log else parameter.step)
+
+
+def options_of(distribution) -> list | None:
+    """What a choice may be; None for a number."""
+    return list(getattr(distribution, "choices", ())) or None
+
+
+def grid(distribution) -> np.ndarray | None:
+    """The numbers that a stepped range holds; None where it has no steps."""
+    step = getattr(distribution, "step", None)
+    if step is None or distribution.log:
         return None
+    low, high = distribution.low, distribution.high
     count = int(np.floor((high - low) / step + 1e-9)) + 1
     return np.round(low + step * np.arange(count), 10)
 
 
-def options_of(parameter) -> list | None:
-    """What a choice may be; None for a number."""
-    kinds = keras_tuner.engine.hyperparameters
-    if isinstance(parameter, kinds.Boolean):
-        return [False, True]
-    if isinstance(parameter, kinds.Fixed):
-        return [parameter.value]
-    return list(parameter.values) if isinstance(parameter, kinds.Choice) else None
-
-
-def few_values(parameter) -> list:
+def few_values(distribution) -> list:
     """Values that show what hangs on a parameter: of a long range its ends alone."""
-    found = options_of(parameter)
+    found = options_of(distribution)
     if found is None:
-        steps = grid(parameter)
-        kind = int if type(parameter).__name__ == "Int" else float
-        ends = (parameter.min_value, parameter.max_value)
-        found = [kind(x) for x in (ends if steps is None or len(steps) > 8 else steps)]
+        steps = grid(distribution)
+        ends = [distribution.low, distribution.high]
+        found = [
+            _kind(distribution)(value)
+            for value in (ends if steps is None or len(steps) > 8 else steps)
+        ]
     return found
 
 
-def drawn(parameter, rng: np.random.Generator):
-    """A value, uniform over what a parameter may be (over its logarithm, where it says so)."""
-    found = options_of(parameter)
+def drawn(distribution, rng: np.random.Generator):
+    """A value, uniform over a range (over its logarithm, where it says so)."""
+    found = options_of(distribution)
+    if found is None and (steps := grid(distribution)) is not None:
+        found = list(steps)
     if found is not None:
-        return found[int(rng.integers(len(found)))]
-    steps = grid(parameter)
-    if steps is None:
-        value = parameter.prob_to_value(float(rng.random()))
-    else:
-        value = steps[int(rng.integers(len(steps)))]
-    return int(value) if type(parameter).__name__ == "Int" else float(value)
+        value = found[int(rng.integers(len(found)))]
+        return value if options_of(distribution) else _kind(distribution)(value)
+    low, high = distribution.low, distribution.high
+    if not distribution.log:
+        return float(low + (high - low) * rng.random())
+    value = math.exp(math.log(low) + (math.log(high) - math.log(low)) * rng.random())
+    return clipped(distribution, value)
 
 
-def clipped(parameter, value):
-    """A number brought into a parameter's range and onto its steps."""
-    value = min(max(value, parameter.min_value), parameter.max_value)
-    steps = grid(parameter)
+def clipped(distribution, value):
+    """A number brought into a range and onto its steps."""
+    value = min(max(value, distribution.low), distribution.high)
+    steps = grid(distribution)
     if steps is not None:
         value = steps[int(np.abs(steps - value).argmin())]
-    return int(value) if type(parameter).__name__ == "Int" else float(value)
+    kind = _kind(distribution)
+    return kind(round(value)) if kind is int else kind(value)
 
 
-def holds(parameter, value) -> bool:
+def _kind(distribution) -> type:
+    return int if isinstance(distribution, kinds.IntDistribution) else float
+
+
+def holds(distribution, value) -> bool:
     """Whether a value is one that a parameter may be."""
-    found = options_of(parameter)
+    found = options_of(distribution)
     if found is not None:
         return value in found
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    if not parameter.min_value <= value <= parameter.max_value:
+    if not distribution.low <= value <= distribution.high:
         return False
-    steps = grid(parameter)
+    steps = grid(distribution)
     return steps is None or bool(np.abs(steps - value).min() < 1e-6)
 
 
