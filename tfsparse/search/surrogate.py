@@ -23,9 +23,9 @@ class Arc(kernels.Kernel):
     """Matern 5/2 over an embedding that knows which dimensions exist.
 
     A dimension x in [0, 1] that is active becomes (sin(pi rho x), cos(pi rho x)), one that
-    is not, which is negative, becomes (0, 0): so configurations that both lack it are alike in it, one that has it
-    is as far from one that lacks it whatever its value, and two that have it differ by
-    their values. With r the distance over `length`:
+    is not, which is negative, becomes (0, 0): so configurations that both lack it are alike
+    in it, one that has it is as far from one that lacks it whatever its value, and two that
+    have it differ by their values. With r the distance over `length`:
     k = (1 + sqrt(5) r + 5 r^2 / 3) exp(-sqrt(5) r).
 
     Args:
