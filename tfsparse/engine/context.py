@@ -97,6 +97,9 @@ class Context(abc.ABC):
             Keras's logs.
         """
 
+    def begin(self, model) -> None:
+        """Called with a prepared, compiled model before it is trained: what it begins with."""
+
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of groups that the method decides about; units without one."""

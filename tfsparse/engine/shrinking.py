@@ -379,6 +379,7 @@ def prepare(context: Context, method, model):
         sparse = method.prepare(model, groups)
         rate = context.training.learning_rate
         context.compile(sparse, rate, method.optimizer(sparse, groups))
+        context.begin(sparse)
     method.check_tools(sparse, context.tools)
     return sparse
 

@@ -71,6 +71,10 @@ class SparseVD(bayesian.Bayesian):
         options.check_patterns("multipliers", self._multipliers(), names)
         return rebuild.graft(model, configure, swap=swap)
 
+    def decide(self, model) -> None:
+        """Sets the thresholds that it was given, on a model trained with others, too."""
+        self.set_level(model, 0.0)
+
     def levels(self, model) -> np.ndarray:
         """Shifts of all thresholds between which single weights go, at most 4,096."""
         from tfsparse import numerics

@@ -1,0 +1,263 @@
+"""Tries a configuration of a search: builds it, trains it small, measures what is left."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from tfsparse import budgets, checkpoints, data, files, progress, records, search
+from tfsparse.deploy import finished
+from tfsparse.engine import finishing, limiting, scoring
+from tfsparse.engine.context import RunContext, strategy_of
+from tfsparse.engine.runner import go
+from tfsparse.engine.stages.dense import Dense, DenseSettings
+from tfsparse.engine.stages.sparse import Sparse, SparseSettings
+from tfsparse.engine.training import Training
+from tfsparse.graph import find_groups, measure, rebuild
+from tfsparse.methods import Method, bayesian
+
+ERROR = "error"
+OBJECTIVES = (ERROR, *budgets.COSTS, *budgets.FINISHED)
+"""What may be sought after; smaller is better."""
+
+AFTER = 5
+"""Epochs with the whole divergence that a schedule leaves at least."""
+
+THRESHOLDS = "pruning-thresholds-"
+
+POSTERIOR, SMALL, CONFIGURATION = "posterior.keras", "model.keras", "configuration.json"
+"""Files of a trial's folder: what children take over, what is left, what was asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of a configuration.
+
+    Attributes:
+        objectives: Name -> value, of every objective that was asked for.
+        cost: What is left, by measure.
+        inherited: What came from the parent; None without one.
+        epochs: That it was trained for; 0 where thresholds alone are others.
+        seconds: Of wall time.
+    """
+
+    objectives: dict[str, float]
+    cost: dict[str, float]
+    inherited: dict | None
+    epochs: int
+    seconds: float
+
+    def to_json(self) -> dict:
+        """As JSON."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidates:
+    """Evaluates configurations of one search.
+
+    Args:
+        dataset: The data; their test split stays where it is.
+        folder: Each trial's folder lies in it, by its number.
+        method: `SparseVD` or `BayesianCompression`.
+        epochs: Of a trial.
+        objectives: What is measured, of `OBJECTIVES`.
+        training: How every trial trains.
+        seed: Of everything random.
+        build: `(configuration, shape, outputs) -> model`.
+
+    Example:
+        >>> evaluate = Candidates(dataset, "runs/search/trials", SparseVD, 20, ("error",))
+        >>> evaluate(0, configuration).objectives
+        {'error': 0.021}
+    """
+
+    dataset: data.Dataset
+    folder: str
+    method: type[bayesian.Bayesian]
+    epochs: int
+    objectives: Sequence[str] = (ERROR, "weight_bytes")
+    training: Training = Training()
+    seed: int = 0
+    build: Any = search.build
+
+    def __call__(
+        self,
+        number: int,
+        configuration: Mapping[str, Any],
+        parent: int | None = None,
+        shown: Any = None,
+    ) -> Outcome:
+        """Trains a configuration, or goes on where a killed worker stopped.
+
+        Args:
+            number: Of the trial.
+            configuration: Active parameters.
+            parent: Number of the trial whose posterior it takes over; None for none.
+            shown: What a person sees; nothing by default.
+
+        Returns:
+            The outcome; its folder holds the unpruned posterior and the small model.
+
+        Raises:
+            TrainingError: It led nowhere.
+        """
+        started = time.perf_counter()
+        values = dict(configuration)
+        folder = os.path.join(self.folder, f"{number:04d}")
+        store = checkpoints.Store(folder)
+        os.makedirs(folder, exist_ok=True)
+        files.write_json(store.path(CONFIGURATION), values)
+        keras.utils.set_random_seed((self.seed * 1_000_003 + number) % 2**32)
+        outputs = self.dataset.task.shape
+        model = self.build(values, self.dataset.shape, outputs[0] if outputs else 1)
+        method = method_of(self.method, values, self.epochs, model, self.seed)
+        context = _Context(self, method, store, shown or progress.Silent(), parent)
+        if parent is not None and self._differs_by_thresholds(values, parent):
+            trained, epochs = context.parents(), 0
+        else:
+            trained, epochs = self._trained(context, method, values, model), self.epochs
+        _save(rebuild.copied(trained), store.path(POSTERIOR))
+        sizes = limiting.sizes_of(find_groups(model, method.kinds))
+        small, _ = finishing.finish(trained, method, budgets.Limits(), sizes)
+        _save(small, store.path(SMALL))
+        shutil.rmtree(store.path("checkpoints"), ignore_errors=True)
+        cost = dataclasses.asdict(measure(small)) | finished.sizes(
+            small, self.objectives
+        )
+        score = scoring.score(
+            self.dataset.task.on_validation,
+            small,
+            self.dataset.x_validation,
+            self.dataset.y_validation,
+        )
+        error = 1.0 - score.value if score.higher_is_better else score.value
+        found = {name: float(cost[name]) for name in self.objectives if name != ERROR}
+        found = {
+            name: error if name == ERROR else found[name] for name in self.objectives
+        }
+        told = context.inherited.to_json() if context.inherited else None
+        spent = time.perf_counter() - started
+        return Outcome(
+            found, {k: float(v) for k, v in cost.items()}, told, epochs, spent
+        )
+
+    def _trained(self, context, method, values, model):
+        """The model with its posterior, nothing removed."""
+        pretrains = values.get("pretraining", False)
+        dense = Dense(DenseSettings(dense_epochs=self.epochs if pretrains else 0), None)
+        sparse = Sparse(
+            SparseSettings(
+                epochs=self.epochs,
+                shrink_epochs=self.epochs,
+                remove=False,
+                from_dense=pretrains,
+            ),
+            method,
+        )
+        results = go([dense, sparse], context, {"model": records.Result(model)})
+        found: Any = results["sparse"]
+        return found.model
+
+    def _differs_by_thresholds(self, values: Mapping[str, Any], parent: int) -> bool:
+        before = files.read_json(self.path(parent, CONFIGURATION))
+        other = {
+            name
+            for name in values.keys() | before.keys()
+            if values.get(name) != before.get(name)
+        }
+        return all(name.startswith(THRESHOLDS) for name in other)
+
+    def path(self, number: int, name: str) -> str:
+        """A file of a trial's folder."""
+        return os.path.join(self.folder, f"{number:04d}", name)
+
+
+class _Context(RunContext):
+    """A trial's run: what it begins with is its parent's."""
+
+    def __init__(self, own: Candidates, method, store, shown, parent: int | None):
+        super().__init__(
+            method,
+            own.dataset,
+            store,
+            shown,
+            own.training,
+            budgets.Limits(),
+            {},
+            own.seed,
+            strategy_of("none"),
+        )
+        self._own, self._parent = own, parent
+        self.inherited: search.Inherited | None = None
+
+    def parents(self):
+        """The parent's model with its posterior."""
+        assert self._parent is not None
+        path = self._own.path(self._parent, POSTERIOR)
+        with self.scope():
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+    def begin(self, model) -> None:
+        if self._parent is not None:
+            self.inherited = search.inherit(model, self.parents())
+
+
+def _save(model, path: str) -> None:
+    """Writes a model without its optimizer; the file appears whole."""
+    with files.appears_whole(path) as temporary:
+        model.save(f"{temporary}.keras")
+        os.rename(f"{temporary}.keras", temporary)
+
+
+def method_of(
+    cls: type[bayesian.Bayesian],
+    values: Mapping[str, Any],
+    epochs: int,
+    model,
+    seed: int = 0,
+) -> Method:
+    """The method as a configuration has it.
+
+    In trials shorter than N1 + N2 + 5 epochs N1 and N2 shrink in proportion. Thresholds of a
+    layer hold for all that stands in its place (a depthwise convolution before it, say).
+
+    Args:
+        cls: `SparseVD` or `BayesianCompression`.
+        values: The configuration.
+        epochs: Of the trial.
+        model: The network, whose layers and groups thresholds are for.
+        seed: Of the noise.
+    """
+    first = values.get("zero-regularization-epochs", 0)
+    second = values.get("annealing-epochs", 0)
+    most = max(epochs - AFTER, 0)
+    if first + second > most:
+        share = most / (first + second)
+        first, second = int(share * first), int(share * second)
+    if first >= epochs:
+        first = max(epochs - 1, 0)
+    names = {layer.name for layer in model.layers if layer.weights}
+    names |= {group.name for group in find_groups(model, cls().kinds)}
+    wanted = {}
+    for name, value in values.items():
+        if name.startswith(THRESHOLDS):
+            block, number = name.removeprefix(f"{THRESHOLDS}block-").split("-layer-")
+            pattern = f"block{block}_conv{number}*"
+            if any(fnmatch.fnmatchcase(own, pattern) for own in names):
+                wanted[pattern] = value
+    thresholds = ",".join(f"{k}={v:g}" for k, v in wanted.items())
+    return cls(
+        strength=values["alpha"],
+        pretrain_epochs=first,
+        warm_up_epochs=second,
+        layer_thresholds=thresholds,
+        seed=seed,
+    )
