@@ -200,8 +200,7 @@ class _Context(RunContext):
 
     def parents(self):
         """The parent's model with its posterior."""
-        assert self._parent is not None
-        path = self._own.path(self._parent, POSTERIOR)
+        path = self._own.path(self._parent or 0, POSTERIOR)
         with self.scope():
             return keras.saving.load_model(path, compile=False, safe_mode=True)
 
@@ -254,10 +253,11 @@ def method_of(
             if any(fnmatch.fnmatchcase(own, pattern) for own in names):
                 wanted[pattern] = value
     thresholds = ",".join(f"{k}={v:g}" for k, v in wanted.items())
-    return cls(
-        strength=values["alpha"],
-        pretrain_epochs=first,
-        warm_up_epochs=second,
-        layer_thresholds=thresholds,
-        seed=seed,
-    )
+    settings: Any = {
+        "strength": values["alpha"],
+        "pretrain_epochs": first,
+        "warm_up_epochs": second,
+        "layer_thresholds": thresholds,
+        "seed": seed,
+    }
+    return cls(**settings)

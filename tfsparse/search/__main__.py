@@ -1,0 +1,312 @@
+"""`python -m tfsparse.search`: searches networks that fit a chip, and hands over the front.
+
+python -m tfsparse.search --flagfile=configs/sparse_digits.flags
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from tfsparse import budgets, data, files, flags, options, train
+from tfsparse.engine.training import Training
+
+USAGE = """Searches architecture, hyper-parameters and pruning together, under bounds.
+
+  python -m tfsparse.search --data=digits --objectives=error,weight_bytes --trials=50
+
+Every trial prunes. What no other trial is better than in everything is exported and
+verified; the report is <workdir>/pareto.json. The same command on several machines, with one
+--storage=postgresql+psycopg://..., shares the work; a killed search goes on with the same
+command."""
+
+METHODS = {"bayesian_compression": True, "sparse_vd": False}
+"""Methods that trials prune by -> whether units go, or single weights."""
+
+ERROR = "error"
+
+
+@options.record
+class SearchSettings(options.Options):
+    """What is sought, and how hard."""
+
+    part = "The search"
+
+    workdir: str = options.field("runs/search", "Folder that every result goes to.")
+    method: str = options.field(
+        "bayesian_compression",
+        "What prunes every trial: units, or single weights.",
+        choices=tuple(METHODS),
+    )
+    objectives: str = options.patterns(
+        "error,weight_bytes,working_memory_2",
+        f"What is made small: {ERROR} (on validation) and any of "
+        f"{', '.join((*budgets.COSTS, *budgets.FINISHED))}.",
+        example="error,weight_bytes",
+    )
+    bounds: str = options.pairs(
+        "",
+        "Up to where an objective matters, in its own unit.",
+        example="weight_bytes=2000,working_memory_2=2000",
+        above=0,
+    )
+    trials: int = options.field(60, "How many configurations are tried.", low=1)
+    startup: int = options.field(10, "How many of them are random, at first.", low=2)
+    epochs: int = options.field(20, "Epochs of a trial.", low=1)
+    workers: int = options.field(
+        1,
+        "So many processes work beside each other, each with its share of the cores.",
+        low=1,
+        high=256,
+    )
+    storage: str = options.field(
+        "",
+        "Database of the trials, such as postgresql+psycopg://user@host/name; by default a "
+        "file of the workdir.",
+    )
+    seed: int = options.field(0, "Seed of everything random.", low=0, below=2**32)
+
+    def names(self) -> tuple[str, ...]:
+        """The objectives."""
+        return tuple(options.listed(self.objectives))
+
+    def limits(self) -> dict[str, float]:
+        """The bounds, by objective."""
+        return options.numbers(self.bounds, "bounds", "weight_bytes=2000")
+
+    def check(self) -> None:
+        """Checks objectives and bounds."""
+        known = (ERROR, *budgets.COSTS, *budgets.FINISHED)
+        names = self.names()
+        if not names or len(set(names)) < len(names) or set(names) - set(known):
+            raise ValueError(
+                f"`objectives` must join different names among {', '.join(known)}. "
+                f"Received: objectives={self.objectives!r}."
+            )
+        if strange := sorted(set(self.limits()) - set(names)):
+            raise ValueError(
+                f"`bounds` must be on objectives ({', '.join(names)}). Received: {strange}."
+            )
+
+
+PARTS = (SearchSettings, data.Data, Training)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program. Returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+
+    def job() -> None:
+        line = flags.expanded(given)
+        if flags.asks_for_help(line):
+            sys.stdout.write(flags.page(USAGE, PARTS))
+            return
+        found, _ = flags.read(line, PARTS, once=True)
+        run(
+            SearchSettings(**found[SearchSettings]),
+            data.Data(**found[data.Data]),
+            Training(**found[Training]),
+            line,
+        )
+
+    return train.exit_code(job)
+
+
+def run(
+    chosen: SearchSettings,
+    source: data.Data,
+    training: Training,
+    line: Sequence[str] = (),
+) -> None:
+    """Searches, with the workers that are wanted, then writes what was found.
+
+    Args:
+        chosen, source, training: What is searched.
+        line: The command line, which workers are started with.
+    """
+    study, space, evaluate, dataset = _begun(chosen, source, training)
+    if WORKER in os.environ or chosen.workers == 1:
+        _work(study, space, evaluate, chosen)
+    else:
+        _beside(chosen, line)
+    if WORKER in os.environ:
+        return
+    told = pareto(study, evaluate, chosen, dataset)
+    path = os.path.join(chosen.workdir, "pareto.json")
+    files.write_json(path, told)
+    _say(f"{len(told['points'])} points are in {path}.")
+
+
+WORKER = "TFSPARSE_SEARCH_WORKER"
+"""Says to a process that it works for another, which writes the results."""
+
+
+def _beside(chosen: SearchSettings, line: Sequence[str]) -> None:
+    """Starts the workers, and another for each that dies while there is something to do."""
+    threads = str(max(1, (os.cpu_count() or 1) // chosen.workers))
+    environment = {
+        **os.environ,
+        WORKER: "1",
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "TF_NUM_INTEROP_THREADS": threads,
+    }
+    command = [sys.executable, "-m", "tfsparse.search", *line]
+    running = [
+        subprocess.Popen(command, env=environment) for _ in range(chosen.workers)
+    ]
+    try:
+        codes = [process.wait() for process in running]
+    finally:
+        for process in running:
+            process.terminate()
+    if any(code == 2 for code in codes):
+        raise ValueError("A worker could not go on; its line above says why.")
+    if all(codes):
+        raise OSError(f"all {len(codes)} workers ended early (exit codes {codes})")
+
+
+def _begun(chosen: SearchSettings, source: data.Data, training: Training):
+    """The study, its space, what evaluates, and the data."""
+    from tfsparse import methods, search
+    from tfsparse.engine import candidate, sealed
+    from tfsparse.search import sampler, study
+
+    dataset = sealed.Door(data.read(source)).dataset
+    if dataset.task.kind != "classification":
+        raise ValueError(
+            "`data` must be of classes: the search knows no other task. Received: "
+            f"{dataset.task.kind}."
+        )
+    structured = METHODS[chosen.method]
+    space = search.Space(search.table_7(dataset.shape, structured))
+    names, limits = chosen.names(), chosen.limits()
+    os.makedirs(chosen.workdir, exist_ok=True)
+    held = os.path.abspath(os.path.join(chosen.workdir, "study.db"))
+    own = sampler.MorphSampler(
+        space,
+        chosen.startup,
+        [limits.get(name) for name in names],
+        seed=chosen.seed,
+    )
+    what = {
+        "space": {name: json.loads(_json(d)) for name, d in space.ranges.items()},
+        "data": source.data,
+        "shape": list(dataset.shape),
+        "samples": len(dataset.x_train),
+        "method": chosen.method,
+        "epochs": chosen.epochs,
+    }
+    opened = study.opened(chosen.storage or f"sqlite:///{held}", names, what, own)
+    evaluate = candidate.Candidates(
+        dataset,
+        os.path.join(chosen.workdir, "trials"),
+        methods.METHODS[chosen.method],  # type: ignore[arg-type]
+        chosen.epochs,
+        names,
+        training,
+        chosen.seed,
+    )
+    return opened, space, evaluate, dataset
+
+
+def _json(distribution) -> str:
+    from optuna import distributions
+
+    return distributions.distribution_to_json(distribution)
+
+
+def _work(study_, space, evaluate, chosen: SearchSettings) -> None:
+    """One worker's life: asks, evaluates and tells until all is done."""
+    from tfsparse import records
+    from tfsparse.search import study
+
+    while study.turn(study_, chosen.trials):
+        trial, values = study.asked(study_, space)
+        with study.beating(study_, trial):
+            number = study.folder_of(trial)
+            try:
+                outcome = evaluate(number, values, study.parent_of(study_, trial))
+            except records.TrainingError as error:
+                study.given_up(study_, trial, str(error))
+                continue
+        told = [outcome.objectives[name] for name in chosen.names()]
+        study.told(study_, trial, told, outcome.to_json())
+        shown = ", ".join(f"{k} {v:.4g}" for k, v in outcome.objectives.items())
+        _say(f"Trial {number}: {shown} ({outcome.seconds:.0f} s)")
+
+
+def pareto(study_, evaluate, chosen: SearchSettings, dataset) -> dict[str, Any]:
+    """The front as JSON: values, configurations, where each came from, its files.
+
+    Raises:
+        ValueError: No trial is within the bounds; it says the least that was found.
+    """
+    import keras
+    import numpy as np
+
+    from tfsparse import deploy
+    from tfsparse.engine import scoring
+    from tfsparse.search import study
+
+    names, limits = chosen.names(), chosen.limits()
+    points = study.front(study_)
+    within = [
+        trial
+        for trial in points
+        if all(trial.values[names.index(name)] <= own for name, own in limits.items())
+    ]
+    if limits and not within:
+        least = {
+            name: min((t.values[names.index(name)] for t in points), default=None)
+            for name in limits
+        }
+        raise ValueError(
+            f"`bounds` must leave what the search can find. Received: {chosen.bounds}; the "
+            f"least that was found: {least}. Raise them, or --trials."
+        )
+    found = []
+    for trial in within:
+        number = study.folder_of(trial)
+        model = keras.saving.load_model(
+            evaluate.path(number, "model.keras"), compile=False
+        )
+        folder = os.path.join(chosen.workdir, "points", f"{number:04d}")
+        few = scoring.as_floats(dataset.x_train[: min(500, len(dataset.x_train))])
+        made = deploy.export(model, folder, few, ("keras", "tflite_int8"))
+        parity = deploy.verify(model, made, np.asarray(few[:100]))
+        found.append(
+            {
+                "trial": trial.number,
+                "folder": os.path.relpath(folder, chosen.workdir),
+                **dict(zip(names, trial.values, strict=True)),
+                "cost": trial.user_attrs[study.OUTCOME]["cost"],
+                "configuration": trial.user_attrs[study.CONFIGURATION],
+                "lineage": study.lineage(study_, trial),
+                "parity": [_plain(row) for row in parity],
+            }
+        )
+    return {
+        "objectives": list(names),
+        "bounds": limits,
+        "trials": len(study.finished(study_)),
+        "points": found,
+    }
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _plain(row) -> dict[str, Any]:
+    import dataclasses
+
+    return dataclasses.asdict(row)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,273 @@
+"""Where the trials of a search live: a study of Optuna's, asked and told by any number of workers.
+
+No worker is the chief, and any may die: while it works on a trial it beats, and a trial that
+no longer beats is put back for another, which finds the checkpoints in the trial's folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+
+from tfsparse.search import sampler as sampling
+from tfsparse.search.space import Configuration, Space, options_of
+
+NAME = "sparse"
+
+CONFIGURATION = "tfsparse:configuration"
+FOLDER = "tfsparse:folder"
+OUTCOME = "tfsparse:outcome"
+WHY = "tfsparse:why"
+SEARCH = "tfsparse:search"
+"""Attributes of trials and, the last one, of the study."""
+
+BEAT, GRACE = 20, 90
+"""Seconds between two beats, and without one until a trial counts as left alone."""
+
+WAIT = 0.5
+"""Seconds between two looks at trials that others work on."""
+
+
+def opened(
+    storage: str,
+    objectives: Sequence[str],
+    search: Mapping[str, Any],
+    sampler: optuna.samplers.BaseSampler,
+    beat: int = BEAT,
+    grace: int = GRACE,
+) -> optuna.Study:
+    """The study of a search, made where there is none.
+
+    Args:
+        storage: Such as `sqlite:///runs/search/study.db` or `postgresql+psycopg://...`.
+        objectives: Names, all to be minimised.
+        search: What the study is of, as JSON (space, data, epochs): another one is refused.
+        sampler: What chooses.
+        beat, grace: See `BEAT` and `GRACE`.
+
+    Raises:
+        ValueError: The storage cannot be reached, or holds another search.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = _opened(storage, objectives, sampler, beat, grace)
+    except Exception as error:
+        known = type(error).__module__.startswith(("sqlalchemy", "optuna", "psycopg"))
+        if not known and not isinstance(error, ImportError):
+            raise
+        raise ValueError(
+            f"`storage` must be a database that can be reached. Received: {storage!r} "
+            f"({str(error).splitlines()[0]})."
+        ) from error
+    wanted = {**search, "objectives": list(objectives)}
+    held = study.user_attrs.get(SEARCH)
+    if held is None:
+        study.set_user_attr(SEARCH, wanted)
+    elif held != wanted:
+        other = sorted(
+            key
+            for key in held.keys() | wanted.keys()
+            if held.get(key) != wanted.get(key)
+        )
+        raise ValueError(
+            f"`storage` must hold this search. Received: one with other {', '.join(other)}; "
+            "choose another --workdir or --storage."
+        )
+    return study
+
+
+def _opened(storage: str, objectives, sampler, beat: int, grace: int) -> optuna.Study:
+    with _quietly():
+        held = optuna.storages.RDBStorage(
+            storage,
+            heartbeat_interval=beat,
+            grace_period=grace,
+            heartbeat_stale_trial_callback=put_back,
+        )
+    return optuna.create_study(
+        storage=held,
+        study_name=NAME,
+        directions=["minimize"] * len(objectives),
+        sampler=sampler,
+        load_if_exists=True,
+    )
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what Optuna says of heartbeats: that they are young, and meant for its loop."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.filterwarnings("ignore", ".*supposed to be used with Study.optimize")
+        yield
+
+
+def put_back(study: optuna.Study, trial) -> None:
+    """A trial that its worker left alone waits again, its configuration as it was."""
+    values = trial.user_attrs.get(CONFIGURATION)
+    if values is not None:
+        study.enqueue_trial(
+            values, user_attrs={FOLDER: trial.number, **trial.user_attrs}
+        )
+
+
+@contextlib.contextmanager
+def beating(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
+    """Beats for a trial while the block runs."""
+    held: Any = study._storage
+    interval = held.get_heartbeat_interval()
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(interval):
+            with contextlib.suppress(Exception):  # the next beat may come through
+                held.record_heartbeat(trial._trial_id)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    held.record_heartbeat(trial._trial_id)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def asked(study: optuna.Study, space: Space) -> tuple[optuna.Trial, Configuration]:
+    """The next trial, and its configuration: that of one put back, or a new one."""
+    with _quietly():
+        trial = study.ask()
+    study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+    values = dict(trial.user_attrs.get(CONFIGURATION) or trial.relative_params)
+    trial.set_user_attr(CONFIGURATION, values)
+    for name in space.active(values):
+        suggested(trial, name, space.ranges[name])
+    return trial, values
+
+
+def suggested(trial: optuna.Trial, name: str, distribution):
+    """What a trial has for a parameter, told to its study."""
+    choices = options_of(distribution)
+    if choices is not None:
+        return trial.suggest_categorical(name, choices)
+    kind = trial.suggest_int
+    if isinstance(distribution, optuna.distributions.FloatDistribution):
+        kind = trial.suggest_float
+    given: dict[str, Any] = {"log": distribution.log, "step": distribution.step}
+    return kind(name, distribution.low, distribution.high, **given)
+
+
+def folder_of(trial) -> int:
+    """The number of a trial's folder: of one that was put back, its first."""
+    return trial.user_attrs.get(FOLDER, trial.number)
+
+
+def parent_of(study: optuna.Study, trial) -> int | None:
+    """The number of the folder of a trial's parent."""
+    trials = {own.number: own for own in study.get_trials(deepcopy=False)}
+    # As stored: what the sampler told of it, a trial just asked for does not know.
+    number = trials[trial.number].user_attrs.get(sampling.PARENT)
+    return None if number is None else folder_of(trials[number])
+
+
+def told(study: optuna.Study, trial: optuna.Trial, values, outcome: Mapping) -> None:
+    """Ends a trial with its objectives."""
+    trial.set_user_attr(OUTCOME, dict(outcome))
+    study.tell(trial, list(values))
+
+
+def given_up(study: optuna.Study, trial: optuna.Trial, why: str) -> None:
+    """Ends a trial that led nowhere; it is not put back."""
+    trial.set_user_attr(WHY, why)
+    study.tell(trial, state=TrialState.FAIL)
+
+
+def finished(study: optuna.Study) -> list:
+    """Trials that are not tried again: completed, or given up."""
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state == TrialState.COMPLETE
+        or (trial.state == TrialState.FAIL and WHY in trial.user_attrs)
+    ]
+
+
+def turn(study: optuna.Study, wanted: int) -> bool:
+    """Waits until there is something to do: False once so many trials are finished."""
+    while True:
+        with _quietly():
+            optuna.storages.fail_stale_trials(study)
+        trials = study.get_trials(deepcopy=False)
+        done = len(finished(study))
+        if done >= wanted:
+            return False
+        waiting = sum(trial.state == TrialState.WAITING for trial in trials)
+        running = sum(trial.state == TrialState.RUNNING for trial in trials)
+        if waiting or done + running < wanted:
+            return True
+        time.sleep(WAIT)
+
+
+def front(study: optuna.Study) -> list:
+    """Completed trials that no other is better than in everything, by their objectives."""
+    trials = sampling.completed(study)
+    values = np.array([trial.values for trial in trials], float)
+    found, seen = [], set()
+    for number, own in enumerate(values):
+        no_worse = (values <= own).all(axis=1)
+        if not (no_worse & (values < own).any(axis=1)).any():
+            if tuple(own) not in seen:  # of equals the first
+                found.append(trials[number])
+                seen.add(tuple(own))
+    return sorted(found, key=lambda trial: tuple(trial.values))
+
+
+def lineage(study: optuna.Study, trial) -> list[dict[str, Any]]:
+    """A trial's way from a random configuration: trials and the morphs between them."""
+    by_number = {own.number: own for own in study.get_trials(deepcopy=False)}
+    found: list[dict[str, Any]] = []
+    while trial is not None:
+        attributes = trial.user_attrs
+        found.append(
+            {
+                "trial": trial.number,
+                "morphs": attributes.get(sampling.MORPHS, []),
+                "values": trial.values,
+            }
+        )
+        trial = by_number.get(attributes.get(sampling.PARENT, -1))
+    return found[::-1]
+
+
+def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
+    """Volume below a reference point that points dominate, by slices along the last axis.
+
+    Args:
+        values: `(points, objectives)`, smaller is better.
+        reference: `(objectives,)`; points that are not below it in everything do not count.
+
+    Example:
+        >>> hypervolume(np.array([[0.5, 0.5]]), np.ones(2))
+        0.25
+    """
+    inside = values[(values < reference).all(axis=1)]
+    if not len(inside):
+        return 0.0
+    if inside.shape[1] == 1:
+        return float(reference[0] - inside.min())
+    inside = inside[np.argsort(inside[:, -1], kind="stable")]
+    ends = np.append(inside[1:, -1], reference[-1])
+    slices = [
+        (end - own[-1]) * hypervolume(inside[: number + 1, :-1], reference[:-1])
+        for number, (own, end) in enumerate(zip(inside, ends, strict=True))
+        if end > own[-1]
+    ]
+    return float(sum(slices))
