@@ -233,20 +233,20 @@ def gsparsity_tables() -> list[str]:
             )
     operations = _read("operation_pruning.json")
     if operations:
-        whole = operations["rows"][0]["params"]
+        whole = max(row["params"] for row in operations["rows"])
         lines += [
             "",
             "Whole operations of three DARTS-V2 cells on MNIST, each a group:",
             "",
-            "| mu | as trained | 1e-6 | 1e-3 | 0.5 | retrained | operations left | parameters "
-            "| inference of 500 |",
-            "|---|---|---|---|---|---|---|---|---|",
+            "| scaling | mu | as trained | 1e-6 | 1e-3 | 0.5 | retrained | operations left "
+            "| parameters | inference of 500 |",
+            "|---|---|---|---|---|---|---|---|---|---|",
         ]
         for r in operations["rows"]:
             accuracies = " | ".join(f"{s['accuracy']:.2%}" for s in r["settling"])
             left = r["groups"] - r["settling"][1]["dead"]
             lines.append(
-                f"| {r['strength']:g} | {accuracies} | {r['retrained']:.2%} "
+                f"| {r['scaling']} | {r['strength']:g} | {accuracies} | {r['retrained']:.2%} "
                 f"| {left} of {r['groups']} | {r['params'] / whole:.1%} "
                 f"| {r['milliseconds']:.0f} ms |"
             )
@@ -321,7 +321,8 @@ def lenet_tables() -> list[str]:
 
         lines.append(
             f"| {name} | {s['seeds']} | {_plain(s['error'])} | {_plain(s['error_float'])} "
-            f"| {_plain(s['error_validation'])} | {s['params']['mean']:,.0f} ± {s['params']['spread']:,.0f} "
+            f"| {_plain(s['error_validation'])} "
+            f"| {s['params']['mean']:,.0f} ± {s['params']['spread']:,.0f} "
             f"| {s['nonzero']['mean']:,.0f} | {s['times']['mean']:.1f} | {mean('macs')} "
             f"| {_mega(2e-6 * sum(r['macs'] for r in runs) / len(runs))} "
             f"| {mean('index_bytes')} | {mean('file_bytes')} "

@@ -319,6 +319,12 @@ def test_a_units_importance_is_its_share_of_the_penalty(evidence):
     np.testing.assert_allclose(found["a"], (a**2 / norms).sum((0, 1, 2)), rtol=1e-5)
 
 
+def test_units_without_a_penalty_have_no_rank():
+    method, model = prepared(ignore="a")
+    found = method.importance(model, tfsparse.find_groups(model, method.kinds))
+    assert "a" not in found and "b" in found
+
+
 def omegas_of(scale=1.0, **arguments):
     """Factors of each partition after two loops over curvatures of one seed."""
     keras.utils.set_random_seed(1)

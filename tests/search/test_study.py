@@ -85,6 +85,31 @@ def test_a_trial_that_led_nowhere_is_not_put_back(tmp_path):
     assert own.trials[0].user_attrs[study.WHY] == "Everything died."
 
 
+def test_a_worker_that_dies_before_its_first_beat_blocks_nobody(tmp_path):
+    own = opened(tmp_path, beat=1, grace=2)
+    work(own, 3)
+    with study._quietly():
+        own.ask()  # and no more: it holds no configuration, and never beats
+    time.sleep(1.5)
+    assert study.turn(own, 4, grace=1)
+    work(own, 4)
+    assert [t.state.name for t in own.trials].count("FAIL") == 1
+
+
+def test_a_configuration_that_ends_its_workers_is_put_back_only_so_often(tmp_path):
+    own = opened(tmp_path, beat=1, grace=1)
+    numbers = []
+    for _ in range(study.MOST_RETURNS + 1):
+        assert study.turn(own, 1)
+        trial, _ = study.asked(own, SPACE)
+        numbers.append(study.folder_of(trial))
+        time.sleep(2.5)  # the worker is dead
+    assert numbers == [0] * len(numbers)
+    assert study.turn(own, 1)
+    trial, _ = study.asked(own, SPACE)
+    assert study.folder_of(trial) == trial.number == len(numbers)
+
+
 WORKER = """
 import sys, time
 sys.path.insert(0, {tests!r})

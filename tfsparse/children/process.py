@@ -150,6 +150,12 @@ class Child:
             found += part
         return found
 
+    def kill(self) -> None:
+        """Ends the process at once, whoever waits for its answer."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def close(self) -> None:
         """Ends the process, if it runs."""
         with self._lock:

@@ -12,7 +12,15 @@ from typing import Any
 
 import keras
 
-from tfsparse import budgets, checkpoints, data, files, progress, records, search
+from tfsparse import (
+    budgets,
+    checkpoints,
+    data,
+    files,
+    progress,
+    records,
+    search,
+)
 from tfsparse.deploy import finished
 from tfsparse.engine import finishing, limiting, scoring
 from tfsparse.engine.context import RunContext, strategy_of
@@ -66,15 +74,16 @@ class Candidates:
     Args:
         dataset: The data; their test split stays where it is.
         folder: Each trial's folder lies in it, by its number.
-        method: `SparseVD` or `BayesianCompression`.
+        method: A Bayesian one.
         epochs: Of a trial.
         objectives: What is measured, of `OBJECTIVES`.
         training: How every trial trains.
         seed: Of everything random.
+        augmentation: What is done to training samples, see `data.parse_augmentation`.
         build: `(configuration, shape, outputs) -> model`.
 
     Example:
-        >>> evaluate = Candidates(dataset, "runs/search/trials", SparseVD, 20, ("error",))
+        >>> evaluate = Candidates(dataset, "runs/search/trials", method, 20, ("error",))
         >>> evaluate(0, configuration).objectives
         {'error': 0.021}
     """
@@ -86,6 +95,7 @@ class Candidates:
     objectives: Sequence[str] = (ERROR, "weight_bytes")
     training: Training = Training()
     seed: int = 0
+    augmentation: Mapping[str, float] = dataclasses.field(default_factory=dict)
     build: Any = search.build
 
     def __call__(
@@ -111,10 +121,9 @@ class Candidates:
         """
         started = time.perf_counter()
         values = dict(configuration)
-        folder = os.path.join(self.folder, f"{number:04d}")
-        store = checkpoints.Store(folder)
-        os.makedirs(folder, exist_ok=True)
-        files.write_json(store.path(CONFIGURATION), values)
+        store = self._folder_of(number, values)
+        if parent is not None and not os.path.exists(self.path(parent, POSTERIOR)):
+            parent = None  # it lies on another machine, or was removed
         keras.utils.set_random_seed((self.seed * 1_000_003 + number) % 2**32)
         outputs = self.dataset.task.shape
         model = self.build(values, self.dataset.shape, outputs[0] if outputs else 1)
@@ -151,7 +160,8 @@ class Candidates:
 
     def _trained(self, context, method, values, model):
         """The model with its posterior, nothing removed."""
-        pretrains = values.get("pretraining", False)
+        # What a child takes over is trained already.
+        pretrains = values.get("pretraining", False) and context.parent is None
         dense = Dense(DenseSettings(dense_epochs=self.epochs if pretrains else 0), None)
         sparse = Sparse(
             SparseSettings(
@@ -165,6 +175,18 @@ class Candidates:
         results = go([dense, sparse], context, {"model": records.Result(model)})
         found: Any = results["sparse"]
         return found.model
+
+    def _folder_of(self, number: int, values: Mapping[str, Any]) -> checkpoints.Store:
+        """A trial's folder; what another search left there is removed."""
+        folder = os.path.join(self.folder, f"{number:04d}")
+        path = self.path(number, CONFIGURATION)
+        if os.path.exists(folder) and not (
+            os.path.exists(path) and files.read_json(path) == values
+        ):
+            shutil.rmtree(folder)
+        os.makedirs(folder, exist_ok=True)
+        files.write_json(path, dict(values))
+        return checkpoints.Store(folder)
 
     def _differs_by_thresholds(self, values: Mapping[str, Any], parent: int) -> bool:
         before = files.read_json(self.path(parent, CONFIGURATION))
@@ -191,21 +213,21 @@ class _Context(RunContext):
             shown,
             own.training,
             budgets.Limits(),
-            {},
+            dict(own.augmentation),
             own.seed,
             strategy_of("none"),
         )
-        self._own, self._parent = own, parent
+        self._own, self.parent = own, parent
         self.inherited: search.Inherited | None = None
 
     def parents(self):
         """The parent's model with its posterior."""
-        path = self._own.path(self._parent or 0, POSTERIOR)
+        path = self._own.path(self.parent or 0, POSTERIOR)
         with self.scope():
             return keras.saving.load_model(path, compile=False, safe_mode=True)
 
     def begin(self, model) -> None:
-        if self._parent is not None:
+        if self.parent is not None:
             self.inherited = search.inherit(model, self.parents())
 
 
@@ -229,7 +251,7 @@ def method_of(
     layer hold for all that stands in its place (a depthwise convolution before it, say).
 
     Args:
-        cls: `SparseVD` or `BayesianCompression`.
+        cls: A Bayesian one.
         values: The configuration.
         epochs: Of the trial.
         model: The network, whose layers and groups thresholds are for.
@@ -243,8 +265,7 @@ def method_of(
         first, second = int(share * first), int(share * second)
     if first >= epochs:
         first = max(epochs - 1, 0)
-    names = {layer.name for layer in model.layers if layer.weights}
-    names |= {group.name for group in find_groups(model, cls().kinds)}
+    names = cls().thresholded(model, find_groups(model, cls().kinds))
     wanted = {}
     for name, value in values.items():
         if name.startswith(THRESHOLDS):

@@ -150,7 +150,9 @@ def fitted_in_use(
         found = within(factor)
         if found is None:
             return best
-        found = used(found)
+        alone = used(found)
+        if share(alone) <= 1:  # without a feature a file may need a gather more
+            found = alone
         now = share(found)
         if full < now <= 1 or best is None:
             best, full = found, now

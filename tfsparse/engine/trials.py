@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import threading
+import time
 from concurrent import futures
 from typing import Any
 
@@ -49,7 +51,10 @@ class Processes:
         return self
 
     def __exit__(self, *error) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        if error[0] is not None:  # nobody waits for what still runs
+            for child in self._children:
+                child.kill()
+        self._pool.shutdown(cancel_futures=True)
         for child in self._children:
             child.close()
 
@@ -62,8 +67,8 @@ class Processes:
         """A trial in a process that is free: `(cost, steady)`.
 
         Raises:
-            TrainingError: It is too strong, or its process died.
-            ValueError: What the trial raised.
+            TrainingError: It is too strong.
+            ValueError: What the trial raised, or its process died.
         """
         child = self._free.get()
         try:
@@ -73,8 +78,10 @@ class Processes:
                 PATIENCE,
             )  # fmt: skip
         except process.ChildError as error:
-            raise OSError(
-                f"The process of trial {number + 1} ended: {error.why}. {error.said}"
+            last = (error.said.strip().splitlines() or ["It said nothing"])[-1]
+            raise ValueError(
+                f"The process of trial {number + 1} must live. Received: {error.why} ({last}). "
+                "Fewer --workers need less memory; go on with --resume."
             ) from error
         finally:
             self._free.put(child)
@@ -121,8 +128,16 @@ def answer(request: dict, held: dict) -> dict:
 def main() -> None:
     """A process's life."""
     held: dict[str, Any] = {}
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         process.serve(lambda request: answer(request, held))
+
+
+def _follow(parent: int) -> None:
+    """Ends this process once the run that it works for has ended, however that did."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 if __name__ == "__main__":

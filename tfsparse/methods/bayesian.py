@@ -60,6 +60,10 @@ class Bayesian(base.Method):
         """Units and features."""
         return ("unit", "feature")
 
+    def thresholded(self, model, groups) -> set[str]:
+        """Names that `layer_thresholds` may have, of a plain model and its groups."""
+        raise NotImplementedError
+
     def _multipliers(self) -> dict[str, float]:
         return options.numbers(self.multipliers, "multipliers", "conv1=2,fc*=0.5")
 

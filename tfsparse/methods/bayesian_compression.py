@@ -173,6 +173,14 @@ class BayesianCompression(bayesian.Bayesian):
                 placed[layer.name, None] = [(factor, site)]
         return placing.place(model, placed, configure, swap, before)
 
+    def thresholded(self, model, groups) -> set[str]:
+        """Groups that have a random factor."""
+        return {
+            placing.layer_name(group, "")
+            for group in groups
+            if not group.frozen and group.size > 1 and group.sites
+        }
+
     def groups(self, model) -> int:
         return sum(scale.units for scale in bayesian.scales(model))
 

@@ -268,7 +268,8 @@ class BayesNASCompression(base.Method):
         """What a unit's own weights, or those that read a feature, have of the penalty.
 
         sum over groups g of omega_g sum w^2 / ||w_g||: where a penalty holds its balance,
-        a removal costs about that, times its strength.
+        a removal costs about that, times its strength. Groups without a penalty have no
+        rank, and stay.
         """
         optimizer = optimizer_of(model)
         values = optimizer.values()
@@ -282,16 +283,17 @@ class BayesNASCompression(base.Method):
             for path, labels in partition.labels.items():
                 own = np.where(labels >= 0, rates[labels], 0.0)
                 shares[path] += own * np.square(values[path], dtype="float64")
+        held = {path for p in optimizer.partitions for path in p.labels}
         role_of = {"unit": records.PRODUCER, "feature": records.CONSUMER}
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for group in groups:
             if group.frozen:
                 continue
-            found[group.name] = np.zeros(group.size)
             for member in group.members:
-                if member.role == role_of[group.kind] and member.path in shares:
+                if member.role == role_of[group.kind] and member.path in held:
                     own = member.slices(shares[member.path]).sum(axis=1)
-                    np.add.at(found[group.name], member.units, own)
+                    sums = found.setdefault(group.name, np.zeros(group.size))
+                    np.add.at(sums, member.units, own)
         return found
 
     def settle(self, model, threshold: float | None = None) -> np.ndarray:
@@ -413,8 +415,8 @@ def _omegas(loop) -> records.sections.Table:
         ),
         tuple((layer, *spread) for layer, spread in loop["omega"].items()),
         note="omega, the factor on a group's penalty, of a layer's living groups as the last "
-        "loop ended. Their mean was 1 before the bound and the pruning; where all are 1 the "
-        "evidence tells nothing apart.",
+        "loop ended, a layer's multiplier included. Their mean was 1, or the multiplier, before "
+        "the bound and the pruning; where all are alike the evidence tells nothing apart.",
     )
 
 

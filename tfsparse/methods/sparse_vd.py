@@ -71,6 +71,12 @@ class SparseVD(bayesian.Bayesian):
         options.check_patterns("multipliers", self._multipliers(), names)
         return rebuild.graft(model, configure, swap=swap)
 
+    def thresholded(self, model, groups) -> set[str]:
+        """Layers that have a twin."""
+        from tfsparse import layers
+
+        return {layer.name for layer in model.layers if type(layer) in layers.TWINS}
+
     def decide(self, model) -> None:
         """Sets the thresholds that it was given, on a model trained with others, too."""
         self.set_level(model, 0.0)

@@ -1,6 +1,6 @@
 """`python -m tfsparse.search`: searches networks that fit a chip, and hands over the front.
 
-python -m tfsparse.search --flagfile=configs/sparse_digits.flags
+python -m tfsparse.search --data=digits --trials=50
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,8 +22,8 @@ USAGE = """Searches architecture, hyper-parameters and pruning together, under b
 
 Every trial prunes. What no other trial is better than in everything is exported and
 verified; the report is <workdir>/pareto.json. The same command on several machines, with one
---storage=postgresql+psycopg://..., shares the work; a killed search goes on with the same
-command."""
+--storage=postgresql+psycopg://... and one --workdir that all of them see, shares the work; a
+killed search goes on with the same command."""
 
 METHODS = {"bayesian_compression": True, "sparse_vd": False}
 """Methods that trials prune by -> whether units go, or single weights."""
@@ -132,7 +133,7 @@ def run(
     if WORKER in os.environ or chosen.workers == 1:
         _work(study, space, evaluate, chosen)
     else:
-        _beside(chosen, line)
+        _beside(chosen, line or _line_of(chosen, source, training))
     if WORKER in os.environ:
         return
     told = pareto(study, evaluate, chosen, dataset)
@@ -141,12 +142,32 @@ def run(
     _say(f"{len(told['points'])} points are in {path}.")
 
 
+HOPELESS = 5
+"""If so many trials were given up and none ended well, the search ends."""
+
+RESTARTS = 10
+"""Workers that a signal ended are replaced so often, for each worker."""
+
 WORKER = "TFSPARSE_SEARCH_WORKER"
 """Says to a process that it works for another, which writes the results."""
 
 
+def _line_of(*parts: options.Options) -> list[str]:
+    """The command line that says what records hold."""
+    held = {key: value for part in parts for key, value in part.get_config().items()}
+    return [
+        f"--{key}={value}".replace("=True", "=true").replace("=False", "=false")
+        for key, value in held.items()
+        if value is not None and value != ""
+    ]
+
+
 def _beside(chosen: SearchSettings, line: Sequence[str]) -> None:
-    """Starts the workers, and another for each that dies while there is something to do."""
+    """Starts the workers, and another for each that a signal ended.
+
+    Raises:
+        ValueError: None could go on; what it said stands above.
+    """
     threads = str(max(1, (os.cpu_count() or 1) // chosen.workers))
     environment = {
         **os.environ,
@@ -155,18 +176,29 @@ def _beside(chosen: SearchSettings, line: Sequence[str]) -> None:
         "TF_NUM_INTEROP_THREADS": threads,
     }
     command = [sys.executable, "-m", "tfsparse.search", *line]
-    running = [
-        subprocess.Popen(command, env=environment) for _ in range(chosen.workers)
-    ]
+
+    def started() -> subprocess.Popen:
+        return subprocess.Popen(command, env=environment)
+
+    running, codes = [started() for _ in range(chosen.workers)], []
+    again = RESTARTS * chosen.workers
     try:
-        codes = [process.wait() for process in running]
+        while running:
+            time.sleep(0.2)
+            for process in [one for one in running if one.poll() is not None]:
+                running.remove(process)
+                codes.append(process.returncode)
+                if process.returncode < 0 and again:
+                    again -= 1
+                    running.append(started())
     finally:
         for process in running:
             process.terminate()
-    if any(code == 2 for code in codes):
-        raise ValueError("A worker could not go on; its line above says why.")
     if all(codes):
-        raise OSError(f"all {len(codes)} workers ended early (exit codes {codes})")
+        raise ValueError(
+            f"`workers` must be able to work. Received: all ended early, with exit codes {codes}; "
+            "what they said stands above."
+        )
 
 
 def _begun(chosen: SearchSettings, source: data.Data, training: Training):
@@ -181,6 +213,11 @@ def _begun(chosen: SearchSettings, source: data.Data, training: Training):
             "`data` must be of classes: the search knows no other task. Received: "
             f"{dataset.task.kind}."
         )
+    if not dataset.scaled or source.normalize == "true":
+        raise ValueError(
+            "`data` must be scaled: the search puts no Normalization in front of its networks. "
+            f"Received: {source.data!r} with columns of their own ranges; scale them before."
+        )
     structured = METHODS[chosen.method]
     space = search.Space(search.table_7(dataset.shape, structured))
     names, limits = chosen.names(), chosen.limits()
@@ -192,9 +229,15 @@ def _begun(chosen: SearchSettings, source: data.Data, training: Training):
         [limits.get(name) for name in names],
         seed=chosen.seed,
     )
+    apart = {
+        one.name
+        for one in options.fields_of(data.Data)
+        if one.metadata["rule"].location
+    }
     what = {
         "space": {name: json.loads(_json(d)) for name, d in space.ranges.items()},
-        "data": source.data,
+        "data": {k: v for k, v in source.get_config().items() if k not in apart},
+        "training": training.get_config(),
         "shape": list(dataset.shape),
         "samples": len(dataset.x_train),
         "method": chosen.method,
@@ -209,6 +252,7 @@ def _begun(chosen: SearchSettings, source: data.Data, training: Training):
         names,
         training,
         chosen.seed,
+        data.parse_augmentation(source.augment),
     )
     return opened, space, evaluate, dataset
 
@@ -221,22 +265,42 @@ def _json(distribution) -> str:
 
 def _work(study_, space, evaluate, chosen: SearchSettings) -> None:
     """One worker's life: asks, evaluates and tells until all is done."""
-    from tfsparse import records
+    import keras
+
+    from tfsparse import meters
     from tfsparse.search import study
 
     while study.turn(study_, chosen.trials):
         trial, values = study.asked(study_, space)
-        with study.beating(study_, trial):
-            number = study.folder_of(trial)
-            try:
+        number = study.folder_of(trial)
+        try:
+            with study.beating(study_, trial):
                 outcome = evaluate(number, values, study.parent_of(study_, trial))
-            except records.TrainingError as error:
-                study.given_up(study_, trial, str(error))
-                continue
+        except Exception as error:  # one configuration must not end the search
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            study.given_up(study_, trial, why)
+            _say(f"Trial {number} is given up: {why}")
+            _check_some_worked(study.finished(study_), why)
+            continue
         told = [outcome.objectives[name] for name in chosen.names()]
         study.told(study_, trial, told, outcome.to_json())
         shown = ", ".join(f"{k} {v:.4g}" for k, v in outcome.objectives.items())
         _say(f"Trial {number}: {shown} ({outcome.seconds:.0f} s)")
+        keras.backend.clear_session()
+        meters.release_memory()
+
+
+def _check_some_worked(trials, why: str) -> None:
+    """Checks that not all of the first trials were given up.
+
+    Raises:
+        ValueError: They were.
+    """
+    if len(trials) >= HOPELESS and not any(trial.values for trial in trials):
+        raise ValueError(
+            f"A search must have trials that end well. Received: the first {len(trials)} were "
+            f"given up, the last for {why}"
+        )
 
 
 def pareto(study_, evaluate, chosen: SearchSettings, dataset) -> dict[str, Any]:

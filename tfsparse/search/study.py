@@ -7,6 +7,7 @@ no longer beats is put back for another, which finds the checkpoints in the tria
 from __future__ import annotations
 
 import contextlib
+import datetime
 import threading
 import time
 import warnings
@@ -26,11 +27,16 @@ CONFIGURATION = "tfsparse:configuration"
 FOLDER = "tfsparse:folder"
 OUTCOME = "tfsparse:outcome"
 WHY = "tfsparse:why"
+BEGUN = "tfsparse:begun"
+RETURNS = "tfsparse:returns"
 SEARCH = "tfsparse:search"
 """Attributes of trials and, the last one, of the study."""
 
 BEAT, GRACE = 20, 90
 """Seconds between two beats, and without one until a trial counts as left alone."""
+
+MOST_RETURNS = 3
+"""A configuration that was left alone more often ends its workers: it is put back no more."""
 
 WAIT = 0.5
 """Seconds between two looks at trials that others work on."""
@@ -112,11 +118,24 @@ def _quietly() -> Iterator[None]:
 
 def put_back(study: optuna.Study, trial) -> None:
     """A trial that its worker left alone waits again, its configuration as it was."""
-    values = trial.user_attrs.get(CONFIGURATION)
-    if values is not None:
-        study.enqueue_trial(
-            values, user_attrs={FOLDER: trial.number, **trial.user_attrs}
-        )
+    attributes = dict(trial.user_attrs)
+    values, returns = attributes.get(CONFIGURATION), attributes.get(RETURNS, 0)
+    attributes.pop(BEGUN, None)
+    if values is not None and returns < MOST_RETURNS:
+        kept = {FOLDER: trial.number, **attributes, RETURNS: returns + 1}
+        study.enqueue_trial(values, user_attrs=kept)
+
+
+def _put_back_what_never_beat(study: optuna.Study, trials, grace: float) -> None:
+    """Ends trials whose worker died between asking and its first beat: no beat is missed."""
+    for trial in trials:
+        if trial.state != TrialState.RUNNING or BEGUN in trial.user_attrs:
+            continue
+        begun = trial.datetime_start
+        if begun and (datetime.datetime.now() - begun).total_seconds() > grace:
+            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                study.tell(trial.number, state=TrialState.FAIL)
+                put_back(study, trial)
 
 
 @contextlib.contextmanager
@@ -148,6 +167,7 @@ def asked(study: optuna.Study, space: Space) -> tuple[optuna.Trial, Configuratio
     study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
     values = dict(trial.user_attrs.get(CONFIGURATION) or trial.relative_params)
     trial.set_user_attr(CONFIGURATION, values)
+    trial.set_user_attr(BEGUN, True)
     for name in space.active(values):
         suggested(trial, name, space.ranges[name])
     return trial, values
@@ -179,15 +199,17 @@ def parent_of(study: optuna.Study, trial) -> int | None:
 
 
 def told(study: optuna.Study, trial: optuna.Trial, values, outcome: Mapping) -> None:
-    """Ends a trial with its objectives."""
-    trial.set_user_attr(OUTCOME, dict(outcome))
-    study.tell(trial, list(values))
+    """Ends a trial with its objectives; another worker may have done so meanwhile."""
+    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+        trial.set_user_attr(OUTCOME, dict(outcome))
+        study.tell(trial, list(values))
 
 
 def given_up(study: optuna.Study, trial: optuna.Trial, why: str) -> None:
     """Ends a trial that led nowhere; it is not put back."""
-    trial.set_user_attr(WHY, why)
-    study.tell(trial, state=TrialState.FAIL)
+    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+        trial.set_user_attr(WHY, why)
+        study.tell(trial, state=TrialState.FAIL)
 
 
 def finished(study: optuna.Study) -> list:
@@ -200,12 +222,13 @@ def finished(study: optuna.Study) -> list:
     ]
 
 
-def turn(study: optuna.Study, wanted: int) -> bool:
+def turn(study: optuna.Study, wanted: int, grace: float = GRACE) -> bool:
     """Waits until there is something to do: False once so many trials are finished."""
     while True:
         with _quietly():
             optuna.storages.fail_stale_trials(study)
         trials = study.get_trials(deepcopy=False)
+        _put_back_what_never_beat(study, trials, grace)
         done = len(finished(study))
         if done >= wanted:
             return False

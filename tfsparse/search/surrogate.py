@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Sequence
 
@@ -17,6 +18,10 @@ MOST = 300
 
 WIDE = 10.0
 """An objective whose largest value is so many times its least is looked at by its logarithm."""
+
+
+_QUIETLY = threading.Lock()
+"""Filters of warnings are one for all threads."""
 
 
 class Arc(kernels.Kernel):
@@ -116,28 +121,39 @@ class Surrogate:
         seen = scaled(y, self._logs)
         if kernel is None:
             few = np.unique(np.linspace(0, len(x) - 1, MOST).astype(int))
-            kernel = [_fitted(x[few], own[few], seed) for own in seen.T]
+            kernel = [_fitted(x[few], _standard(own[few]), seed) for own in seen.T]
         self.parameters = [list(map(float, own)) for own in kernel]
         """Logarithms of each objective's kernel parameters, as JSON."""
+        self._means, self._deviations = seen.mean(axis=0), seen.std(axis=0)
+        self._deviations[self._deviations == 0] = 1.0
+        standard = (seen - self._means) / self._deviations
         self._models = [
             _process(theta).fit(x, own)
-            for theta, own in zip(self.parameters, seen.T, strict=True)
+            for theta, own in zip(self.parameters, standard.T, strict=True)
         ]
 
     def draw(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """One joint sample of what the objectives may be: `(candidates, objectives)`."""
+        """One joint sample of what the objectives may be: `(candidates, objectives)`.
+
+        The noise of measuring them is no part of it.
+        """
         found = []
         for model in self._models:
             mean, covariance = model.predict(x, return_cov=True)
+            covariance -= model.kernel_.k2.noise_level * np.eye(len(x))
             sizes, axes = np.linalg.eigh(covariance)
             noise = np.sqrt(np.maximum(sizes, 0.0)) * rng.normal(size=len(x))
             found.append(mean + axes @ noise)
-        return unscaled(np.stack(found, axis=1), self._logs)
+        return self._back(np.stack(found, axis=1))
 
     def mean(self, x: np.ndarray) -> np.ndarray:
         """What is expected: `(candidates, objectives)`."""
-        found = [model.predict(x) for model in self._models]
-        return unscaled(np.stack(found, axis=1), self._logs)
+        return self._back(
+            np.stack([model.predict(x) for model in self._models], axis=1)
+        )
+
+    def _back(self, standard: np.ndarray) -> np.ndarray:
+        return unscaled(self._means + self._deviations * standard, self._logs)
 
 
 def logarithmic(y: np.ndarray) -> np.ndarray:
@@ -187,14 +203,17 @@ def _process(theta: Sequence[float] | None):
     return gaussian_process.GaussianProcessRegressor(
         kernel,
         optimizer=None if theta is not None else "fmin_l_bfgs_b",
-        normalize_y=True,
     )
+
+
+def _standard(y: np.ndarray) -> np.ndarray:
+    return (y - y.mean()) / (y.std() or 1.0)
 
 
 def _fitted(x, y, seed: int) -> np.ndarray:
     """Logarithms of the parameters of greatest likelihood."""
     model = _process(None)
     model.set_params(random_state=seed, n_restarts_optimizer=1)
-    with warnings.catch_warnings():
+    with _QUIETLY, warnings.catch_warnings():
         warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
         return model.fit(x, y).kernel_.theta
