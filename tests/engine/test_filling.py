@@ -110,8 +110,25 @@ def test_what_is_in_use_once_masks_have_dropped_the_rest():
     masks["first"][0] = False
     found = used(masks)
     assert np.flatnonzero(~found["second"]).tolist() == [0, 1]
-    masks["second"][:] = False  # nothing may empty a group: it stays as it was wanted
-    assert not used(masks)["second"].any() and used(masks)["first"].any()
+    masks["second"][2:] = False  # what is left of second reads what is not there
+    masks["second"][0] = True
+    assert used(masks) is None
+
+
+def test_what_passes_nothing_any_more_is_not_taken():
+    """The strongest of either group are not each other's: the bound is widened to both."""
+    keep = {"a": np.ones(4, bool), "b": np.ones(4, bool)}
+    scores = {"a": np.array([4.0, 3, 2, 1]), "b": np.array([1.0, 2, 3, 4])}
+
+    def used(masks):  # unit n of b reads unit n of a alone
+        both = masks["a"] & masks["b"]
+        return {"a": both, "b": both} if both.any() else None
+
+    def share(masks):
+        return (masks["a"].sum() + masks["b"].sum()) / 4
+
+    found = filling.fitted_in_use(keep, scores, share, used)
+    assert used(found) is not None and share(found) <= 1
 
 
 @pytest.mark.parametrize(

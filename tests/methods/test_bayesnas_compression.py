@@ -312,17 +312,23 @@ def test_a_units_importance_is_its_share_of_the_penalty(evidence):
     by_column = np.linalg.norm(w, axis=0, keepdims=True)
     shares = w**2 * (1 / by_row + np.array([1, 2, 3, 4.0]) / by_column)
     found = method.importance(model, tfsparse.find_groups(model, method.kinds))
-    np.testing.assert_allclose(found["b"], shares.sum(0), rtol=1e-5)
-    # What writes a is cut into places of all its filters.
+    out = array(
+        model.get_layer("out").kernel
+    )  # cut into rows: its columns are the logits
+    reads = np.linalg.norm(out, axis=1)
+    np.testing.assert_allclose(found["b"], np.sqrt(shares.sum(0) * reads), rtol=1e-5)
+    # What writes a is cut into places of all its filters; b reads it at 4 x 3 places.
     a = array(model.get_layer("a").kernel)
     norms = np.sqrt((a**2).sum(-1, keepdims=True))
-    np.testing.assert_allclose(found["a"], (a**2 / norms).sum((0, 1, 2)), rtol=1e-5)
+    writes = (a**2 / norms).sum((0, 1, 2))
+    reads = shares.sum(1).reshape(-1, 3).sum(0)
+    np.testing.assert_allclose(found["a"], np.sqrt(writes * reads), rtol=1e-5)
 
 
 def test_units_without_a_penalty_have_no_rank():
-    method, model = prepared(ignore="a")
+    method, model = prepared(ignore="a,b")
     found = method.importance(model, tfsparse.find_groups(model, method.kinds))
-    assert "a" not in found and "b" in found
+    assert "a" not in found and "b" in found  # which the last layer reads
 
 
 def omegas_of(scale=1.0, **arguments):

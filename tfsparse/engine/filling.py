@@ -18,6 +18,9 @@ NEARLY_FULL = 0.97
 FILLED = 0.93
 """A training whose penalty took more than this leaves of the target has gone too far."""
 
+WIDEST = 4.0
+"""So many times a bound at most, before its square, may be wanted at first."""
+
 LOOKS = 6
 """So often a bound is widened, where units that nothing uses any more go along."""
 
@@ -124,7 +127,7 @@ def fitted_in_use(
     keep: Mapping[str, np.ndarray],
     importance: Mapping[str, np.ndarray],
     share: Callable[[Masks], float],
-    used: Callable[[Masks], Masks],
+    used: Callable[[Masks], Masks | None],
     swapped: int = SWAPPED,
 ) -> Masks | None:
     """As `fitted`, where zeros inside kernels let a removal take other units along.
@@ -134,7 +137,8 @@ def fitted_in_use(
 
     Args:
         keep, importance, share, swapped: As for `fitted`.
-        used: Masks -> those of what is written and read under them.
+        used: Masks -> those of what is written and read under them; None where nothing
+            passes any more.
     """
     best: Masks | None = None
     full, low, high = 0.0, 1.0, 0.0
@@ -150,21 +154,26 @@ def fitted_in_use(
         found = within(factor)
         if found is None:
             return best
-        alone = used(found)
-        if share(alone) <= 1:  # without a feature a file may need a gather more
+        alone, cut = used(found), False
+        if alone is None:
+            cut = True
+        elif share(alone) <= 1:  # without a feature a file may need a gather more
             found = alone
-        now = share(found)
+        now = 0.0 if cut else share(found)
         if full < now <= 1 or best is None:
             best, full = found, now
         if FILLED <= now <= 1:
             break
         low, high = (factor, high) if now < 1 else (low, factor)
-        high = high or min(4.0, 1 / now) ** 2  # it may take more than what is free
+        # It may take more than what is free.
+        high = high or min(WIDEST, 1 / max(now, 1 / WIDEST)) ** 2
     return best
 
 
-def in_use(model, groups) -> Callable[[Masks], Masks]:
+def in_use(model, groups) -> Callable[[Masks], Masks | None]:
     """Masks -> those of what is still written and read once what they drop is gone.
+
+    None where a group that lived is left without a unit: nothing passes any more.
 
     Args:
         model: A running model.
@@ -178,7 +187,7 @@ def in_use(model, groups) -> Callable[[Masks], Masks]:
         if member.role != records.CARRIER
     }
 
-    def used(masks: Masks) -> Masks:
+    def used(masks: Masks) -> Masks | None:
         while True:
             left = {path: own.copy() for path, own in weights.items()}
             for group in groups:
@@ -191,7 +200,8 @@ def in_use(model, groups) -> Callable[[Masks], Masks]:
                         variables.zero(own, member.axis, lost)
             alive = base.used_units(groups, left)
             found = {name: own & alive.get(name, True) for name, own in masks.items()}
-            found = {k: own if own.any() else masks[k] for k, own in found.items()}
+            if any(masks[k].any() and not own.any() for k, own in found.items()):
+                return None
             if all((own == masks[name]).all() for name, own in found.items()):
                 return found
             masks = found

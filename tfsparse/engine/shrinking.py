@@ -143,6 +143,7 @@ class Shrinking:
         if penalised and not died:
             told = method.end_epoch(model, epoch, self.context.tools)
             state.loops += [told] if told else []
+            died = told is not None and self._taken_back(model, before, state, epoch)
         groups = find_groups(model, method.kinds)
         keep = self._keep(model, groups)
         trims, last = False, died or epoch + 1 >= self.shrink_epochs

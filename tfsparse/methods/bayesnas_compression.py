@@ -265,11 +265,12 @@ class BayesNASCompression(base.Method):
         return factors, stays
 
     def importance(self, model, groups) -> dict[str, np.ndarray]:
-        """What a unit's own weights, or those that read a feature, have of the penalty.
+        """What the weights that write a unit, and those that read it, have of the penalty.
 
-        sum over groups g of omega_g sum w^2 / ||w_g||: where a penalty holds its balance,
-        a removal costs about that, times its strength. Groups without a penalty have no
-        rank, and stay.
+        sum over groups g of omega_g sum w^2 / ||w_g|| on either side: where a penalty holds
+        its balance, a removal costs about that, times its strength. Of the two sides the
+        root of their product, as neither is of use alone; a feature has its readers only.
+        Groups without a penalty have no rank, and stay.
         """
         optimizer = optimizer_of(model)
         values = optimizer.values()
@@ -284,16 +285,17 @@ class BayesNASCompression(base.Method):
                 own = np.where(labels >= 0, rates[labels], 0.0)
                 shares[path] += own * np.square(values[path], dtype="float64")
         held = {path for p in optimizer.partitions for path in p.labels}
-        role_of = {"unit": records.PRODUCER, "feature": records.CONSUMER}
         found: dict[str, np.ndarray] = {}
         for group in groups:
-            if group.frozen:
-                continue
-            for member in group.members:
-                if member.role == role_of[group.kind] and member.path in held:
+            sides: dict[str, np.ndarray] = {}
+            for member in () if group.frozen else group.members:
+                if member.role != records.CARRIER and member.path in held:
                     own = member.slices(shares[member.path]).sum(axis=1)
-                    sums = found.setdefault(group.name, np.zeros(group.size))
+                    sums = sides.setdefault(member.role, np.zeros(group.size))
                     np.add.at(sums, member.units, own)
+            if sides:
+                whole = np.prod(list(sides.values()), axis=0)
+                found[group.name] = whole ** (1 / len(sides))
         return found
 
     def settle(self, model, threshold: float | None = None) -> np.ndarray:
