@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tfsparse import files, records, train
-from tfsparse.engine import context, scoring, settings, shrinking
+from tfsparse.engine import context, finishing, scoring, settings
 from tfsparse.graph import measure
 
 PLAIN = [
@@ -388,7 +388,7 @@ def test_a_collapse_found_at_the_strip_names_the_checkpoint(
     def dead(model, method, *more):
         raise records.TrainingError("The network must stay alive.")
 
-    monkeypatch.setattr(shrinking, "finish", dead)
+    monkeypatch.setattr(finishing, "finish", dead)
     more = ["--method=bayesian_compression", "--epochs=2", "--shrink_epochs=1",
             "--pretrain_epochs=0", "--warm_up_epochs=0"]  # fmt: skip
     assert main(str(tmp_path / "run"), *more) == 2
