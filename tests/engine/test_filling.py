@@ -69,6 +69,20 @@ def test_a_unit_is_swapped_where_that_fills_more():
     assert found["b"].tolist() == [False, True, True]
 
 
+def test_where_much_has_to_go_no_layer_is_left_with_one_unit():
+    """All of "a" are weaker than any of "b"; of both a quarter or more stays."""
+    keep = {"a": np.ones(20, bool), "b": np.ones(20, bool)}
+    scores = {"a": np.linspace(0, 1, 20), "b": np.linspace(2, 3, 20)}
+
+    def share(bound):
+        return lambda masks: masks["a"].sum() * masks["b"].sum() / bound
+
+    found = filling.fitted(keep, scores, share(100))
+    assert share(100)(found) <= 1 and found["a"].sum() >= 5 and found["b"].sum() >= 5
+    found = filling.fitted(keep, scores, share(1))  # a quarter of either is too much
+    assert found["a"].sum() == found["b"].sum() == 1
+
+
 def test_a_group_without_a_score_stays():
     keep = {"a": np.ones(2, bool), "c": np.ones(4, bool)}
     found = filling.fitted(keep, {"c": np.arange(4.0)}, share_of(12.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -26,6 +27,10 @@ NARROWER = (0.98, 0.96, 0.94, 0.9)
 
 LOOKS = 6
 """So often a bound is widened, where units that nothing uses any more go along."""
+
+MOST_KEPT = 0.5
+"""A group may lose up to that part of its units by rank, more where more of the whole goes: a
+layer of one unit between wide ones would carry nothing."""
 
 SWAPPED = 3
 """So many units of a group may go to make room for those of others."""
@@ -95,7 +100,8 @@ def fitted(
 
     Units go in the order of their importance, all groups together, until the target is
     met; of those that went, the strongest come back where they still fit. Every group
-    keeps its strongest.
+    keeps its strongest: half of them or, where the whole has to shrink to less than that,
+    as large a part as the whole; one where that does not fit.
 
     Args:
         keep: Group name -> bool `(units,)`, who lives.
@@ -221,8 +227,15 @@ def in_use(model, groups) -> Callable[[Masks], Masks | None]:
 
 
 def _fitted(keep, importance, share, swapped: int) -> Masks | None:
+    """Where much has to go, no group loses a larger part than the whole; or else all but one."""
+    part = min(MOST_KEPT, 1 / max(share(dict(keep)), 1.0))
+    found = _fitted_above(keep, importance, share, swapped, part)
+    return found or _fitted_above(keep, importance, share, swapped, 0.0)
+
+
+def _fitted_above(keep, importance, share, swapped: int, part: float) -> Masks | None:
     waiting = {
-        name: _but_the_strongest(scores, keep[name])
+        name: _but_the_strongest(scores, keep[name], part)
         for name, scores in importance.items()
         if name in keep
     }
@@ -279,10 +292,11 @@ def _fitted(keep, importance, share, swapped: int) -> Masks | None:
     return masks(gone)
 
 
-def _but_the_strongest(scores: np.ndarray, alive: np.ndarray) -> np.ndarray:
-    """Living units of a group, the weakest first, without the last."""
+def _but_the_strongest(scores: np.ndarray, alive: np.ndarray, part: float):
+    """Living units of a group, the weakest first, without the last ones: at least one."""
     living = np.flatnonzero(alive)
-    return living[np.argsort(scores[living], kind="stable")][:-1]
+    kept = max(1, math.ceil(part * len(living) - 1e-9))
+    return living[np.argsort(scores[living], kind="stable")][:-kept]
 
 
 def kill(model, groups, keep: Mapping[str, np.ndarray]) -> None:
