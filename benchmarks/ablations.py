@@ -13,7 +13,6 @@ on. `--jobs=2` trains two at a time, on a thread each.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import pathlib
 import statistics
@@ -103,14 +102,13 @@ def table(rows: list[dict]) -> list[str]:
         good = [row for row in own if "accuracy" in row]
         if not good:
             continue
-        scores = [row["accuracy"] for row in good]
-        spread = f" ± {statistics.stdev(scores):.2%}" if len(scores) > 1 else ""
+        score = jobs.spread([row["accuracy"] for row in good])
         nonzero, size = (
             statistics.mean(f(row) for row in good)
             for f in (lambda row: row["nonzero"], size_of)
         )
         lines.append(
-            f"| {method} | {without} | {len(good)} | {statistics.mean(scores):.2%}{spread} "
+            f"| {method} | {without} | {len(good)} | {score} "
             f"| {nonzero:,.0f} | {size:,.0f} |"
         )
     return lines
@@ -125,19 +123,7 @@ def size_of(row: dict) -> int:
 
 def main() -> int:
     """The program."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", action="store_true")
-    parser.add_argument("--jobs", type=int, default=1)
-    chosen = parser.parse_args()
-    rows = jobs.kept_rows(
-        RESULTS,
-        () if chosen.table else wanted(),
-        KEYS,
-        lambda row: run(row, chosen.jobs),
-        chosen.jobs,
-    )
-    print("\n".join(table(rows)))
-    return 0
+    return jobs.program(__doc__, RESULTS, wanted, KEYS, run, table)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ done; a run that was stopped goes on. `--jobs=2` trains two at a time, on a thre
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import pathlib
 import statistics
@@ -93,33 +92,20 @@ def table(rows: list[dict]) -> list[str]:
         if not good:
             lines.append(f"| {start} | {method} | {size:,} | 0 of {len(own)} | | | |")
             continue
-        scores = [row["accuracy"] for row in good]
-        spread = f" ± {statistics.stdev(scores):.2%}" if len(scores) > 1 else ""
+        score = jobs.spread([row["accuracy"] for row in good])
         params, macs = (
             statistics.mean(row[k] for row in good) for k in ("params", "macs")
         )
         lines.append(
-            f"| {start} | {method} | {size:,} | {len(good)} | {statistics.mean(scores):.2%}"
-            f"{spread} | {params:,.0f} | {macs:,.0f} |"
+            f"| {start} | {method} | {size:,} | {len(good)} | {score}"
+            f" | {params:,.0f} | {macs:,.0f} |"
         )
     return lines
 
 
 def main() -> int:
     """The program."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--table", action="store_true")
-    parser.add_argument("--jobs", type=int, default=1)
-    chosen = parser.parse_args()
-    rows = jobs.kept_rows(
-        RESULTS,
-        () if chosen.table else wanted(),
-        KEYS,
-        lambda row: run(row, chosen.jobs),
-        chosen.jobs,
-    )
-    print("\n".join(table(rows)))
-    return 0
+    return jobs.program(__doc__, RESULTS, wanted, KEYS, run, table)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pathlib
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -52,6 +54,44 @@ def measured(report: dict) -> dict:
         "training_seconds": round(spent, 1),
         "kept": {group["name"]: group["kept"] for group in report["groups"]},
     }
+
+
+def program(
+    doc: str | None,
+    path: pathlib.Path,
+    wanted: Callable[[], list[dict]],
+    keys: tuple[str, ...],
+    run: Callable[[dict, int], dict],
+    table: Callable[[list[dict]], list[str]],
+) -> int:
+    """A benchmark of rows: makes those that are missing, unless --table; prints the table.
+
+    Args:
+        doc: What `--help` says.
+        path, keys: See `kept_rows`.
+        wanted: Makes all rows' keys.
+        run: `(row, jobs) -> row`.
+        table: Rows -> lines.
+    """
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1)
+    chosen = parser.parse_args()
+    rows = kept_rows(
+        path,
+        () if chosen.table else wanted(),
+        keys,
+        lambda row: run(row, chosen.jobs),
+        chosen.jobs,
+    )
+    print("\n".join(table(rows)))
+    return 0
+
+
+def spread(values: list[float]) -> str:
+    """Mean and spread of shares, as a table has them."""
+    more = f" ± {statistics.stdev(values):.2%}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2%}{more}"
 
 
 def kept_rows(

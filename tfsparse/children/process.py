@@ -20,6 +20,12 @@ SAID = 2000
 """So many bytes of a child's last words are kept."""
 
 
+def share_of_cores(processes: int) -> dict[str, str]:
+    """What a process's environment says to TensorFlow, so that it takes its share alone."""
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    return {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads}
+
+
 class ChildError(RuntimeError):
     """A child died, or did not answer in time.
 

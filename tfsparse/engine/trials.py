@@ -35,12 +35,7 @@ class Processes:
 
     def __init__(self, workdir: str, count: int):
         self._workdir = os.path.abspath(workdir)
-        threads = str(max(1, (os.cpu_count() or 1) // count))
-        own = {
-            "TF_NUM_INTRAOP_THREADS": threads,
-            "TF_NUM_INTEROP_THREADS": threads,
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
+        own = {**process.share_of_cores(count), "TF_CPP_MIN_LOG_LEVEL": "3"}
         self._children = [process.Child(__name__, own) for _ in range(count)]
         self._free: queue.SimpleQueue = queue.SimpleQueue()
         for child in self._children:

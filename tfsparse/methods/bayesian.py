@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import fnmatch
 import logging
 from typing import Any
@@ -60,9 +61,9 @@ class Bayesian(base.Method):
         """Units and features."""
         return ("unit", "feature")
 
+    @abc.abstractmethod
     def thresholded(self, model, groups) -> set[str]:
         """Names that `layer_thresholds` may have, of a plain model and its groups."""
-        raise NotImplementedError
 
     def _multipliers(self) -> dict[str, float]:
         return options.numbers(self.multipliers, "multipliers", "conv1=2,fc*=0.5")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfsparse import budgets, data, files, flags, options, train
+from tfsparse.children import process
 from tfsparse.engine.training import Training
 
 USAGE = """Searches architecture, hyper-parameters and pruning together, under bounds.
@@ -111,29 +112,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             SearchSettings(**found[SearchSettings]),
             data.Data(**found[data.Data]),
             Training(**found[Training]),
-            line,
         )
 
     return train.exit_code(job)
 
 
-def run(
-    chosen: SearchSettings,
-    source: data.Data,
-    training: Training,
-    line: Sequence[str] = (),
-) -> None:
+def run(chosen: SearchSettings, source: data.Data, training: Training) -> None:
     """Searches, with the workers that are wanted, then writes what was found.
 
     Args:
         chosen, source, training: What is searched.
-        line: The command line, which workers are started with.
     """
     study, space, evaluate, dataset = _begun(chosen, source, training)
     if WORKER in os.environ or chosen.workers == 1:
         _work(study, space, evaluate, chosen)
     else:
-        _beside(chosen, line or _line_of(chosen, source, training))
+        _beside(chosen, _line_of(chosen, source, training))
     if WORKER in os.environ:
         return
     told = pareto(study, evaluate, chosen, dataset)
@@ -168,13 +162,7 @@ def _beside(chosen: SearchSettings, line: Sequence[str]) -> None:
     Raises:
         ValueError: None could go on; what it said stands above.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // chosen.workers))
-    environment = {
-        **os.environ,
-        WORKER: "1",
-        "TF_NUM_INTRAOP_THREADS": threads,
-        "TF_NUM_INTEROP_THREADS": threads,
-    }
+    environment = {**os.environ, WORKER: "1", **process.share_of_cores(chosen.workers)}
     command = [sys.executable, "-m", "tfsparse.search", *line]
 
     def started() -> subprocess.Popen:
@@ -185,15 +173,15 @@ def _beside(chosen: SearchSettings, line: Sequence[str]) -> None:
     try:
         while running:
             time.sleep(0.2)
-            for process in [one for one in running if one.poll() is not None]:
-                running.remove(process)
-                codes.append(process.returncode)
-                if process.returncode < 0 and again:
+            for ended in [one for one in running if one.poll() is not None]:
+                running.remove(ended)
+                codes.append(ended.returncode)
+                if ended.returncode < 0 and again:
                     again -= 1
                     running.append(started())
     finally:
-        for process in running:
-            process.terminate()
+        for left in running:
+            left.terminate()
     if all(codes):
         raise ValueError(
             f"`workers` must be able to work. Received: all ended early, with exit codes {codes}; "
