@@ -6,7 +6,7 @@
 
 Every statement of `graph/rules/` that carries, consumes, gates, ties, joins, freezes or
 evens out labels is left out once, and every index map there reversed. Elsewhere `COUNT`
-mutants are drawn, one from each stretch of as many lines: a statement left out, a condition
+mutants are drawn, from each file by its share of all lines: a statement left out, a condition
 negated, a constant shifted, two arguments swapped. A mutant is a copy of the package; the
 tests that run its line, those of its own room first, run on the copy until one fails.
 Which tests run a line is traced once, by coverage, and again whenever the package changes.
@@ -82,14 +82,13 @@ class Mutant:
     source: str
 
     @property
-    def code(self) -> str:
-        """The line as it was."""
-        return (PACKAGE / self.file).read_text().splitlines()[self.line - 1].strip()
-
-    @property
     def key(self) -> tuple:
         """What a row is known by: a change elsewhere in the file does not matter."""
-        return self.file, self.kind, self.code
+        return self.key_in((PACKAGE / self.file).read_text().splitlines())
+
+    def key_in(self, lines: list[str]) -> tuple:
+        """The same, of the lines of its file: file, kind, and the line as it was."""
+        return self.file, self.kind, lines[self.line - 1].strip()
 
 
 def of_rules() -> list[Mutant]:
@@ -109,7 +108,11 @@ def of_rules() -> list[Mutant]:
 
 
 def drawn(count: int = COUNT, seed: int = SEED) -> list[Mutant]:
-    """Mutants of the other rooms, one from each of `count` stretches of as many lines."""
+    """Mutants of the other rooms: of each file as many as its share of all lines.
+
+    In a file those come first whose hash is least: a change of the code around them draws
+    the same ones.
+    """
     paths = [
         path
         for room in ROOMS
@@ -119,20 +122,20 @@ def drawn(count: int = COUNT, seed: int = SEED) -> list[Mutant]:
             else sorted((PACKAGE / room).rglob("*.py"))
         )
     ]
-    lines = 0
-    places: list[tuple[int, Mutant]] = []
-    for path in paths:
-        source = path.read_text()
-        places += [(lines + m.line, m) for m in _changes(path, source)]
-        lines += len(source.splitlines())
-    rng, found = np.random.default_rng(seed), []
-    starts = np.array([where for where, _ in places])
-    for stretch in range(count):
-        low, high = stretch * lines / count, (stretch + 1) * lines / count
-        own = np.flatnonzero((starts > low) & (starts <= high))
-        if len(own):
-            found.append(places[int(rng.choice(own))][1])
+    sources = [path.read_text() for path in paths]
+    ends = np.cumsum([len(source.splitlines()) for source in sources])
+    quotas = np.diff(np.round(ends * count / ends[-1]).astype(int), prepend=0)
+    found = []
+    for path, source, quota in zip(paths, sources, quotas, strict=True):
+        known = source.splitlines()
+        unique = {m.key_in(known): m for m in _changes(path, source)}
+        order = sorted(unique, key=lambda key: _hash(seed, key))
+        found += [unique[key] for key in order[:quota]]
     return found
+
+
+def _hash(seed: int, key: tuple) -> str:
+    return hashlib.sha256(repr((seed, *key)).encode()).hexdigest()
 
 
 def _changes(path: pathlib.Path, source: str):
@@ -365,7 +368,7 @@ def main() -> int:
         usual = sum(trace["seconds"].get(test, 30.0) for test in tests)
         survived = survives(mutant, tests, PATIENCE + 2 * usual)
         print(f"{mutant.file}:{mutant.line} {mutant.kind}: "
-              f"{'SURVIVED' if survived else 'killed'}  {mutant.code}", flush=True)  # fmt: skip
+              f"{'SURVIVED' if survived else 'killed'}  {mutant.key[-1]}", flush=True)  # fmt: skip
         own = dict(zip(("file", "kind", "code"), mutant.key, strict=True))
         rows = [row for row in rows if {**row, **own} != row]
         rows.append({**own, "line": mutant.line, "survived": survived})
