@@ -158,7 +158,10 @@ def flags_of(row: dict, share: int = 1) -> list[str]:
     for name in EPOCHS:
         if chosen.get(name):
             chosen[name] = max(1, round(chosen[name] / share))
-    return [f"--{key}={str(v).lower() if isinstance(v, bool) else v}" for key, v in chosen.items()]  # fmt: skip
+    return [
+        f"--{key}={str(value).lower() if isinstance(value, bool) else value}"
+        for key, value in chosen.items()
+    ]
 
 
 def run(row: dict, count: int) -> dict:

@@ -56,3 +56,17 @@ def test_every_ratio_of_parameters_kept_is_within_what_was_asked():
         if "error" not in row and row["method"] not in ("dense", "scratch"):
             measure = "nonzero" if row["method"] == "sparse_vd" else "params"
             assert row[measure] <= row["share"] * row["whole"], row
+
+
+def test_every_trial_of_a_recipe_can_be_run(monkeypatch):
+    """Six of each, told apart, and none with a flag that the main job does not know."""
+    from tfsparse.engine import settings
+
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import lenet_trials
+
+    told = [tuple(lenet_trials.flags_of(row, share)) for row in lenet_trials.wanted()
+            for share in (1, 3)]  # fmt: skip
+    assert len(set(told)) == len(told) == 12 * len(lenet_trials.RECIPES)
+    for flags in told:
+        settings.parse([*flags, "--workdir=unused"])
