@@ -120,13 +120,38 @@ def test_json_keeps_a_partition():
         assert all(np.array_equal(one[k], two[k]) for k in one)
 
 
-def test_operations_span_layers():
+def two_branches():
+    """An Add of a convolution with its norm (60 weights), a bare pooling, and a bias-free one."""
+    image = keras.Input((6, 6, 4))
+    y = layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv")(image)
+    y = layers.BatchNormalization(name="norm")(y)
+    z = layers.Conv2D(4, 1, use_bias=False, name="narrow")(image)
+    pool = layers.MaxPooling2D(3, 1, "same")(image)
+    x = layers.Flatten()(layers.Add(name="sum")([y, z, pool]))
+    return keras.Model(image, layers.Dense(2)(x))
+
+
+@pytest.mark.parametrize("scaling", ["auto", "none", "sqrt"])
+def test_operations_weigh_by_their_size(scaling):
+    """By default a factor of 1 weighs less than a convolution; on average all weigh 1."""
+    model = two_branches()
+    method = GSparsity(0.1, partition="operation", scaling=scaling)
+    groups = tfsparse.find_groups(model, method.kinds)
+    optimizer = method.optimizer(method.prepare(model, groups), groups)
+    assert optimizer.scaling == ("sqrt" if scaling == "sqrt" else "none")
+    own = optimizer.partition.multipliers
+    if scaling == "auto":
+        sizes = np.array([144 + 8, 16, 1])
+        np.testing.assert_allclose(own, np.sqrt(sizes / sizes.mean()))
+        assert (own**2).mean() == pytest.approx(1)
+    else:
+        assert own is None
+
+
+def test_units_weigh_alike_by_default():
     model = small_net()
-    found = partitions.operations(model, {"one": ["a/*", "n/*"], "two": ["b/*"]})
-    assert found.names == ("one", "two")
-    assert {p: own.ravel().tolist() for p, own in found.labels.items()} == {
-        "a/kernel": [0], "n/gamma": [0], "n/beta": [0], "b/kernel": [1], "b/bias": [1],
-    }  # fmt: skip
+    optimizer = GSparsity(0.1).optimizer(model, tfsparse.find_groups(model))
+    assert optimizer.scaling == "none" and optimizer.partition.multipliers is None
 
 
 def test_some_groups_may_weigh_more():
@@ -151,14 +176,6 @@ def test_some_groups_may_weigh_more():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (
-            lambda m: partitions.operations(m, {"one": ["a/*"], "two": ["*/kernel"]}),
-            "Groups must not overlap. Received: weights of a/kernel that belong to 'two'",
-        ),
-        (
-            lambda m: partitions.operations(m, {"one": ["gone/*"]}),
-            "`members` must name weights of the model. Received: 'one'",
-        ),
         (lambda m: partitions.by_shape(m, "ring"), "`shape` must be among"),
         (
             lambda m: partitions.by_shape(m, "filter", ["*"]),
@@ -392,9 +409,9 @@ def test_branches_of_adds_are_groups(depth):
     scales = {layer.name for layer in running.layers if layer.name.endswith("_scale")}
     own = {
         path: int(labels.max())
-        for path, labels in partitions.branches(running, groups).labels.items()
+        for path, labels in partitions.operations(running, groups).labels.items()
     }
-    names = partitions.branches(running, groups).names
+    names = partitions.operations(running, groups).names
     found = {path: names[label] for path, label in own.items()}
     wanted = {
         "sum_0_scale/factor": "sum:branches[0]", "sum_2_scale/factor": "sum:branches[2]",

@@ -52,10 +52,11 @@ class GSparsity(base.Method):
         choices=records.TAUS,
     )
     scaling: str = options.field(
-        "none",
+        "auto",
         "Whether a group's penalty is mu as it is, or times or divided by the square root "
-        "of the group's size.",
-        choices=tuple(records.SCALINGS),
+        "of the group's size; auto is none, but of operations times the square root of the "
+        "size over the mean size: else those without weights, of one factor each, die alone.",
+        choices=("auto", *records.SCALINGS),
     )
     partition: str = options.field(
         "unit",
@@ -149,19 +150,24 @@ class GSparsity(base.Method):
         if self.partition == "unit":
             found = partitions.units(model, groups, self.carriers, ignore)
         elif self.partition == "operation":
-            found = partitions.branches(model, groups, ignore)
+            found = partitions.operations(model, groups, ignore)
         else:
             found = partitions.by_shape(model, self.partition, ignore)
         factors = options.numbers(self.multipliers, "multipliers", "stage2*=2")
         if factors:
             found = partitions.weighted(found, factors)
+        scaling = self.scaling
+        if scaling == "auto":
+            scaling = "none"
+            if self.partition == "operation":
+                found = partitions.by_size(found, model)
         return optimizers.ProxSGD(
             found,
             self.strength,
             self.eps,
             self.rho,
             self.tau,
-            scaling=self.scaling,
+            scaling=scaling,
             bounds=FACTORS,
             proximal=self.proximal,
         )

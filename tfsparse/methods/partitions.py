@@ -127,10 +127,10 @@ def units(
     return records.Partition(labels, tuple(names), followers=followers)
 
 
-def branches(
+def operations(
     model, groups: Sequence[records.UnitGroup], ignore: Sequence[str] = ()
 ) -> records.Partition:
-    """Branches of Adds: all that only one input of an Add needs is one group.
+    """Operations: all that only one input of an Add needs is one group.
 
     Where a branch holds an Add of its own, the inner one's weights are the inner's.
 
@@ -146,7 +146,7 @@ def branches(
         ValueError: No branch is left.
 
     Example:
-        >>> branches(net, tfsparse.find_groups(net, ("branch",))).names
+        >>> operations(net, tfsparse.find_groups(net, ("branch",))).names
         ('add:branches[0]', 'add:branches[1]')
     """
     variables = {v.path: v for v in model.trainable_variables}
@@ -207,54 +207,36 @@ def weighted(
     return dataclasses.replace(partition, multipliers=own[inverse])
 
 
+def by_size(partition: records.Partition, model) -> records.Partition:
+    """The same groups, the penalty of each times sqrt(its size / the mean size).
+
+    The strength then means the same as of groups that are all alike; what a removal leaves
+    of a group keeps its factor.
+
+    Args:
+        partition: The groups.
+        model: What they were found in.
+
+    Example:
+        >>> by_size(operations(net, groups), net).multipliers.round(2)
+        array([1.38, 0.3 ])
+
+    Reference: GSparsity, section 3.1, where mu_k = mu sqrt(|w_k|).
+    """
+    shapes = {v.path: tuple(v.shape) for v in model.trainable_variables}
+    sizes = partition.sizes(shapes)
+    own = (
+        np.ones(len(sizes)) if partition.multipliers is None else partition.multipliers
+    )
+    return dataclasses.replace(
+        partition, multipliers=np.asarray(own) * np.sqrt(sizes / sizes.mean())
+    )
+
+
 def scale_name(gate: records.Gate) -> str:
     """The name of the `Scale` that stands where a branch without weights ends."""
     call = f"_{gate.call}" if gate.call else ""
     return f"{gate.layer}{call}_{gate.input}_scale".replace("/", "_")
-
-
-def operations(
-    model, members: Mapping[str, Sequence[str]], ignore: Sequence[str] = ()
-) -> records.Partition:
-    """Whole operations: every trainable weight of the named layers is one group.
-
-    One operation may stand in several layers, and in every cell of a type.
-
-    Args:
-        model: A built model.
-        members: Operation -> patterns of variable paths, such as
-            `{"normal/edge3/conv3x3": ["cell1_edge3_conv3x3/*", "cell2_edge3_*"]}`.
-        ignore: Patterns of variable paths without a penalty.
-
-    Returns:
-        A Partition with one label for each operation.
-
-    Raises:
-        ValueError: An operation has no weights, or a weight two operations.
-
-    Example:
-        >>> operations(net, {"tower": ["conv1/*", "conv2/*"]}).names
-        ('tower',)
-    """
-    labels: dict[str, np.ndarray] = {}
-    for number, (name, patterns) in enumerate(members.items()):
-        found = [
-            v
-            for v in model.trainable_variables
-            if _named(v.path, patterns) and not _named(v.path, ignore)
-        ]
-        if not found:
-            raise ValueError(
-                f"`members` must name weights of the model. Received: {name!r} with "
-                f"patterns {list(patterns)}, which match none."
-            )
-        for variable in found:
-            own = np.full([1] * len(variable.shape), number, "int32")
-            labels[variable.path] = _joined(
-                labels.get(variable.path), own, variable.path, name
-            )
-    _some(labels, ignore)
-    return records.Partition(labels, tuple(members))
 
 
 def kernels(model):

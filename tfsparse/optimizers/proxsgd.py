@@ -13,10 +13,6 @@ from tfsparse import numerics, records
 from tfsparse.optimizers import blocks, private
 from tfsparse.optimizers.joint import JointOptimizer
 
-TAUS = ("constant", "group", "element")
-SCALINGS = {"none": 0.0, "sqrt": 0.5, "inverse_sqrt": -0.5}
-"""Name -> exponent of a group's size in the strength of its penalty."""
-
 
 @keras.saving.register_keras_serializable("tfsparse")
 class ProxSGD(JointOptimizer):
@@ -103,7 +99,9 @@ class ProxSGD(JointOptimizer):
         if self.tau != "constant":
             self.squares = self.add_optimizer_variables(variables, "square")
         own = self.adopt(variables)
-        self._blocks = blocks.lay_out(self.partition, own, SCALINGS[self.scaling])
+        self._blocks = blocks.lay_out(
+            self.partition, own, records.SCALINGS[self.scaling]
+        )
         self._paths = [v.path for v in own]
         self._boxes = [
             next((b for p, b in self.bounds.items() if fnmatch.fnmatchcase(v.path, p)), None)
@@ -272,13 +270,13 @@ def _check(mu, learning_rate, rho, tau, beta, scaling, bounds) -> None:
             raise ValueError(
                 f"`{name}` must be in (0, 1] or a schedule. Received: {name}={value!r}."
             )
-    if tau not in TAUS:
-        raise ValueError(f"`tau` must be among {TAUS}. Received: tau={tau!r}.")
+    if tau not in records.TAUS:
+        raise ValueError(f"`tau` must be among {records.TAUS}. Received: tau={tau!r}.")
     if not 0 <= beta < 1:
         raise ValueError(f"`beta` must be in [0, 1). Received: beta={beta!r}.")
-    if scaling not in SCALINGS:
+    if scaling not in records.SCALINGS:
         raise ValueError(
-            f"`scaling` must be among {sorted(SCALINGS)}. Received: {scaling!r}."
+            f"`scaling` must be among {sorted(records.SCALINGS)}. Received: {scaling!r}."
         )
     for pattern, pair in bounds.items():
         if len(pair) != 2 or not pair[0] < pair[1]:

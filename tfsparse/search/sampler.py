@@ -1,8 +1,12 @@
-"""SpArSe's sampler for Optuna: Thompson samples of random morphs, randomly scalarised."""
+"""How a search goes on: samplers for Optuna that keep nothing of their own.
+
+All they know comes from the stored trials, so any number of workers may have one each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,23 +21,23 @@ CANDIDATES = 200
 REFIT = 20
 """Kernel parameters are fitted again once there are so many more trials."""
 
+POPULATION, TOURNAMENT = 20, 5
+"""Of aging evolution: how many trials live, and how many of them compete."""
+
 KERNEL = "tfsparse:kernel"
 PARENT = "tfsparse:parent"
 MORPHS = "tfsparse:morphs"
-"""Attributes of studies and trials."""
+STOPPED = "tfsparse:stopped"
+"""Attributes of studies and trials; the last one: objectives of a trial as it was stopped."""
 
 TRIES = 1000
 """So often another candidate is drawn in place of one that is not admitted."""
 
+Known = list[tuple[Any, Configuration]]
 
-class MorphSampler(optuna.samplers.BaseSampler):
-    """Samples morphs of what was tried, the more promising the likelier.
 
-    Random configurations first. Then, for each trial: a Gaussian process an objective (`Arc`
-    kernel), one joint sample of them over `CANDIDATES` random morphs of random completed
-    trials, a random Tchebyshev scalarisation, and its best candidate. It keeps nothing: all
-    comes from the stored trials, so any number of workers may use one of their own. The
-    parent of a morph, and the names of its morphs, are attributes of its trial.
+class RandomSampler(optuna.samplers.BaseSampler):
+    """Samples configurations uniformly; base of those that go on from what was tried.
 
     Args:
         space: What is searched; None takes the parameters that a study's trials share, and
@@ -45,18 +49,12 @@ class MorphSampler(optuna.samplers.BaseSampler):
 
     Raises:
         ValueError: Nothing that is admitted was found.
-
-    Example:
-        >>> sampler = MorphSampler(Space(table_7((28, 28, 1))), bounds=(None, 2000))
-        >>> study = optuna.create_study(sampler=sampler, directions=["minimize"] * 2)
-
-    Reference: SpArSe, section 2.4 and appendix C; Paria et al. 2019.
     """
 
     def __init__(
         self,
         space: Space | None = None,
-        startup: int = 10,
+        startup: float = math.inf,
         bounds: Sequence[float | None] = (),
         admits: Callable[[Configuration], bool] = lambda values: True,
         seed: int = 0,
@@ -78,64 +76,47 @@ class MorphSampler(optuna.samplers.BaseSampler):
         space = self._space or Space(search_space)
         done = [(t, own) for t in completed(study) if (own := _within(space, t.params))]
         if len(done) < self._startup:
-            return self._admitted(lambda: space.sample(rng))
-        signs = np.array([-1 if d.name == "MAXIMIZE" else 1 for d in study.directions])
-        y = signs * np.array([t.values for t, _ in done], float)
-        drawn_, how, parents = self._candidates(space, [own for _, own in done], rng)
-        own = surrogate.Surrogate(
-            space.encoded([own for _, own in done]),
-            y,
-            self._kernel(study, len(done)),
-            self._seed,
-        )
-        self._keep(study, len(done), own.parameters)
-        expected = own.draw(space.encoded(drawn_), rng)
-        low, high = y.min(axis=0), y.max(axis=0)
-        width = np.where(high > low, high - low, 1.0)
-        lambdas = surrogate.weights(rng, self._most(signs, low, width))
-        scores = surrogate.tchebyshev((expected - low) / width, lambdas)
-        best = int(scores.argmin())
+            return self._admitted(space.sample(rng) for _ in range(TRIES))
+        values, parent, names = self._next(study, space, done, rng)
         storage, number = study._storage, trial._trial_id
-        storage.set_trial_user_attr(number, PARENT, done[parents[best]][0].number)
-        storage.set_trial_user_attr(number, MORPHS, list(how[best]))
-        return drawn_[best]
-
-    def _candidates(self, space: Space, known: list[Configuration], rng):
-        """Random morphs of random parents: configurations, names of morphs, parents."""
-        named = morphs.MORPHS if self._space else morphs.of_one_parameter(space)
-        found: list[tuple[Configuration, tuple[str, ...], int]] = []
-
-        def child():
-            place = int(rng.integers(len(known)))
-            found.append((*morphs.child(space, known[place], rng, named), place))
-            return found[-1][0]
-
-        while len(found) < CANDIDATES:
-            self._admitted(child, found.pop)
-        return tuple(list(part) for part in zip(*found, strict=True))
+        storage.set_trial_user_attr(number, PARENT, parent.number)
+        storage.set_trial_user_attr(number, MORPHS, list(names))
+        return values
 
     def sample_independent(self, study, trial, param_name, param_distribution):
         """A parameter outside of what is known: uniform."""
         name = int.from_bytes(param_name.encode()[:8], "little")
         return drawn(param_distribution, self._rng(trial, name))
 
+    def _next(self, study, space: Space, done: Known, rng):
+        """The next configuration after the random ones, its parent, names of its morphs."""
+        raise NotImplementedError
+
     def _rng(self, trial, more: int = 0) -> np.random.Generator:
         return np.random.default_rng((self._seed, trial.number, more))
 
-    def _admitted(self, draw: Callable[[], Configuration], undo=lambda: None):
-        """A configuration that is admitted.
+    def _child(self, space: Space, values: Configuration, rng):
+        """A configuration near another, and the names of the morphs between them."""
+        named = morphs.MORPHS if self._space else None
+        if named is None or not named.keys() & set(self._names_of_table()):
+            named = morphs.of_one_parameter(space)
+        return morphs.child(space, values, rng, named)
+
+    def _names_of_table(self):
+        return self._space.ranges if self._space else ()
+
+    def _admitted(self, drawn_: Iterator[Configuration]) -> Configuration:
+        """The first configuration that is admitted.
 
         Raises:
-            ValueError: None was found.
+            ValueError: None is.
         """
-        for _ in range(TRIES):
-            values = draw()
+        for values in drawn_:
             if self._admits(values):
                 return values
-            undo()
         raise ValueError(
             f"`bounds` must leave configurations. Received: none of {TRIES} that were drawn "
-            "is within them."
+            "can be within them, whatever is pruned."
         )
 
     def _most(self, signs, low, width) -> np.ndarray:
@@ -146,6 +127,61 @@ class MorphSampler(optuna.samplers.BaseSampler):
                 own = (signs[number] * bound - low[number]) / width[number]
                 found[number] = np.clip(own, 0.05, 1.0)
         return found
+
+
+class MorphSampler(RandomSampler):
+    """Thompson samples of random morphs of what was tried, randomly scalarised.
+
+    Random configurations first. Then, for each trial: a Gaussian process an objective (`Arc`
+    kernel), one joint sample of them over `CANDIDATES` random morphs of random completed
+    trials, a random Tchebyshev scalarisation, and its best candidate. The parent of a morph,
+    and the names of its morphs, are attributes of its trial. A trial that was stopped counts
+    with what it had by then, and has no children.
+
+    Args:
+        space, startup, bounds, admits, seed: See `RandomSampler`.
+
+    Raises:
+        ValueError: Nothing that is admitted was found.
+
+    Example:
+        >>> sampler = MorphSampler(Space(table_7((28, 28, 1))), bounds=(None, 2000))
+        >>> study = optuna.create_study(sampler=sampler, directions=["minimize"] * 2)
+
+    Reference: SpArSe, section 2.4 and appendix C; Paria et al. 2019.
+    """
+
+    def __init__(self, space=None, startup=10, **arguments):
+        super().__init__(space, startup, **arguments)
+
+    def _next(self, study, space, done, rng):
+        seen = done + [
+            (t, own) for t in stopped(study) if (own := _within(space, t.params))
+        ]
+        signs = signs_of(study)
+        y = signs * np.array([values_of(t) for t, _ in seen], float)
+        own = surrogate.Surrogate(
+            space.encoded([own for _, own in seen]),
+            y,
+            self._kernel(study, len(seen)),
+            self._seed,
+        )
+        self._keep(study, len(seen), own.parameters)
+        low, high = y.min(axis=0), y.max(axis=0)
+        width = np.where(high > low, high - low, 1.0)
+        lambdas = surrogate.weights(rng, self._most(signs, low, width))
+        tried = 0
+        while tried < TRIES:
+            parents = [done[int(rng.integers(len(done)))] for _ in range(CANDIDATES)]
+            found = [self._child(space, held, rng) for _, held in parents]
+            expected = own.draw(space.encoded([values for values, _ in found]), rng)
+            scores = surrogate.tchebyshev((expected - low) / width, lambdas)
+            # What a bound leaves out is known only once a network is built: best first.
+            for place in np.argsort(scores, kind="stable"):
+                if self._admits(found[place][0]):
+                    return found[place][0], parents[place][0], found[place][1]
+            tried += CANDIDATES
+        self._admitted(iter(()))
 
     def _kernel(self, study, count: int):
         """The kernel parameters that the study keeps; None where they are to be fitted."""
@@ -160,11 +196,77 @@ class MorphSampler(optuna.samplers.BaseSampler):
             study.set_user_attr(KERNEL, {"trials": count, "parameters": parameters})
 
 
+class EvolutionSampler(RandomSampler):
+    """Aging evolution: the best of a few young trials, randomly scalarised, has a child.
+
+    Of the `POPULATION` youngest completed trials `TOURNAMENT` are drawn; the best of them
+    by one random scalarisation is the parent. It is here to compare with.
+
+    Args:
+        space, startup, bounds, admits, seed: See `RandomSampler`.
+
+    Raises:
+        ValueError: Nothing that is admitted was found.
+
+    Reference: Real et al. 2019; uNAS (Liberis et al. 2021), section 4.
+    """
+
+    def __init__(self, space=None, startup=POPULATION, **arguments):
+        super().__init__(space, startup, **arguments)
+
+    def _next(self, study, space, done, rng):
+        young = done[-POPULATION:]
+        chosen = rng.choice(len(young), min(TOURNAMENT, len(young)), False)
+        few = [young[int(number)] for number in chosen]
+        signs = signs_of(study)
+        all_ = signs * np.array([t.values for t, _ in done], float)
+        y = signs * np.array([t.values for t, _ in few], float)
+        low, high = all_.min(axis=0), all_.max(axis=0)
+        width = np.where(high > low, high - low, 1.0)
+        lambdas = surrogate.weights(rng, self._most(signs, low, width))
+        best = int(surrogate.tchebyshev((y - low) / width, lambdas).argmin())
+        parent, held = few[best]
+        names: list[tuple[str, ...]] = []
+
+        def children() -> Iterator[Configuration]:
+            for _ in range(TRIES):
+                values, how = self._child(space, held, rng)
+                names.append(how)
+                yield values
+
+        return self._admitted(children()), parent, names[-1]
+
+
+SAMPLERS: Mapping[str, type[RandomSampler]] = {
+    "morphs": MorphSampler,
+    "evolution": EvolutionSampler,
+    "random": RandomSampler,
+}
+"""Name -> sampler."""
+
+
 def completed(study) -> list:
     """The trials of a study whose objectives are known, all of them finite."""
     states = (optuna.trial.TrialState.COMPLETE,)
     trials = study.get_trials(deepcopy=False, states=states)
     return [t for t in trials if np.isfinite(t.values).all()]
+
+
+def stopped(study) -> list:
+    """The trials that were stopped on their way, with what they had by then."""
+    states = (optuna.trial.TrialState.PRUNED,)
+    trials = study.get_trials(deepcopy=False, states=states)
+    return [t for t in trials if STOPPED in t.user_attrs]
+
+
+def values_of(trial) -> list[float]:
+    """A trial's objectives; of a stopped one, those that it had by then."""
+    return trial.values or trial.user_attrs[STOPPED]
+
+
+def signs_of(study) -> np.ndarray:
+    """1 for each objective that is minimised, -1 for others."""
+    return np.array([-1 if d.name == "MAXIMIZE" else 1 for d in study.directions])
 
 
 def _within(space: Space, params: Mapping[str, Any]) -> Configuration | None:

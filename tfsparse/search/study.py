@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.trial import TrialState
 
@@ -237,60 +236,3 @@ def turn(study: optuna.Study, wanted: int, grace: float = GRACE) -> bool:
         if waiting or done + running < wanted:
             return True
         time.sleep(WAIT)
-
-
-def front(study: optuna.Study) -> list:
-    """Completed trials that no other is better than in everything, by their objectives."""
-    trials = sampling.completed(study)
-    values = np.array([trial.values for trial in trials], float)
-    found, seen = [], set()
-    for number, own in enumerate(values):
-        no_worse = (values <= own).all(axis=1)
-        if not (no_worse & (values < own).any(axis=1)).any():
-            if tuple(own) not in seen:  # of equals the first
-                found.append(trials[number])
-                seen.add(tuple(own))
-    return sorted(found, key=lambda trial: tuple(trial.values))
-
-
-def lineage(study: optuna.Study, trial) -> list[dict[str, Any]]:
-    """A trial's way from a random configuration: trials and the morphs between them."""
-    by_number = {own.number: own for own in study.get_trials(deepcopy=False)}
-    found: list[dict[str, Any]] = []
-    while trial is not None:
-        attributes = trial.user_attrs
-        found.append(
-            {
-                "trial": trial.number,
-                "morphs": attributes.get(sampling.MORPHS, []),
-                "values": trial.values,
-            }
-        )
-        trial = by_number.get(attributes.get(sampling.PARENT, -1))
-    return found[::-1]
-
-
-def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
-    """Volume below a reference point that points dominate, by slices along the last axis.
-
-    Args:
-        values: `(points, objectives)`, smaller is better.
-        reference: `(objectives,)`; points that are not below it in everything do not count.
-
-    Example:
-        >>> hypervolume(np.array([[0.5, 0.5]]), np.ones(2))
-        0.25
-    """
-    inside = values[(values < reference).all(axis=1)]
-    if not len(inside):
-        return 0.0
-    if inside.shape[1] == 1:
-        return float(reference[0] - inside.min())
-    inside = inside[np.argsort(inside[:, -1], kind="stable")]
-    ends = np.append(inside[1:, -1], reference[-1])
-    slices = [
-        (end - own[-1]) * hypervolume(inside[: number + 1, :-1], reference[:-1])
-        for number, (own, end) in enumerate(zip(inside, ends, strict=True))
-        if end > own[-1]
-    ]
-    return float(sum(slices))

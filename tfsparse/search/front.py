@@ -1,0 +1,105 @@
+"""What a search found: its front, where each point came from, and how much it covers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+
+from tfsparse.search import sampler as sampling
+
+
+def front(study: optuna.Study) -> list:
+    """Completed trials that no other is better than in everything, by their objectives."""
+    trials = sampling.completed(study)
+    values = np.array([trial.values for trial in trials], float)
+    return [trials[number] for number in front_of(values)]
+
+
+def front_of(values: np.ndarray) -> list[int]:
+    """Rows that no other is better than in everything, in the order of their values.
+
+    Args:
+        values: `(points, objectives)`, smaller is better; of equal rows the first counts.
+
+    Example:
+        >>> front_of(np.array([[2, 5], [1, 9], [3, 5]]))
+        [1, 0]
+    """
+    found, seen = [], set()
+    for number, own in enumerate(values):
+        no_worse = (values <= own).all(axis=1)
+        if not (no_worse & (values < own).any(axis=1)).any():
+            if tuple(own) not in seen:
+                found.append(number)
+                seen.add(tuple(own))
+    return sorted(found, key=lambda number: tuple(values[number]))
+
+
+def lineage(study: optuna.Study, trial) -> list[dict[str, Any]]:
+    """A trial's way from a random configuration: trials and the morphs between them."""
+    by_number = {own.number: own for own in study.get_trials(deepcopy=False)}
+    found: list[dict[str, Any]] = []
+    while trial is not None:
+        attributes = trial.user_attrs
+        found.append(
+            {
+                "trial": trial.number,
+                "morphs": attributes.get(sampling.MORPHS, []),
+                "values": trial.values,
+            }
+        )
+        trial = by_number.get(attributes.get(sampling.PARENT, -1))
+    return found[::-1]
+
+
+def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
+    """Volume below a reference point that points dominate, by slices along the last axis.
+
+    Args:
+        values: `(points, objectives)`, smaller is better.
+        reference: `(objectives,)`; points that are not below it in everything do not count.
+
+    Example:
+        >>> hypervolume(np.array([[0.5, 0.5]]), np.ones(2))
+        0.25
+    """
+    inside = values[(values < reference).all(axis=1)]
+    if not len(inside):
+        return 0.0
+    if inside.shape[1] == 1:
+        return float(reference[0] - inside.min())
+    inside = inside[np.argsort(inside[:, -1], kind="stable")]
+    ends = np.append(inside[1:, -1], reference[-1])
+    slices = [
+        (end - own[-1]) * hypervolume(inside[: number + 1, :-1], reference[:-1])
+        for number, (own, end) in enumerate(zip(inside, ends, strict=True))
+        if end > own[-1]
+    ]
+    return float(sum(slices))
+
+
+def growth(
+    values: Sequence[Sequence[float] | None], reference: np.ndarray
+) -> list[float]:
+    """The hypervolume after each trial, in shares of the box below the reference.
+
+    Args:
+        values: Objectives of each trial in turn; None of one that led nowhere.
+        reference: `(objectives,)`, see `hypervolume`.
+
+    Example:
+        >>> growth([[0.5, 0.5], None, [0.25, 0.5]], np.ones(2))
+        [0.25, 0.25, 0.375]
+    """
+    held = np.zeros((0, len(reference)))
+    found, last = [], 0.0
+    for own in values:
+        if own is not None and np.isfinite(own).all():
+            held = np.vstack([held, own])
+            held = held[front_of(held)]
+            last = hypervolume(held / reference, np.ones(len(reference)))
+        found.append(last)
+    return found
