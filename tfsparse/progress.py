@@ -79,6 +79,9 @@ class Silent:
     def say(self, text: str) -> None:
         """Says nothing."""
 
+    def table(self, rows) -> None:
+        """Shows none."""
+
     def stage(self, name: str, epochs: int, steps: int) -> SilentBar:
         """A bar that nobody sees."""
         return SilentBar(name)

@@ -7,10 +7,11 @@ import fnmatch
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfsparse import (
     budgets,
@@ -22,7 +23,7 @@ from tfsparse import (
     search,
 )
 from tfsparse.deploy import finished
-from tfsparse.engine import finishing, limiting, scoring
+from tfsparse.engine import filling, finishing, limiting, scoring
 from tfsparse.engine.context import RunContext, strategy_of
 from tfsparse.engine.runner import go
 from tfsparse.engine.stages.dense import Dense, DenseSettings
@@ -41,7 +42,9 @@ AFTER = 5
 THRESHOLDS = "pruning-thresholds-"
 
 POSTERIOR, SMALL, CONFIGURATION = "posterior.keras", "model.keras", "configuration.json"
-"""Files of a trial's folder: what children take over, what is left, what was asked for."""
+HALFWAY = "halfway.json"
+"""Files of a trial's folder: what children take over, what is left, what was asked for, and
+the objectives after half of the epochs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +55,11 @@ class Outcome:
         objectives: Name -> value, of every objective that was asked for.
         cost: What is left, by measure.
         inherited: What came from the parent; None without one.
-        epochs: That it was trained for; 0 where thresholds alone are others.
+        epochs: That it was trained for, pretraining included; 0 where thresholds alone are
+            others.
         seconds: Of wall time.
+        halfway: The objectives after half of the epochs, where others are measured by them.
+        stopped: Whether it ended there; the objectives are then those.
     """
 
     objectives: dict[str, float]
@@ -61,6 +67,8 @@ class Outcome:
     inherited: dict | None
     epochs: int
     seconds: float
+    halfway: dict[str, float] | None = None
+    stopped: bool = False
 
     def to_json(self) -> dict:
         """As JSON."""
@@ -81,6 +89,7 @@ class Candidates:
         seed: Of everything random.
         augmentation: What is done to training samples, see `data.parse_augmentation`.
         build: `(configuration, shape, outputs) -> model`.
+        hopeless: Objectives after half of the epochs -> whether to stop there; None never.
 
     Example:
         >>> evaluate = Candidates(dataset, "runs/search/trials", method, 20, ("error",))
@@ -97,6 +106,7 @@ class Candidates:
     seed: int = 0
     augmentation: Mapping[str, float] = dataclasses.field(default_factory=dict)
     build: Any = search.build
+    hopeless: Callable[[dict[str, float]], bool] | None = None
 
     def __call__(
         self,
@@ -125,43 +135,77 @@ class Candidates:
         if parent is not None and not os.path.exists(self.path(parent, POSTERIOR)):
             parent = None  # it lies on another machine, or was removed
         keras.utils.set_random_seed((self.seed * 1_000_003 + number) % 2**32)
-        outputs = self.dataset.task.shape
-        model = self.build(values, self.dataset.shape, outputs[0] if outputs else 1)
+        model = self.network(values)
         method = method_of(self.method, values, self.epochs, model, self.seed)
         context = _Context(self, method, store, shown or progress.Silent(), parent)
+        sizes = limiting.sizes_of(find_groups(model, method.kinds))
         if parent is not None and self._differs_by_thresholds(values, parent):
             trained, epochs = context.parents(), 0
         else:
-            trained, epochs = self._trained(context, method, values, model), self.epochs
+            context.sizes, epochs = sizes, self.epochs
+            pretrains = self._pretrains(values, parent)
+            try:
+                trained = self._trained(context, method, pretrains, model)
+            except _Stopped:
+                epochs = self.epochs // 2
+            epochs += self.epochs if pretrains else 0
+        halfway = context.halfway()
+        inherited = context.inherited.to_json() if context.inherited else None
+        if context.stopped:
+            shutil.rmtree(store.path("checkpoints"), ignore_errors=True)
+            spent = time.perf_counter() - started
+            return Outcome(halfway or {}, {}, inherited, epochs, spent, halfway, True)
         _save(rebuild.copied(trained), store.path(POSTERIOR))
-        sizes = limiting.sizes_of(find_groups(model, method.kinds))
         small, _ = finishing.finish(trained, method, budgets.Limits(), sizes)
         _save(small, store.path(SMALL))
         shutil.rmtree(store.path("checkpoints"), ignore_errors=True)
         cost = dataclasses.asdict(measure(small)) | finished.sizes(
             small, self.objectives
         )
+        cost["layers"] = len(small.layers)
+        found = self.named({**cost, ERROR: self.error_of(small)})
+        spent = time.perf_counter() - started
+        cost = {k: float(v) for k, v in cost.items()}
+        return Outcome(found, cost, inherited, epochs, spent, halfway)
+
+    def network(self, values: Mapping[str, Any]):
+        """The untrained network of a configuration; columns of any range come in scaled."""
+        model = self.build(values, self.dataset.shape, self.outputs)
+        if self.dataset.scaled:
+            return model
+        mean, deviation = self.dataset.statistics()
+        inputs = keras.Input(self.dataset.shape, name="columns")
+        own = keras.layers.Normalization(
+            mean=mean.tolist(), variance=np.square(deviation).tolist(), name="scaling"
+        )
+        return rebuild.flat(keras.Model(inputs, model(own(inputs)), name=model.name))
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a network."""
+        shape = self.dataset.task.shape
+        return shape[0] if shape else 1
+
+    def named(self, found: Mapping[str, float]) -> dict[str, float]:
+        """The objectives, in their order."""
+        return {name: float(found[name]) for name in self.objectives}
+
+    def error_of(self, model) -> float:
+        """What is wrong on validation; smaller is better."""
         score = scoring.score(
             self.dataset.task.on_validation,
-            small,
+            model,
             self.dataset.x_validation,
             self.dataset.y_validation,
         )
-        error = 1.0 - score.value if score.higher_is_better else score.value
-        found = {name: float(cost[name]) for name in self.objectives if name != ERROR}
-        found = {
-            name: error if name == ERROR else found[name] for name in self.objectives
-        }
-        told = context.inherited.to_json() if context.inherited else None
-        spent = time.perf_counter() - started
-        return Outcome(
-            found, {k: float(v) for k, v in cost.items()}, told, epochs, spent
-        )
+        return 1.0 - score.value if score.higher_is_better else score.value
 
-    def _trained(self, context, method, values, model):
+    def _pretrains(self, values: Mapping[str, Any], parent: int | None) -> bool:
+        """Whether the network is trained first; what a child takes over is trained already."""
+        return bool(values.get("pretraining", False)) and parent is None
+
+    def _trained(self, context, method, pretrains: bool, model):
         """The model with its posterior, nothing removed."""
-        # What a child takes over is trained already.
-        pretrains = values.get("pretraining", False) and context.parent is None
         dense = Dense(DenseSettings(dense_epochs=self.epochs if pretrains else 0), None)
         sparse = Sparse(
             SparseSettings(
@@ -202,6 +246,10 @@ class Candidates:
         return os.path.join(self.folder, f"{number:04d}", name)
 
 
+class _Stopped(Exception):
+    """A trial that is not gone on with."""
+
+
 class _Context(RunContext):
     """A trial's run: what it begins with is its parent's."""
 
@@ -219,6 +267,42 @@ class _Context(RunContext):
         )
         self._own, self.parent = own, parent
         self.inherited: search.Inherited | None = None
+        self.sizes: Mapping[str, int] = {}
+        self.stopped = False
+
+    def fit_epoch(self, model, name, epoch, rate, bar, fitted=None):
+        found = super().fit_epoch(model, name, epoch, rate, bar, fitted)
+        if (
+            self._own.hopeless
+            and name == "sparse"
+            and epoch + 1 == self._own.epochs // 2
+        ):
+            self._look(model, self._own.hopeless)
+        return found
+
+    def _look(self, model, hopeless) -> None:
+        """Measures a trial halfway, and ends it if it leads nowhere.
+
+        Raises:
+            _Stopped: It does not.
+        """
+        groups = find_groups(model, self.method.kinds)
+        keep = budgets.spare_one(self.method.keep(model, groups))
+        wanted = dict.fromkeys((n for n in self._own.objectives if n != ERROR), 1.0)
+        try:
+            found = filling.left(model, groups, keep, wanted, self.limits, self.sizes)
+        except ValueError:  # masks that together empty a layer: that may pass
+            return
+        halfway = self._own.named({**found, ERROR: self._own.error_of(model)})
+        files.write_json(self.store.path(HALFWAY), halfway)
+        self.stopped = hopeless(halfway)
+        if self.stopped:
+            raise _Stopped
+
+    def halfway(self) -> dict[str, float] | None:
+        """What there was after half of the epochs, if anybody looked."""
+        path = self.store.path(HALFWAY)
+        return files.read_json(path) if os.path.exists(path) else None
 
     def parents(self):
         """The parent's model with its posterior."""
@@ -275,7 +359,7 @@ def method_of(
                 wanted[pattern] = value
     thresholds = ",".join(f"{k}={v:g}" for k, v in wanted.items())
     settings: Any = {
-        "strength": values["alpha"],
+        "strength": values.get("alpha", cls().strength),
         "pretrain_epochs": first,
         "warm_up_epochs": second,
         "layer_thresholds": thresholds,

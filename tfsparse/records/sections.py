@@ -1,6 +1,6 @@
 """Sections of a report: what stages and methods hand in, and the report draws.
 
-Tables and texts become HTML; curves, points, bars and histograms become plots. A section
+Tables and texts become HTML; curves, points, scatters, bars and histograms become plots. A section
 says what it shows, not who made it: a new stage or method needs no word in the report.
 """
 
@@ -146,6 +146,36 @@ class Points(Plot):
     points: tuple[Point, ...]
     joined: bool = False
     goal: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """Points of one kind in a scatter plot.
+
+    Attributes:
+        name: In the legend.
+        xs, ys: Where they are.
+        labels: Beside them; none, or one each.
+        joined: Whether a line goes from one to the next.
+        faint: Whether they stand behind the others.
+    """
+
+    name: str
+    xs: tuple[float, ...]
+    ys: tuple[float, ...]
+    labels: tuple[str, ...] = ()
+    joined: bool = False
+    faint: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Scatter(Plot):
+    """Many points, of several kinds."""
+
+    kind: ClassVar[str] = "scatter"
+    x: Axis
+    y: Axis
+    series: tuple[Series, ...]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,5 @@
 """Records to JSON, HTML and plots. Computes nothing."""
 
-from tfsparse.report.write import write
+from tfsparse.report.write import write, write_search
 
-__all__ = ["write"]
+__all__ = ["write", "write_search"]

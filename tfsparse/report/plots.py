@@ -26,7 +26,8 @@ def draw(section: Section) -> Figure | None:
     """
     drawer = DRAWERS.get(section["kind"])
     empty = any(
-        section.get(key) in ((), [], {}) for key in ("lines", "points", "panels")
+        section.get(key) in ((), [], {})
+        for key in ("lines", "points", "panels", "series")
     )
     return None if drawer is None or empty else drawer(_plain(section))
 
@@ -182,6 +183,34 @@ def points(section: Section) -> Figure:
     return figure
 
 
+def scatter(section: Section) -> Figure:
+    """Points of several kinds, the faint ones behind."""
+    figure, axes = new_axes(
+        section["title"], section["x"]["label"], section["y"]["label"]
+    )
+    colours = iter(PALETTE)
+    for own in section["series"]:
+        color = "#c3cad3" if own["faint"] else next(colours)
+        axes.scatter(
+            own["xs"], own["ys"], s=16 if own["faint"] else 30, color=color,
+            label=own["name"], zorder=2 if own["faint"] else 3,
+        )  # fmt: skip
+        if own["joined"]:
+            axes.plot(own["xs"], own["ys"], color=color, linewidth=1.2)
+        for x, y, label in zip(own["xs"], own["ys"], own["labels"], strict=False):
+            axes.annotate(
+                label, (x, y), xytext=(4, 4), textcoords="offset points",
+                fontsize=7.5, color=color,
+            )  # fmt: skip
+    axes.margins(0.08)
+    for axis, key in ((axes.xaxis, "x"), (axes.yaxis, "y")):
+        _scale(
+            axis, section[key], [v for own in section["series"] for v in own[f"{key}s"]]
+        )
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    return figure
+
+
 def bars(section: Section) -> Figure:
     """Horizontal bars: a number for each name, before and after."""
     names, before, after = section["names"], section["before"], section["after"]
@@ -238,6 +267,7 @@ def histograms(section: Section) -> Figure:
 DRAWERS: dict[str, Callable[[Section], Figure]] = {
     "curves": curves,
     "points": points,
+    "scatter": scatter,
     "bars": bars,
     "histograms": histograms,
 }

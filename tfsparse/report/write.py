@@ -1,10 +1,9 @@
-"""Writes report.json, report.html and the plots of a run."""
+"""Writes the pages of runs and of searches: JSON, plots, HTML."""
 
 from __future__ import annotations
 
 import base64
 import os
-from importlib import resources
 from typing import Any
 
 import jinja2
@@ -29,6 +28,23 @@ def write(document: dict[str, Any], directory: str) -> None:
     Raises:
         OSError: A file cannot be written.
     """
+    _written(document, directory, "report.json", render)
+
+
+def write_search(document: dict[str, Any], directory: str) -> None:
+    """Writes what a search found: pareto.json, plots, and at last report.html.
+
+    Args:
+        document: What `pareto.json` is to hold (docs/search.md).
+        directory: Where to.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    _written(document, directory, "pareto.json", render_search)
+
+
+def _written(document, directory: str, name: str, page) -> None:
     folder = os.path.join(directory, "plots")
     os.makedirs(folder, exist_ok=True)
     images = {}
@@ -41,14 +57,26 @@ def write(document: dict[str, Any], directory: str) -> None:
             figure.savefig(temporary, dpi=DPI)
         with open(path, "rb") as file:
             images[section["name"]] = base64.b64encode(file.read()).decode()
-    files.write_json(os.path.join(directory, "report.json"), document)
-    files.write_text(os.path.join(directory, "report.html"), render(document, images))
+    files.write_json(os.path.join(directory, name), document)
+    files.write_text(os.path.join(directory, "report.html"), page(document, images))
 
 
 def render(document: dict[str, Any], images: dict[str, str]) -> str:
-    """The page, self-contained: images inside, nothing fetched, no script."""
+    """The page of a run, self-contained: images inside, nothing fetched, no script."""
+    return _rendered("report.html", document, images, headline=_headline(document))
+
+
+def render_search(document: dict[str, Any], images: dict[str, str]) -> str:
+    """The page of a search, self-contained as that of a run."""
+    return _rendered("search.html", document, images, cards=_cards(document))
+
+
+def _rendered(template: str, document, images, **more) -> str:
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+        loader=jinja2.PackageLoader("tfsparse.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
     )
     environment.filters |= {
         "thousands": thousands,
@@ -58,17 +86,28 @@ def render(document: dict[str, Any], images: dict[str, str]) -> str:
         "score": score,
         "measured": measured,
     }
-    source = (
-        resources.files("tfsparse.report").joinpath("report.html").read_text("utf-8")
-    )
-    return environment.from_string(source).render(
+    return environment.get_template(template).render(
         document=document,
         images=images,
-        headline=_headline(document),
         sections=[s for s in document["sections"] if s.get("name") not in images],
         figures=[s for s in document["sections"] if s.get("name") in images],
         widest=_widest(document),
+        **more,
     )
+
+
+def _cards(document: dict[str, Any]) -> list[dict[str, str]]:
+    """The best of each objective among the points of a front."""
+    found = []
+    for name in document["objectives"]:
+        best = min(document["points"], key=lambda point: point[name])
+        value = best["test"]["score"] if name == "error" else best[name]
+        told = f"{100 * value:.2f} %" if name == "error" else f"{value:,.0f}"
+        what = (
+            "test accuracy of the most accurate" if name == "error" else f"least {name}"
+        )
+        found.append({"value": told, "what": what})
+    return found
 
 
 def thousands(value: float | None) -> str:

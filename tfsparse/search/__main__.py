@@ -5,6 +5,7 @@ python -m tfsparse.search --data=digits --trials=50
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from tfsparse import budgets, data, files, flags, options, train
+from tfsparse import budgets, data, flags, options, train
 from tfsparse.children import process
 from tfsparse.engine.training import Training
 
@@ -22,7 +23,7 @@ USAGE = """Searches architecture, hyper-parameters and pruning together, under b
   python -m tfsparse.search --data=digits --objectives=error,weight_bytes --trials=50
 
 Every trial prunes. What no other trial is better than in everything is exported and
-verified; the report is <workdir>/pareto.json. The same command on several machines, with one
+verified; the report is <workdir>/report.html. The same command on several machines, with one
 --storage=postgresql+psycopg://... and one --workdir that all of them see, shares the work; a
 killed search goes on with the same command."""
 
@@ -30,6 +31,8 @@ METHODS = {"bayesian_compression": True, "sparse_vd": False}
 """Methods that trials prune by -> whether units go, or single weights."""
 
 ERROR = "error"
+
+TABLE = "table_7"
 
 
 @options.record
@@ -56,9 +59,34 @@ class SearchSettings(options.Options):
         example="weight_bytes=2000,working_memory_2=2000",
         above=0,
     )
+    model: str = options.field(
+        TABLE,
+        "What is searched: table_7, the space of the paper, or package.module:name of a "
+        "keras_tuner.HyperModel of your own.",
+    )
     trials: int = options.field(60, "How many configurations are tried.", low=1)
     startup: int = options.field(10, "How many of them are random, at first.", low=2)
+    sampler: str = options.field(
+        "morphs",
+        "What comes after them: morphs that Gaussian processes choose; evolution, the "
+        "children of good young trials; or random ones.",
+        choices=("morphs", "evolution", "random"),
+    )
     epochs: int = options.field(20, "Epochs of a trial.", low=1)
+    stop_hopeless: bool = options.field(
+        True,
+        "Whether a trial ends halfway where three others had there at most four fifths of "
+        "its value in every objective.",
+    )
+    polish: int = options.field(
+        0,
+        "Epochs that every point of the front is trained on for, following the most "
+        "accurate one; 0 for none.",
+        low=0,
+    )
+    polish_learning_rate: float = options.field(
+        2e-3, "Learning rate of --polish, falling to 0 along a cosine.", above=0
+    )
     workers: int = options.field(
         1,
         "So many processes work beside each other, each with its share of the cores.",
@@ -130,10 +158,28 @@ def run(chosen: SearchSettings, source: data.Data, training: Training) -> None:
         _beside(chosen, _line_of(chosen, source, training))
     if WORKER in os.environ:
         return
-    told = pareto(study, evaluate, chosen, dataset)
-    path = os.path.join(chosen.workdir, "pareto.json")
-    files.write_json(path, told)
-    _say(f"{len(told['points'])} points are in {path}.")
+    from tfsparse.engine import searched
+
+    asked = {
+        key: value
+        for part in (chosen, source, training)
+        for key, value in part.get_config().items()
+    }
+    told = searched.hand_over(
+        study,
+        evaluate,
+        dataset,
+        searched.Chosen(
+            chosen.names(),
+            chosen.limits(),
+            chosen.polish,
+            chosen.polish_learning_rate,
+            asked,
+        ),
+        chosen.workdir,
+    )
+    page = os.path.join(chosen.workdir, "report.html")
+    _say(f"{len(told['points'])} points are in {chosen.workdir}. The report is {page}")
 
 
 HOPELESS = 5
@@ -195,45 +241,20 @@ def _begun(chosen: SearchSettings, source: data.Data, training: Training):
     from tfsparse.engine import candidate, sealed
     from tfsparse.search import sampler, study
 
-    dataset = sealed.Door(data.read(source)).dataset
+    dataset = data.read(source)
     if dataset.task.kind != "classification":
         raise ValueError(
             "`data` must be of classes: the search knows no other task. Received: "
             f"{dataset.task.kind}."
         )
-    if not dataset.scaled or source.normalize == "true":
-        raise ValueError(
-            "`data` must be scaled: the search puts no Normalization in front of its networks. "
-            f"Received: {source.data!r} with columns of their own ranges; scale them before."
-        )
-    structured = METHODS[chosen.method]
-    space = search.Space(search.table_7(dataset.shape, structured))
     names, limits = chosen.names(), chosen.limits()
-    os.makedirs(chosen.workdir, exist_ok=True)
-    held = os.path.abspath(os.path.join(chosen.workdir, "study.db"))
-    own = sampler.MorphSampler(
-        space,
-        chosen.startup,
-        [limits.get(name) for name in names],
-        seed=chosen.seed,
-    )
-    apart = {
-        one.name
-        for one in options.fields_of(data.Data)
-        if one.metadata["rule"].location
-    }
-    what = {
-        "space": {name: json.loads(_json(d)) for name, d in space.ranges.items()},
-        "data": {k: v for k, v in source.get_config().items() if k not in apart},
-        "training": training.get_config(),
-        "shape": list(dataset.shape),
-        "samples": len(dataset.x_train),
-        "method": chosen.method,
-        "epochs": chosen.epochs,
-    }
-    opened = study.opened(chosen.storage or f"sqlite:///{held}", names, what, own)
+    if chosen.model == TABLE:
+        structured = METHODS[chosen.method]
+        space, build = search.Space(search.table_7(dataset.shape, structured)), None
+    else:
+        space, build = search.searched(search.named(chosen.model))
     evaluate = candidate.Candidates(
-        dataset,
+        sealed.Door(dataset).dataset,
         os.path.join(chosen.workdir, "trials"),
         methods.METHODS[chosen.method],  # type: ignore[arg-type]
         chosen.epochs,
@@ -241,8 +262,84 @@ def _begun(chosen: SearchSettings, source: data.Data, training: Training):
         training,
         chosen.seed,
         data.parse_augmentation(source.augment),
+        build or search.build,
     )
+    own = sampler.SAMPLERS[chosen.sampler](
+        space,
+        startup=chosen.startup,
+        bounds=[limits.get(name) for name in names],
+        admits=_admits(chosen, dataset.shape, evaluate.outputs),
+        seed=chosen.seed,
+    )
+    os.makedirs(chosen.workdir, exist_ok=True)
+    held = os.path.abspath(os.path.join(chosen.workdir, "study.db"))
+    what = _what(chosen, source, training, space, dataset)
+    opened = study.opened(chosen.storage or f"sqlite:///{held}", names, what, own)
+    if chosen.stop_hopeless:
+        evaluate = dataclasses.replace(evaluate, hopeless=_hopeless(opened, names))
     return opened, space, evaluate, dataset
+
+
+def _what(chosen: SearchSettings, source, training, space, dataset) -> dict[str, Any]:
+    """What a study is of: another one is refused."""
+    apart = {
+        one.name
+        for one in options.fields_of(data.Data)
+        if one.metadata["rule"].location
+    }
+    return {
+        "space": {name: json.loads(_json(d)) for name, d in space.ranges.items()},
+        "model": chosen.model,
+        "data": {k: v for k, v in source.get_config().items() if k not in apart},
+        "training": training.get_config(),
+        "shape": list(dataset.shape),
+        "samples": len(dataset.x_train),
+        "method": chosen.method,
+        "sampler": chosen.sampler,
+        "epochs": chosen.epochs,
+    }
+
+
+def _admits(chosen: SearchSettings, shape, outputs: int):
+    """Whether a configuration can be within the bounds, whatever is pruned."""
+    from tfsparse import graph, search
+
+    # Single weights may go one by one; what stands in memory stays.
+    known = LEAST if METHODS[chosen.method] else LEAST & IN_MEMORY
+    limits = {name: own for name, own in chosen.limits().items() if name in known}
+    if not limits or chosen.model != TABLE:
+        return lambda values: True
+
+    def admits(values) -> bool:
+        least = graph.measure(search.smallest(values, shape, outputs))
+        return all(getattr(least, name) <= own for name, own in limits.items())
+
+    return admits
+
+
+LEAST = {
+    "params", "macs", "weight_bytes", "peak_activation_bytes", "working_memory_1",
+    "working_memory_2",
+}  # fmt: skip
+"""Measures whose least is known before training."""
+
+IN_MEMORY = {"peak_activation_bytes", "working_memory_2"}
+"""Those that single weights do not make less."""
+
+
+def _hopeless(own, names: Sequence[str]):
+    """Whether a trial, halfway, is left behind by those before it."""
+    from tfsparse.search import front, study
+
+    def hopeless(halfway) -> bool:
+        told = [
+            trial.user_attrs.get(study.OUTCOME, {}).get("halfway")
+            for trial in study.finished(own)
+        ]
+        others = [[held[name] for name in names] for held in told if held]
+        return front.hopeless([halfway[name] for name in names], others)
+
+    return hopeless
 
 
 def _json(distribution) -> str:
@@ -264,6 +361,9 @@ def _work(study_, space, evaluate, chosen: SearchSettings) -> None:
         try:
             with study.beating(study_, trial):
                 outcome = evaluate(number, values, study.parent_of(study_, trial))
+        except OSError:  # a full disk is no fault of the configuration
+            study.left(study_, trial)
+            raise
         except Exception as error:  # one configuration must not end the search
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             study.given_up(study_, trial, why)
@@ -271,9 +371,11 @@ def _work(study_, space, evaluate, chosen: SearchSettings) -> None:
             _check_some_worked(study.finished(study_), why)
             continue
         told = [outcome.objectives[name] for name in chosen.names()]
-        study.told(study_, trial, told, outcome.to_json())
+        ended = study.stopped if outcome.stopped else study.told
+        ended(study_, trial, told, outcome.to_json())
         shown = ", ".join(f"{k} {v:.4g}" for k, v in outcome.objectives.items())
-        _say(f"Trial {number}: {shown} ({outcome.seconds:.0f} s)")
+        after = ", stopped halfway" if outcome.stopped else ""
+        _say(f"Trial {number}: {shown} ({outcome.seconds:.0f} s{after})")
         keras.backend.clear_session()
         meters.release_memory()
 
@@ -291,73 +393,9 @@ def _check_some_worked(trials, why: str) -> None:
         )
 
 
-def pareto(study_, evaluate, chosen: SearchSettings, dataset) -> dict[str, Any]:
-    """The front as JSON: values, configurations, where each came from, its files.
-
-    Raises:
-        ValueError: No trial is within the bounds; it says the least that was found.
-    """
-    import keras
-    import numpy as np
-
-    from tfsparse import deploy
-    from tfsparse.engine import scoring
-    from tfsparse.search import study
-
-    names, limits = chosen.names(), chosen.limits()
-    points = study.front(study_)
-    within = [
-        trial
-        for trial in points
-        if all(trial.values[names.index(name)] <= own for name, own in limits.items())
-    ]
-    if limits and not within:
-        least = {
-            name: min((t.values[names.index(name)] for t in points), default=None)
-            for name in limits
-        }
-        raise ValueError(
-            f"`bounds` must leave what the search can find. Received: {chosen.bounds}; the "
-            f"least that was found: {least}. Raise them, or --trials."
-        )
-    found = []
-    for trial in within:
-        number = study.folder_of(trial)
-        model = keras.saving.load_model(
-            evaluate.path(number, "model.keras"), compile=False
-        )
-        folder = os.path.join(chosen.workdir, "points", f"{number:04d}")
-        few = scoring.as_floats(dataset.x_train[: min(500, len(dataset.x_train))])
-        made = deploy.export(model, folder, few, ("keras", "tflite_int8"))
-        parity = deploy.verify(model, made, np.asarray(few[:100]))
-        found.append(
-            {
-                "trial": trial.number,
-                "folder": os.path.relpath(folder, chosen.workdir),
-                **dict(zip(names, trial.values, strict=True)),
-                "cost": trial.user_attrs[study.OUTCOME]["cost"],
-                "configuration": trial.user_attrs[study.CONFIGURATION],
-                "lineage": study.lineage(study_, trial),
-                "parity": [_plain(row) for row in parity],
-            }
-        )
-    return {
-        "objectives": list(names),
-        "bounds": limits,
-        "trials": len(study.finished(study_)),
-        "points": found,
-    }
-
-
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-
-
-def _plain(row) -> dict[str, Any]:
-    import dataclasses
-
-    return dataclasses.asdict(row)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,12 @@ def front_of(values: np.ndarray) -> list[int]:
 
 def lineage(study: optuna.Study, trial) -> list[dict[str, Any]]:
     """A trial's way from a random configuration: trials and the morphs between them."""
-    by_number = {own.number: own for own in study.get_trials(deepcopy=False)}
+    return lineage_of(study.get_trials(deepcopy=False), trial)
+
+
+def lineage_of(trials: Sequence, trial) -> list[dict[str, Any]]:
+    """The same, of a study's trials."""
+    by_number = {own.number: own for own in trials}
     found: list[dict[str, Any]] = []
     while trial is not None:
         attributes = trial.user_attrs
@@ -103,3 +108,29 @@ def growth(
             last = hypervolume(held / reference, np.ones(len(reference)))
         found.append(last)
     return found
+
+
+WORSE, BETTER_ONES = 1.25, 3
+"""A trial is hopeless if so many others were better in everything, by that factor."""
+
+
+def hopeless(own: Sequence[float], others: Sequence[Sequence[float]]) -> bool:
+    """Whether a trial, halfway, is so far behind others there that it is not gone on with.
+
+    It is if `BETTER_ONES` others had, after as many epochs, at most 1 / `WORSE` of its value
+    in every objective.
+
+    Args:
+        own: Its objectives after half of its epochs, smaller is better.
+        others: The same of trials before.
+
+    Example:
+        >>> hopeless((0.3, 900.0), [(0.2, 600.0)] * 3)
+        True
+        >>> hopeless((0.3, 900.0), [(0.2, 800.0)] * 3)   # not smaller by enough
+        False
+    """
+    if not len(others):
+        return False
+    ahead = WORSE * np.asarray(others, float) <= np.asarray(own, float)
+    return int(ahead.all(axis=1).sum()) >= BETTER_ONES

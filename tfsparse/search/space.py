@@ -307,11 +307,7 @@ def table_7(
         hp.Boolean("downsample-input")
         with hp.conditional_scope("downsample-input", [True]):
             hp.Int("input-downsampling-rate", 2, 4)
-    hp.Int("zero-regularization-epochs", 5, 30)
-    hp.Boolean("pretraining")
-    with hp.conditional_scope("pretraining", [False]):
-        hp.Int("annealing-epochs", 15, 25)
-    hp.Float("alpha", 0.01, 1.0, step=0.01)
+    schedule(hp)
     if not structured:
         hp.Boolean("batch-norm")
     if len(shape) > 1:
@@ -326,6 +322,15 @@ def table_7(
                 hp.Float(f"weight-fraction-{side}", 0.01, 1.0)
         hp.Choice("merge-type", ["sum", "concatenate"])  # see `EITHER`
     return hp
+
+
+def schedule(hp: keras_tuner.HyperParameters) -> None:
+    """How strongly and when a trial prunes, of any space: N1, N2, alpha, pretraining."""
+    hp.Int("zero-regularization-epochs", 5, 30)
+    hp.Boolean("pretraining")
+    with hp.conditional_scope("pretraining", [False]):
+        hp.Int("annealing-epochs", 15, 25)
+    hp.Float("alpha", 0.01, 1.0, step=0.01)
 
 
 def _convolutions(hp) -> None:

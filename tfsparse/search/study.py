@@ -204,6 +204,14 @@ def told(study: optuna.Study, trial: optuna.Trial, values, outcome: Mapping) -> 
         study.tell(trial, list(values))
 
 
+def stopped(study: optuna.Study, trial: optuna.Trial, values, outcome: Mapping) -> None:
+    """Ends a trial that others leave behind, with the objectives that it had by then."""
+    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+        trial.set_user_attr(OUTCOME, dict(outcome))
+        trial.set_user_attr(sampling.STOPPED, list(values))
+        study.tell(trial, state=TrialState.PRUNED)
+
+
 def given_up(study: optuna.Study, trial: optuna.Trial, why: str) -> None:
     """Ends a trial that led nowhere; it is not put back."""
     with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
@@ -211,12 +219,21 @@ def given_up(study: optuna.Study, trial: optuna.Trial, why: str) -> None:
         study.tell(trial, state=TrialState.FAIL)
 
 
+def left(study: optuna.Study, trial: optuna.Trial) -> None:
+    """Puts a trial back whose worker cannot go on, through no fault of the configuration."""
+    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+        kept = study.get_trials(deepcopy=False)[trial.number]
+        study.tell(trial, state=TrialState.FAIL)
+        put_back(study, kept)
+
+
 def finished(study: optuna.Study) -> list:
-    """Trials that are not tried again: completed, or given up."""
+    """Trials that are not tried again: completed, stopped, or given up."""
+    ended = TrialState.COMPLETE, TrialState.PRUNED
     return [
         trial
         for trial in study.get_trials(deepcopy=False)
-        if trial.state == TrialState.COMPLETE
+        if trial.state in ended
         or (trial.state == TrialState.FAIL and WHY in trial.user_attrs)
     ]
 

@@ -1,0 +1,292 @@
+"""What a search hands over: of every point files, test figures and a report; a page of all."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from tfsparse import budgets, checkpoints, data, progress, records
+from tfsparse.deploy import finished
+from tfsparse.engine import candidate, telling
+from tfsparse.engine.context import RunContext, strategy_of
+from tfsparse.engine.runner import go
+from tfsparse.engine.stages.export import Export, ExportSettings
+from tfsparse.engine.stages.finetune import FineTune, FineTuneSettings
+from tfsparse.engine.stages.verify import Verify
+from tfsparse.graph import measure
+from tfsparse.graph.cost import layer_costs
+from tfsparse.records import sections as draw
+from tfsparse.report import write_search
+from tfsparse.search import drawing, front, study
+
+FORMATS = ("keras", "tflite_int8")
+
+DISTILLED = 0.7
+"""Share of the loss by which a polished point follows the most accurate network."""
+
+DRAWN = 3
+"""So many networks of a front are drawn, from the smallest to the most accurate."""
+
+POINTS = "points"
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """How a front is handed over.
+
+    Attributes:
+        objectives: Their names.
+        limits: Objective -> bound; points beyond are left out.
+        polish: Epochs that every point is trained on for.
+        rate: Learning rate of them, falling along a cosine.
+        config: The search's settings, as JSON.
+    """
+
+    objectives: tuple[str, ...]
+    limits: Mapping[str, float]
+    polish: int
+    rate: float
+    config: Mapping[str, Any]
+
+
+def hand_over(
+    own: Any,
+    evaluate: candidate.Candidates,
+    dataset: data.Dataset,
+    chosen: Chosen,
+    workdir: str,
+) -> dict[str, Any]:
+    """Exports, verifies and scores the front; writes `pareto.json` and the pages.
+
+    Every network is fixed before the test split is looked at.
+
+    Args:
+        own: The study.
+        evaluate: What evaluated its trials.
+        dataset: The data, test split included.
+        chosen: How.
+        workdir: Of the search.
+
+    Returns:
+        What is in `pareto.json`.
+
+    Raises:
+        ValueError: No trial is within the bounds; it says the least that was found.
+    """
+    trials = own.get_trials(deepcopy=False)
+    points = within(front.front(own), chosen)
+    teacher = min(points, key=lambda t: t.values[_place(chosen, candidate.ERROR)])
+    begun = [
+        _Point(trial, evaluate, dataset, chosen, workdir, teacher) for trial in points
+    ]
+    for point in begun:
+        point.go()
+    for point in begun:
+        point.context.door.open()
+    found = [point.told(trials) for point in begun]
+    document = {
+        "objectives": list(chosen.objectives),
+        "bounds": dict(chosen.limits),
+        "trials": len(study.finished(own)),
+        "samples": len(dataset.x_test),
+        "config": dict(chosen.config),
+        "environment": telling.environment(),
+        "points": found,
+        "sections": [
+            section.to_json()
+            for section in (
+                *drawing.sections(trials, chosen.objectives, dataset.name),
+                _table(found, chosen.objectives),
+                *_networks(begun, found, chosen),
+            )
+        ],
+    }
+    write_search(document, workdir)
+    return document
+
+
+def within(points: Sequence, chosen: Chosen) -> list:
+    """The points that meet every bound.
+
+    Raises:
+        ValueError: None does.
+    """
+    limits = {_place(chosen, name): own for name, own in chosen.limits.items()}
+    found = [
+        trial
+        for trial in points
+        if all(trial.values[place] <= own for place, own in limits.items())
+    ]
+    if found:
+        return found
+    least = {
+        name: min((t.values[_place(chosen, name)] for t in points), default=None)
+        for name in chosen.limits
+    }
+    raise ValueError(
+        f"`bounds` must leave what the search can find. Received: {dict(chosen.limits)}; the "
+        f"least that was found: {least}. Raise them, or --trials."
+    )
+
+
+def _place(chosen: Chosen, name: str) -> int:
+    return chosen.objectives.index(name) if name in chosen.objectives else 0
+
+
+class _Point:
+    """One point of the front on its way to files."""
+
+    def __init__(self, trial, evaluate, dataset, chosen: Chosen, workdir, teacher):
+        self.trial, self.evaluate, self.chosen = trial, evaluate, chosen
+        self.number = study.folder_of(trial)
+        self.configuration = trial.user_attrs[study.CONFIGURATION]
+        self.folder = os.path.join(workdir, POINTS, f"{self.number:04d}")
+        self.teacher = study.folder_of(teacher)
+        network = evaluate.network(self.configuration)
+        self.method = candidate.method_of(
+            evaluate.method, self.configuration, evaluate.epochs, network, evaluate.seed
+        )
+        self.context = RunContext(
+            self.method,
+            dataset,
+            checkpoints.Store(self.folder),
+            progress.Silent(),  # type: ignore[arg-type]
+            evaluate.training,
+            budgets.Limits(),
+            dict(evaluate.augmentation),
+            evaluate.seed,
+            strategy_of("none"),
+        )
+        self.results: dict[str, Any] = {"model": records.Result(network)}
+        self.stages: list[Any] = [
+            Export(ExportSettings(formats=FORMATS), self.method),
+            Verify(Verify.settings_class(), self.method),
+        ]
+        if chosen.polish:
+            settings = FineTuneSettings(
+                fine_tune_epochs=chosen.polish,
+                fine_tune_learning_rate=chosen.rate,
+                distill=DISTILLED,
+            )
+            self.stages.insert(0, FineTune(settings, self.method))
+
+    def _model(self, number: int):
+        return keras.saving.load_model(
+            self.evaluate.path(number, candidate.SMALL), compile=False
+        )
+
+    def go(self) -> None:
+        """Polishes, if that is wanted, and exports."""
+        os.makedirs(self.folder, exist_ok=True)
+        small = records.Result(self._model(self.number))
+        if self.chosen.polish:
+            self.results["dense"] = records.Result(self._model(self.teacher))
+        keras.utils.set_random_seed(self.evaluate.seed)
+        found = go(
+            self.stages, self.context, {"model": small, **_no_model(self.results)}
+        )
+        self.results = {
+            **self.results,
+            **{k: v for k, v in found.items() if k != "model"},
+        }
+
+    @property
+    def model(self):
+        """The network that ships."""
+        return self.results["verify"].model
+
+    def told(self, trials) -> dict[str, Any]:
+        """The point's report, written; and its entry of `pareto.json`."""
+        config = {
+            **self.chosen.config,
+            "model": f"trial {self.trial.number}",
+            "data": self.context.dataset.name,
+        }
+        report = telling.report(self.stages, self.context, self.results, config)
+        shutil.rmtree(os.path.join(self.folder, "checkpoints"), ignore_errors=True)
+        last = report["stages"][-1]
+        values = dict(zip(self.chosen.objectives, self.trial.values, strict=True))
+        if self.chosen.polish:
+            cost = dataclasses.asdict(measure(self.model)) | finished.sizes(
+                self.model, self.chosen.objectives
+            )
+            cost[candidate.ERROR] = self.evaluate.error_of(self.model)
+            values = {name: float(cost[name]) for name in values}
+        return {
+            "trial": self.trial.number,
+            "folder": os.path.join(POINTS, os.path.basename(self.folder)),
+            **values,
+            "test": {
+                "what": last["what"],
+                "score": last["score"]["value"],
+                "file_bytes": last["file_bytes"],
+                "arena_bytes": last["arena_bytes"],
+            },
+            "cost": dataclasses.asdict(measure(self.model)),
+            "configuration": self.configuration,
+            "lineage": front.lineage_of(trials, self.trial),
+            "parity": report["parity"],
+        }
+
+
+def _no_model(results: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: own for name, own in results.items() if name != "model"}
+
+
+def _table(found: Sequence[Mapping], objectives: Sequence[str]) -> draw.Table:
+    """Every point: objectives on validation, and the file that ships on the test split."""
+    columns = [draw.Column("trial")]
+    for name in objectives:
+        columns.append(
+            draw.Column("validation error", draw.PERCENT)
+            if name == candidate.ERROR
+            else draw.Column(name.replace("_", " "))
+        )
+    columns += [
+        draw.Column("test score of the int8 file", draw.PERCENT),
+        draw.Column("file, B"),
+        draw.Column("arena, B"),
+        draw.Column("folder", draw.TEXT),
+    ]
+    ordered = sorted(found, key=lambda point: [point[name] for name in objectives])
+    rows = tuple(
+        (
+            point["trial"],
+            *(
+                point[n] if n == candidate.ERROR else round(point[n])
+                for n in objectives
+            ),
+            point["test"]["score"],
+            point["test"]["file_bytes"],
+            point["test"]["arena_bytes"],
+            point["folder"],
+        )
+        for point in ordered
+    )
+    return draw.Table("The front", tuple(columns), rows)
+
+
+def _networks(begun, found, chosen: Chosen) -> list[draw.Network]:
+    """Drawings of a few points, from the smallest to the most accurate."""
+    order = sorted(range(len(found)), key=lambda n: found[n]["cost"]["weight_bytes"])
+    few = sorted(
+        {round(n * (len(order) - 1) / max(DRAWN - 1, 1)) for n in range(DRAWN)}
+    )
+    sections = []
+    for number in few:
+        point = begun[order[number]]
+        built = layer_costs(point.results["model"].model)
+        told = found[order[number]]
+        sections.append(
+            drawing.network(
+                f"Trial {told['trial']}: {told['cost']['weight_bytes']:,} bytes of weights",
+                {row["layer"]: row["shape"][-1] for row in built},
+                layer_costs(point.model),
+            )
+        )
+    return sections

@@ -1,0 +1,195 @@
+"""What a search's page shows: the front, how it grew, how a winner came to be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from tfsparse.records import sections as draw
+from tfsparse.search import front, study
+
+ERROR = "error"
+
+SIZES = ("weight_bytes", "params", "nonzero", "file_bytes")
+"""Measures of which the first that is an objective is what published networks tell."""
+
+
+def published(data: str) -> list[dict[str, Any]]:
+    """Networks that others published for a data set: `name`, `error`, bytes, `source`."""
+    text = resources.files("tfsparse.search").joinpath("published.json").read_text()
+    return json.loads(text).get(data, [])
+
+
+def reference_of(values: np.ndarray) -> np.ndarray:
+    """The corner that hypervolumes are measured from: the worst that was seen."""
+    return values.max(axis=0) * (1 + 1e-9)
+
+
+def sections(
+    trials: Sequence, objectives: Sequence[str], data: str
+) -> list[draw.Section]:
+    """All sections that show a search.
+
+    Args:
+        trials: Of its study, all of them.
+        objectives: Their names.
+        data: Name of the data set.
+    """
+    done = [t for t in trials if t.values and np.isfinite(t.values).all()]
+    values = np.array([t.values for t in done], float)
+    best = front.front_of(values)
+    found: list[draw.Section] = []
+    if ERROR in objectives:
+        at = list(objectives).index(ERROR)
+        found += [
+            _front(values, best, at, number, name, data)
+            for number, name in enumerate(objectives)
+            if number != at
+        ]
+    found.append(_growth(trials, values))
+    found.append(_vertices(done, best))
+    if ERROR in objectives and len(objectives) > 1:
+        other = next(n for n in range(len(objectives)) if n != at)
+        winner = done[min(best, key=lambda number: values[number, at])]
+        found += _evolution(trials, winner, values, objectives, at, other)
+    return found
+
+
+def _axis(name: str) -> draw.Axis:
+    if name == ERROR:
+        return draw.Axis("validation error", log=True, format=draw.PERCENT)
+    bytes_ = name.endswith("bytes") or name.startswith("working_memory")
+    return draw.Axis(
+        name.replace("_", " "), log=True, format=draw.BYTES if bytes_ else draw.NUMBER
+    )
+
+
+def _series(name: str, points: np.ndarray, **more) -> draw.Series:
+    return draw.Series(
+        name,
+        tuple(map(float, points[:, 0])),
+        tuple(map(float, points[:, 1])),
+        **more,
+    )
+
+
+def _front(values, best, at: int, other: int, name: str, data: str) -> draw.Scatter:
+    """Error against another objective: all trials, the front, what others published."""
+    pairs = values[:, [other, at]]
+    chosen = pairs[sorted(best, key=lambda number: pairs[number, 0])]
+    found = [
+        _series("tried", pairs, faint=True),
+        _series("no other is better in everything", chosen),
+    ]
+    known = [row for row in published(data) if row.get(name)]
+    if known:
+        places = np.array([[row[name], row["error"]] for row in known])
+        labels = tuple(row["name"] for row in known)
+        found.append(_series("published (test error)", places, labels=labels))
+    return draw.Scatter(
+        f"Error against {name.replace('_', ' ')}",
+        f"front_{name}",
+        _axis(name),
+        _axis(ERROR),
+        tuple(found),
+    )
+
+
+def _growth(trials, values) -> draw.Curves:
+    """Hypervolume after each trial."""
+    told = [t.values if t.values else None for t in trials]
+    return draw.Curves(
+        "How the front grew",
+        "growth",
+        draw.Axis("trials"),
+        draw.Axis("share of the box that is covered", zero=True),
+        (
+            draw.Line(
+                "hypervolume",
+                tuple(range(1, len(told) + 1)),
+                tuple(front.growth(told, reference_of(values))),
+            ),
+        ),
+    )
+
+
+def _vertices(done, best) -> draw.Scatter:
+    """Layers of the networks against their weights that are not zero."""
+    costs = [t.user_attrs[study.OUTCOME]["cost"] for t in done]
+    pairs = np.array([[c.get("nonzero", 0), c.get("layers", 0)] for c in costs], float)
+    return draw.Scatter(
+        "Layers against non-zero weights",
+        "vertices",
+        draw.Axis("weights that are not zero", log=True),
+        draw.Axis("layers"),
+        (
+            _series("tried", pairs, faint=True),
+            _series("no other is better in everything", pairs[best]),
+        ),
+    )
+
+
+def _evolution(trials, winner, values, objectives, at: int, other: int):
+    """The way of the most accurate point from a random one, drawn and told."""
+    way = front.lineage_of(trials, winner)
+    places = np.array([[row["values"][other], row["values"][at]] for row in way])
+    name = objectives[other]
+    columns = (draw.Column("trial"), draw.Column("changed by", draw.TEXT),
+               *(draw.Column(own, draw.PERCENT if own == ERROR else draw.COUNT)
+                 for own in objectives))  # fmt: skip
+    rows = tuple(
+        (row["trial"], ", ".join(row["morphs"]) or "drawn at random",
+         *(v if own == ERROR else round(v)
+           for own, v in zip(objectives, row["values"], strict=True)))
+        for row in way
+    )  # fmt: skip
+    return [
+        draw.Scatter(
+            "How the most accurate came to be",
+            "evolution",
+            _axis(name),
+            _axis(ERROR),
+            (
+                _series("tried", values[:, [other, at]], faint=True),
+                _series(
+                    "its ancestors, in turn",
+                    places,
+                    labels=tuple(str(row["trial"]) for row in way),
+                    joined=True,
+                ),
+            ),
+        ),
+        draw.Table(
+            "How the most accurate came to be", columns, rows,
+            before="From a random configuration to the most accurate point on validation; "
+            "each is a child of the one above.",
+        ),
+    ]  # fmt: skip
+
+
+def network(name: str, before: Mapping[str, int], after: Sequence[Mapping[str, Any]]):
+    """One network of the front: its layers, inside what was built.
+
+    Args:
+        name: Of the section.
+        before: Layer -> units as built.
+        after: Rows of `layer`, `shape` and `params` of what is left.
+    """
+    return draw.Network(
+        name,
+        tuple(
+            draw.Width(
+                row["layer"],
+                row["shape"][-1],
+                before.get(row["layer"], row["shape"][-1]),
+                row["params"],
+            )
+            for row in after
+        ),
+        "Each bar is a layer, from input to output; its width grows with the square root "
+        "of its units. Dashed: before pruning.",
+    )

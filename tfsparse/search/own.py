@@ -1,0 +1,86 @@
+"""A user's own hyper-model as the space of a search."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import keras_tuner
+
+from tfsparse.search import space as spaces
+
+Build = Callable[[Mapping[str, Any], tuple[int, ...], int], keras.Model]
+"""`(configuration, shape, outputs) -> model`."""
+
+
+def named(name: str):
+    """What stands under `package.module:name`: a hyper-model, its class, or a function of hp.
+
+    Raises:
+        ValueError: There is no such thing.
+
+    Example:
+        >>> named("mine:Net")   # class Net(keras_tuner.HyperModel) in mine.py
+    """
+    module, _, own = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), own)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"`model` must be table_7, or package.module:name of a keras_tuner.HyperModel. "
+            f"Received: model={name!r} ({error})."
+        ) from error
+    if inspect.isclass(found):
+        found = found()
+    if not isinstance(found, keras_tuner.HyperModel) and not callable(found):
+        raise ValueError(
+            f"`model` must name a keras_tuner.HyperModel or a function of hp. Received: "
+            f"{name!r}, a {type(found).__name__}."
+        )
+    return found
+
+
+def searched(hypermodel) -> tuple[spaces.Space, Build]:
+    """The space of a hyper-model, with how a trial prunes; and what builds from it.
+
+    Args:
+        hypermodel: A `keras_tuner.HyperModel`, or a function of `hp`.
+
+    Returns:
+        The space, and `(configuration, shape, outputs) -> model`. The model must take
+        samples of that shape and put out as many numbers; how it is compiled does not
+        matter.
+
+    Raises:
+        ValueError: A parameter has the name of one of the schedule's.
+
+    Example:
+        >>> space, build = searched(Net())
+        >>> build(space.sample(rng), (28, 28, 1), 10).output_shape
+        (None, 10)
+    """
+    inner = getattr(hypermodel, "build", hypermodel)
+
+    class WithSchedule(keras_tuner.HyperModel):
+        def build(self, hp):
+            spaces.schedule(hp)
+            return inner(hp)
+
+    whole = WithSchedule()
+
+    def build(configuration, shape, outputs):
+        hp = keras_tuner.HyperParameters()
+        hp.values = dict(configuration)
+        model = whole.build(hp)
+        found = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
+        if found != (tuple(shape), (outputs,)):
+            raise ValueError(
+                f"`model` must build networks of {tuple(shape)} inputs and {outputs} outputs. "
+                f"Received: one of {found[0]} and {found[1]}."
+            )
+        return keras.Model(model.inputs, model.outputs, name=model.name)
+
+    return spaces.Space.of(whole), build
