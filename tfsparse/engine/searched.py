@@ -11,11 +11,15 @@ from typing import Any
 import keras
 
 from tfsparse import budgets, checkpoints, data, progress, records
-from tfsparse.deploy import finished
-from tfsparse.engine import candidate, telling
+from tfsparse.deploy import finished, verify
+from tfsparse.engine import candidate, scoring, telling
 from tfsparse.engine.context import RunContext, strategy_of
 from tfsparse.engine.runner import go
-from tfsparse.engine.stages.export import Export, ExportSettings
+from tfsparse.engine.stages.export import (
+    Export,
+    ExportSettings,
+    artifacts_of,
+)
 from tfsparse.engine.stages.finetune import FineTune, FineTuneSettings
 from tfsparse.engine.stages.verify import Verify
 from tfsparse.graph import measure
@@ -33,6 +37,9 @@ DRAWN = 3
 """So many networks of a front are drawn, from the smallest to the most accurate."""
 
 POINTS = "points"
+
+RUNS = 20
+"""Validation samples on which every file has to run before the test split is opened."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +86,8 @@ def hand_over(
         ValueError: No trial is within the bounds; it says the least that was found.
     """
     trials = own.get_trials(deepcopy=False)
-    points = within(front.front(own), chosen)
-    teacher = min(points, key=lambda t: t.values[_place(chosen, candidate.ERROR)])
-    begun = [
-        _Point(trial, evaluate, dataset, chosen, workdir, teacher) for trial in points
-    ]
-    for point in begun:
-        point.go()
+    failed: dict[int, str] = {}
+    begun = _begun(trials, evaluate, dataset, chosen, workdir, failed)
     for point in begun:
         point.context.door.open()
     found = [point.told(trials) for point in begun]
@@ -97,6 +99,7 @@ def hand_over(
         "config": dict(chosen.config),
         "environment": telling.environment(),
         "points": found,
+        "failed": [{"trial": number, "why": why} for number, why in failed.items()],
         "sections": [
             section.to_json()
             for section in (
@@ -108,6 +111,30 @@ def hand_over(
     }
     write_search(document, workdir)
     return document
+
+
+def _begun(trials, evaluate, dataset, chosen: Chosen, workdir, failed) -> list[_Point]:
+    """The points of the front as files. What cannot ship is told in `failed`, and left out:
+    another may then be on the front in its place.
+    """
+    made: dict[int, _Point] = {}
+    while True:
+        left = [trial for trial in trials if trial.number not in failed]
+        points = within(front.front_among(left), chosen)
+        fresh = [trial for trial in points if trial.number not in made]
+        if not fresh:
+            return [made[trial.number] for trial in points]
+        at = _place(chosen, candidate.ERROR)
+        teacher = min(points, key=lambda trial: trial.values[at])
+        for trial in fresh:
+            point = _Point(trial, evaluate, dataset, chosen, workdir, teacher)
+            try:
+                point.go()
+            except (ValueError, records.StripError, records.TrainingError) as error:
+                failed[trial.number] = " ".join(str(error).split())[:300]
+                shutil.rmtree(point.folder, ignore_errors=True)
+            else:
+                made[trial.number] = point
 
 
 def within(points: Sequence, chosen: Chosen) -> list:
@@ -187,13 +214,11 @@ class _Point:
         if self.chosen.polish:
             self.results["dense"] = records.Result(self._model(self.teacher))
         keras.utils.set_random_seed(self.evaluate.seed)
-        found = go(
-            self.stages, self.context, {"model": small, **_no_model(self.results)}
-        )
-        self.results = {
-            **self.results,
-            **{k: v for k, v in found.items() if k != "model"},
-        }
+        first = {"model": small, **_no_model(self.results)}
+        self.results |= _no_model(go(self.stages, self.context, first))
+        artifacts = artifacts_of(self.results["export"])
+        few = scoring.as_floats(self.evaluate.dataset.x_validation[:RUNS])
+        verify(self.model, artifacts, few)  # whether they run; more is told later
 
     @property
     def model(self):

@@ -13,9 +13,14 @@ from tfsparse.search import sampler as sampling
 
 def front(study: optuna.Study) -> list:
     """Completed trials that no other is better than in everything, by their objectives."""
-    trials = sampling.completed(study)
-    values = np.array([trial.values for trial in trials], float)
-    return [trials[number] for number in front_of(values)]
+    return front_among(sampling.completed(study))
+
+
+def front_among(trials: Sequence) -> list:
+    """The same of some trials; what did not complete is left out."""
+    done = [t for t in trials if t.values and np.isfinite(t.values).all()]
+    values = np.array([trial.values for trial in done], float)
+    return [done[number] for number in front_of(values)]
 
 
 def front_of(values: np.ndarray) -> list[int]:

@@ -218,5 +218,14 @@ class _Network:
         return self._ended(x, f"{name}_fc")
 
     def _flat(self, x, name: str):
-        x = x if len(x.shape) == 2 else layers.Flatten(name=name)(x)
+        if len(x.shape) > 2 and max(x.shape[1:-1]) == 1:
+            # Two Dense layers behind a Flatten of one place are nan in TFLite 2.21.
+            pool = (
+                layers.GlobalMaxPooling2D
+                if self.places == 2
+                else layers.GlobalMaxPooling1D
+            )
+            x = pool(name=name)(x)
+        elif len(x.shape) > 2:
+            x = layers.Flatten(name=name)(x)
         return keras.ops.take(x, np.array([0]), axis=-1) if self.least else x

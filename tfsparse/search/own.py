@@ -64,12 +64,11 @@ def searched(hypermodel) -> tuple[spaces.Space, Build]:
     """
     inner = getattr(hypermodel, "build", hypermodel)
 
-    class WithSchedule(keras_tuner.HyperModel):
-        def build(self, hp):
-            spaces.schedule(hp)
-            return inner(hp)
+    def scheduled(hp):
+        spaces.schedule(hp)
+        return inner(hp)
 
-    whole = WithSchedule()
+    whole = _Of(scheduled)
 
     def build(configuration, shape, outputs):
         hp = keras_tuner.HyperParameters()
@@ -81,6 +80,25 @@ def searched(hypermodel) -> tuple[spaces.Space, Build]:
                 f"`model` must build networks of {tuple(shape)} inputs and {outputs} outputs. "
                 f"Received: one of {found[0]} and {found[1]}."
             )
-        return keras.Model(model.inputs, model.outputs, name=model.name)
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
 
+    ours = keras_tuner.HyperParameters()
+    spaces.schedule(ours)
+    theirs = spaces.Space.of(_Of(inner)).ranges
+    if clash := sorted({parameter.name for parameter in ours.space} & theirs.keys()):
+        raise ValueError(
+            f"`model` must not call its parameters {', '.join(clash)}: so does what says how "
+            "a trial prunes. Received: a hyper-model that does."
+        )
     return spaces.Space.of(whole), build
+
+
+class _Of(keras_tuner.HyperModel):
+    """A hyper-model of a function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self._function = function
+
+    def build(self, hp):
+        return self._function(hp)

@@ -92,6 +92,7 @@ class Space:
             trial = found.copy()
             there = {own.name: own.values[0] for own in parameter.conditions}
             trial.values = {**found.values, **there, parameter.name: value}
+            trial.ensure_active_values()
             hypermodel.build(trial)
             found.merge(trial.space, overwrite=False)
 

@@ -77,6 +77,7 @@ def opened(
     if held is None:
         study.set_user_attr(SEARCH, wanted)
     elif held != wanted:
+        close(study)
         other = sorted(
             key
             for key in held.keys() | wanted.keys()
@@ -104,6 +105,13 @@ def _opened(storage: str, objectives, sampler, beat: int, grace: int) -> optuna.
         sampler=sampler,
         load_if_exists=True,
     )
+
+
+def close(study: optuna.Study) -> None:
+    """Ends this process's connections to the database; the next question opens another."""
+    held: Any = getattr(study._storage, "_backend", study._storage)
+    held.scoped_session.remove()
+    held.engine.dispose()
 
 
 @contextlib.contextmanager

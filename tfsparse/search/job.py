@@ -1,0 +1,348 @@
+"""A search, put together: its settings, what evaluates and chooses, one worker's life."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfsparse import budgets, data, options
+from tfsparse.engine.training import Training
+
+METHODS = {"bayesian_compression": True, "sparse_vd": False}
+"""Methods that trials prune by -> whether units go, or single weights."""
+
+ERROR = "error"
+
+TABLE = "table_7"
+
+
+@options.record
+class SearchSettings(options.Options):
+    """What is sought, and how hard."""
+
+    part = "The search"
+
+    workdir: str = options.field("runs/search", "Folder that every result goes to.")
+    method: str = options.field(
+        "bayesian_compression",
+        "What prunes every trial: units, or single weights.",
+        choices=tuple(METHODS),
+    )
+    objectives: str = options.patterns(
+        "error,weight_bytes,working_memory_2",
+        f"What is made small: {ERROR} (on validation) and any of "
+        f"{', '.join((*budgets.COSTS, *budgets.FINISHED))}.",
+        example="error,weight_bytes",
+    )
+    bounds: str = options.pairs(
+        "",
+        "Up to where an objective matters, in its own unit.",
+        example="weight_bytes=2000,working_memory_2=2000",
+        above=0,
+    )
+    model: str = options.field(
+        TABLE,
+        "What is searched: table_7, the space of the paper, or package.module:name of a "
+        "keras_tuner.HyperModel of your own.",
+    )
+    trials: int = options.field(60, "How many configurations are tried.", low=1)
+    startup: int = options.field(10, "How many of them are random, at first.", low=2)
+    sampler: str = options.field(
+        "morphs",
+        "What comes after them: morphs that Gaussian processes choose; evolution, the "
+        "children of good young trials; or random ones.",
+        choices=("morphs", "evolution", "random"),
+    )
+    epochs: int = options.field(20, "Epochs of a trial.", low=1)
+    stop_hopeless: bool = options.field(
+        True,
+        "Whether a trial ends halfway where three others had there at most four fifths of "
+        "its value in every objective.",
+    )
+    polish: int = options.field(
+        0,
+        "Epochs that every point of the front is trained on for, following the most "
+        "accurate one; 0 for none.",
+        low=0,
+    )
+    polish_learning_rate: float = options.field(
+        2e-3, "Learning rate of --polish, falling to 0 along a cosine.", above=0
+    )
+    workers: int = options.field(
+        1,
+        "So many processes work beside each other, each with its share of the cores.",
+        low=1,
+        high=256,
+    )
+    storage: str = options.field(
+        "",
+        "Database of the trials, such as postgresql+psycopg://user@host/name; by default a "
+        "file of the workdir.",
+    )
+    seed: int = options.field(0, "Seed of everything random.", low=0, below=2**32)
+
+    def names(self) -> tuple[str, ...]:
+        """The objectives."""
+        return tuple(options.listed(self.objectives))
+
+    def limits(self) -> dict[str, float]:
+        """The bounds, by objective."""
+        return options.numbers(self.bounds, "bounds", "weight_bytes=2000")
+
+    def check(self) -> None:
+        """Checks objectives and bounds."""
+        known = (ERROR, *budgets.COSTS, *budgets.FINISHED)
+        names = self.names()
+        if not names or len(set(names)) < len(names) or set(names) - set(known):
+            raise ValueError(
+                f"`objectives` must join different names among {', '.join(known)}. "
+                f"Received: objectives={self.objectives!r}."
+            )
+        if strange := sorted(set(self.limits()) - set(names)):
+            raise ValueError(
+                f"`bounds` must be on objectives ({', '.join(names)}). Received: {strange}."
+            )
+
+
+HOPELESS = 5
+"""If so many trials were given up and none ended well, the search ends."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """A search that has begun.
+
+    Attributes:
+        chosen: What is sought.
+        study: Where its trials are, see `search.study`.
+        space: What configurations are of.
+        evaluate: What tries one, an `engine.candidate.Candidates`.
+        dataset: The data, test split included.
+        config: All settings, as JSON.
+    """
+
+    chosen: SearchSettings
+    study: Any
+    space: Any
+    evaluate: Any
+    dataset: data.Dataset
+    config: dict[str, Any]
+
+    def work(self) -> None:
+        """One worker's life: asks, evaluates and tells until all is done."""
+        from tfsparse.search import study
+
+        while study.turn(self.study, self.chosen.trials):
+            trial, values = study.asked(self.study, self.space)
+            self.tried(trial, values)
+
+    def tried(self, trial, values):
+        """Evaluates what was asked for, and tells how it ended.
+
+        Returns:
+            The outcome; None of a trial that was given up.
+
+        Raises:
+            ValueError: None of the first trials ended well.
+            OSError: The disk is full; the trial goes back to the queue.
+        """
+        import keras
+
+        from tfsparse import meters
+        from tfsparse.search import study
+
+        number = study.folder_of(trial)
+        try:
+            with study.beating(self.study, trial):
+                parent = study.parent_of(self.study, trial)
+                outcome = self.evaluate(number, values, parent)
+        except OSError:  # a full disk is no fault of the configuration
+            study.left(self.study, trial)
+            raise
+        except Exception as error:  # one configuration must not end the search
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            study.given_up(self.study, trial, why)
+            say(f"Trial {number} is given up: {why}")
+            _check_some_worked(study.finished(self.study), why)
+            return None
+        told = [outcome.objectives[name] for name in self.chosen.names()]
+        ended = study.stopped if outcome.stopped else study.told
+        ended(self.study, trial, told, outcome.to_json())
+        shown = ", ".join(f"{k} {v:.4g}" for k, v in outcome.objectives.items())
+        after = ", stopped halfway" if outcome.stopped else ""
+        say(f"Trial {number}: {shown} ({outcome.seconds:.0f} s{after})")
+        keras.backend.clear_session()
+        meters.release_memory()
+        return outcome
+
+    def hand_over(self) -> dict[str, Any]:
+        """Writes the front: files, pages, `pareto.json`; returns what is in it."""
+        from tfsparse.engine import searched
+
+        chosen = self.chosen
+        wanted = searched.Chosen(
+            chosen.names(),
+            chosen.limits(),
+            chosen.polish,
+            chosen.polish_learning_rate,
+            self.config,
+        )
+        return searched.hand_over(
+            self.study, self.evaluate, self.dataset, wanted, chosen.workdir
+        )
+
+
+def begun(
+    chosen: SearchSettings, source: data.Data, training: Training, hypermodel=None
+) -> Search:
+    """A search whose study is open.
+
+    Args:
+        chosen, source, training: What is searched.
+        hypermodel: A user's own space, in place of what `chosen.model` names.
+
+    Raises:
+        ValueError: The data are of another task, or the storage holds another search.
+    """
+    from tfsparse import methods, search
+    from tfsparse.engine import candidate, sealed
+    from tfsparse.search import sampler, study
+
+    dataset = data.read(source)
+    if dataset.task.kind != "classification":
+        raise ValueError(
+            "`data` must be of classes: the search knows no other task. Received: "
+            f"{dataset.task.kind}."
+        )
+    names, limits = chosen.names(), chosen.limits()
+    build: Any = search.build
+    if chosen.model == TABLE and hypermodel is None:
+        structured = METHODS[chosen.method]
+        space = search.Space(search.table_7(dataset.shape, structured))
+    else:
+        space, build = search.searched(hypermodel or search.named(chosen.model))
+        first = space.sample(np.random.default_rng(chosen.seed))
+        build(first, dataset.shape, int(np.prod(dataset.task.shape)))  # whether it fits
+    evaluate = candidate.Candidates(
+        sealed.Door(dataset).dataset,
+        os.path.join(chosen.workdir, "trials"),
+        methods.METHODS[chosen.method],  # type: ignore[arg-type]
+        chosen.epochs,
+        names,
+        training,
+        chosen.seed,
+        data.parse_augmentation(source.augment),
+        build,
+    )
+    own = sampler.SAMPLERS[chosen.sampler](
+        space,
+        startup=chosen.startup,
+        bounds=[limits.get(name) for name in names],
+        admits=_admits(chosen, build is search.build, dataset.shape, evaluate.outputs),
+        seed=chosen.seed,
+    )
+    os.makedirs(chosen.workdir, exist_ok=True)
+    held = os.path.abspath(os.path.join(chosen.workdir, "study.db"))
+    what = _what(chosen, source, training, space, dataset)
+    opened = study.opened(chosen.storage or f"sqlite:///{held}", names, what, own)
+    if chosen.stop_hopeless:
+        evaluate = dataclasses.replace(evaluate, hopeless=_hopeless(opened, names))
+    config = {
+        key: value
+        for part in (chosen, source, training)
+        for key, value in part.get_config().items()
+    }
+    return Search(chosen, opened, space, evaluate, dataset, config)
+
+
+def _what(chosen: SearchSettings, source, training, space, dataset) -> dict[str, Any]:
+    """What a study is of: another one is refused."""
+    apart = {
+        one.name
+        for one in options.fields_of(data.Data)
+        if one.metadata["rule"].location
+    }
+    return {
+        "space": {name: json.loads(_json(d)) for name, d in space.ranges.items()},
+        "model": chosen.model,
+        "data": {k: v for k, v in source.get_config().items() if k not in apart},
+        "training": training.get_config(),
+        "shape": list(dataset.shape),
+        "samples": len(dataset.x_train),
+        "method": chosen.method,
+        "sampler": chosen.sampler,
+        "epochs": chosen.epochs,
+    }
+
+
+def _admits(chosen: SearchSettings, of_table: bool, shape, outputs: int):
+    """Whether a configuration can be within the bounds, whatever is pruned."""
+    from tfsparse import graph, search
+
+    # Single weights may go one by one; what stands in memory stays.
+    known = LEAST if METHODS[chosen.method] else LEAST & IN_MEMORY
+    limits = {name: own for name, own in chosen.limits().items() if name in known}
+    if not limits or not of_table:
+        return lambda values: True
+
+    def admits(values) -> bool:
+        least = graph.measure(search.smallest(values, shape, outputs))
+        return all(getattr(least, name) <= own for name, own in limits.items())
+
+    return admits
+
+
+LEAST = {
+    "params", "macs", "weight_bytes", "peak_activation_bytes", "working_memory_1",
+    "working_memory_2",
+}  # fmt: skip
+"""Measures whose least is known before training."""
+
+IN_MEMORY = {"peak_activation_bytes", "working_memory_2"}
+"""Those that single weights do not make less."""
+
+
+def _hopeless(own, names: Sequence[str]):
+    """Whether a trial, halfway, is left behind by those before it."""
+    from tfsparse.search import front, study
+
+    def hopeless(halfway) -> bool:
+        told = [
+            trial.user_attrs.get(study.OUTCOME, {}).get("halfway")
+            for trial in study.finished(own)
+        ]
+        others = [[held[name] for name in names] for held in told if held]
+        return front.hopeless([halfway[name] for name in names], others)
+
+    return hopeless
+
+
+def _json(distribution) -> str:
+    from optuna import distributions
+
+    return distributions.distribution_to_json(distribution)
+
+
+def _check_some_worked(trials, why: str) -> None:
+    """Checks that not all of the first trials were given up.
+
+    Raises:
+        ValueError: They were.
+    """
+    if len(trials) >= HOPELESS and not any(trial.values for trial in trials):
+        raise ValueError(
+            f"A search must have trials that end well. Received: the first {len(trials)} were "
+            f"given up, the last for {why}"
+        )
+
+
+def say(text: str) -> None:
+    """Tells a person something."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
