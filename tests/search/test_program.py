@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import keras
 import keras_tuner
 import numpy as np
 import optuna
 import pytest
 
-from tfsparse import data, files
+from tfsparse import data, files, flags
+from tfsparse.engine.training import Training
 from tfsparse.search import __main__ as program
 from tfsparse.search import job, own, sampler, study
 from tfsparse.search.tuner import Tuner
@@ -243,3 +246,44 @@ def test_the_program_and_the_tuner_know_the_same_hypermodel():
     model = build(values, (8, 8, 1), 10)
     assert model.get_layer("first").units == values["units"]
     assert ("more" in values) == values["deep"]
+
+
+# Flagfiles ------------------------------------------------------------------------------------
+
+SHAPES = {
+    "digits": ((8, 8, 1), 10), "mnist": ((28, 28, 1), 10), "mnist_2kb": ((28, 28, 1), 10),
+    "fashion_mnist": ((28, 28, 1), 10), "cifar10_binary": ((32, 32, 3), 2),
+    "chars4k": ((20, 20, 1), 2), "curet": ((610,), 61),
+}  # fmt: skip
+FLAGFILES = sorted(pathlib.Path(__file__).parents[2].glob("configs/search/*.flags"))
+
+
+def test_every_flagfile_has_its_data_here():
+    assert {path.stem for path in FLAGFILES} == SHAPES.keys()
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
+def test_a_flagfile_tries_a_configuration(path, tmp_path):
+    """On made data of its shape: one trial of two steps, with all else that it says."""
+    shape, classes = SHAPES[path.stem]
+    rng = np.random.default_rng(0)
+    count = 6 * classes
+    y = np.repeat(np.arange(classes), 6).astype("int64")
+    x = rng.random((count, *shape)).astype("float32")
+    if len(shape) == 3:
+        x = (255 * x).astype("uint8")
+    np.savez(tmp_path / "made.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    line = flags.expanded([f"--flagfile={path}"])
+    found, _ = flags.read(line, program.PARTS, once=True)
+    chosen = found[job.SearchSettings] | {
+        "workdir": str(tmp_path / "s"), "trials": 1, "epochs": 1, "bounds": "",
+    }  # fmt: skip
+    source = found[data.Data] | {"data": str(tmp_path / "made.npz"), "validation": 0.2}
+    training = found[Training] | {"batch_size": (count + 1) // 2, "passes": 1}
+    search = job.begun(
+        job.SearchSettings(**chosen), data.Data(**source), Training(**training)
+    )
+    search.work()
+    (trial,) = study.finished(search.study)
+    assert trial.values and len(trial.values) == 3, trial.user_attrs
+    assert trial.values[0] <= 1

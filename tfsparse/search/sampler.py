@@ -61,6 +61,7 @@ class RandomSampler(optuna.samplers.BaseSampler):
     ):
         self._space, self._startup = space, startup
         self._bounds, self._admits, self._seed = tuple(bounds), admits, seed
+        self._read: dict[tuple, Configuration | None] = {}  # ended trials do not change
 
     def infer_relative_search_space(self, study, trial):
         """All parameters of the space, or those that the study's trials share."""
@@ -74,7 +75,7 @@ class RandomSampler(optuna.samplers.BaseSampler):
             return {}
         rng = self._rng(trial)
         space = self._space or Space(search_space)
-        done = [(t, own) for t in completed(study) if (own := _within(space, t.params))]
+        done = self._known(space, completed(study))
         if len(done) < self._startup:
             return self._admitted(space.sample(rng) for _ in range(TRIES))
         values, parent, names = self._next(study, space, done, rng)
@@ -94,6 +95,17 @@ class RandomSampler(optuna.samplers.BaseSampler):
 
     def _rng(self, trial, more: int = 0) -> np.random.Generator:
         return np.random.default_rng((self._seed, trial.number, more))
+
+    def _known(self, space: Space, trials) -> Known:
+        """Those of some ended trials that are of the space, with their configurations."""
+        found = []
+        for trial in trials:
+            key = trial._trial_id, trial.datetime_complete
+            if key not in self._read or self._space is None:
+                self._read[key] = _within(space, trial.params)
+            if (own := self._read[key]) is not None:
+                found.append((trial, own))
+        return found
 
     def _child(self, space: Space, values: Configuration, rng):
         """A configuration near another, and the names of the morphs between them."""
@@ -155,9 +167,7 @@ class MorphSampler(RandomSampler):
         super().__init__(space, startup, **arguments)
 
     def _next(self, study, space, done, rng):
-        seen = done + [
-            (t, own) for t in stopped(study) if (own := _within(space, t.params))
-        ]
+        seen = done + self._known(space, stopped(study))
         signs = signs_of(study)
         y = signs * np.array([values_of(t) for t, _ in seen], float)
         own = surrogate.Surrogate(
