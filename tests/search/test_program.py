@@ -12,9 +12,8 @@ import pytest
 
 from tfsparse import data, files, flags
 from tfsparse.engine.training import Training
+from tfsparse.search import Tuner, job, own, sampler, study
 from tfsparse.search import __main__ as program
-from tfsparse.search import job, own, sampler, study
-from tfsparse.search.tuner import Tuner
 
 
 def run(folder, *more, epochs=2):

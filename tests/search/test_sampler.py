@@ -11,7 +11,7 @@ from optuna.testing import pytest_samplers
 from scipy import optimize
 
 from tfsparse.search import Space, sampler, surrogate, table_7
-from tfsparse.search.sampler import MorphSampler
+from tfsparse.search.sampler import EvolutionSampler, MorphSampler, RandomSampler
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -23,9 +23,11 @@ class TestOptunasSuite(
 ):
     """What Optuna asks of every sampler."""
 
-    @pytest.fixture
-    def sampler(self):
-        return lambda: MorphSampler(startup=2)
+    @pytest.fixture(params=[MorphSampler, EvolutionSampler, RandomSampler])
+    def sampler(self, request):
+        return lambda: request.param(
+            startup=2 if request.param is not RandomSampler else 9**9
+        )
 
 
 # The kernel ----------------------------------------------------------------------------
@@ -200,6 +202,31 @@ def test_what_is_not_admitted_is_not_tried():
     assert not any(trial.params["left-branch"] for trial in study.trials)
     with pytest.raises(ValueError, match="`bounds` must leave configurations"):
         searched(MorphSampler(SPACE, admits=lambda values: False), 1)
+
+
+def test_the_parent_is_one_of_the_youngest():
+    """Aging evolution: who is old has no more children, however good it was."""
+    study = searched(EvolutionSampler(SPACE, startup=sampler.POPULATION), 60)
+    parents = {}
+    for trial in study.trials[sampler.POPULATION :]:
+        parent = trial.user_attrs[sampler.PARENT]
+        assert trial.number - sampler.POPULATION <= parent < trial.number
+        parents[parent] = parents.get(parent, 0) + 1
+    best = np.array([study.trials[number].values for number in parents])
+    rest = [t.values for t in study.trials[:40] if t.number not in parents]
+    assert np.median(best, axis=0)[0] < np.median(np.array(rest), axis=0)[0]
+
+
+def test_candidates_that_are_not_admitted_give_way_to_the_next_best():
+    """The network of a bound is built for few of the candidates, the best of them first."""
+    asked = []
+
+    def admits(values):
+        asked.append(values)
+        return len(asked) % 3 == 0
+
+    study = searched(MorphSampler(SPACE, startup=4, admits=admits), 8)
+    assert len(asked) == 3 * len(study.trials)
 
 
 def test_a_greater_objective_may_be_better():

@@ -286,8 +286,9 @@ class _Context(RunContext):
         Raises:
             _Stopped: It does not.
         """
-        groups = find_groups(model, self.method.kinds)
-        keep = budgets.spare_one(self.method.keep(model, groups))
+        method: Any = self.method
+        groups = find_groups(model, method.kinds)
+        keep = budgets.spare_one(method.keep(model, groups))
         wanted = dict.fromkeys((n for n in self._own.objectives if n != ERROR), 1.0)
         try:
             found = filling.left(model, groups, keep, wanted, self.limits, self.sizes)

@@ -13,6 +13,7 @@ __all__ = [
     "MorphSampler",
     "RandomSampler",
     "Space",
+    "Tuner",
     "build",
     "inherit",
     "named",
@@ -20,3 +21,12 @@ __all__ = [
     "smallest",
     "table_7",
 ]
+
+
+def __getattr__(name: str):
+    """`Tuner`, once it is asked for: it runs the engine, which knows this room."""
+    if name == "Tuner":
+        from tfsparse.search.tuner import Tuner
+
+        return Tuner
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -137,7 +137,7 @@ class Tuner(keras_tuner.Tuner):
             project_name=project_name,
         )
 
-    def search(self, x, y=None, validation_data=None, **unknown):  # type: ignore[override]
+    def search(self, x, y=None, validation_data=None, **unknown):
         """Tries configurations on arrays until all are done; a search that was stopped goes on.
 
         Args:
