@@ -76,6 +76,8 @@ def opened(
     held = study.user_attrs.get(SEARCH)
     if held is None:
         study.set_user_attr(SEARCH, wanted)
+        with _quietly():
+            study.set_metric_names(list(objectives))  # what dashboards call them
     elif held != wanted:
         close(study)
         other = sorted(
