@@ -236,7 +236,10 @@ def gsparsity_tables() -> list[str]:
         whole = max(row["params"] for row in operations["rows"])
         lines += [
             "",
-            "Whole operations of three DARTS-V2 cells on MNIST, each a group:",
+            "Whole operations of three DARTS-V2 cells on MNIST, each a group. Scaling none is "
+            "the paper's: the same strength for all, so that operations without weights, of one "
+            "factor each, die first and, until accuracy is lost, alone. auto, the default, "
+            "weighs a group by its size:",
             "",
             "| scaling | mu | as trained | 1e-6 | 1e-3 | 0.5 | retrained | operations left "
             "| parameters | inference of 500 |",
@@ -449,6 +452,41 @@ def starts_table() -> list[str]:
     ]
 
 
+BENCHMARKS = {
+    "ablations": (
+        "What each method's own idea is worth: Fashion-MNIST, LeNet-5, a target of about 6,000 "
+        "bytes, with the idea and without it, all else alike. Accuracy of the int8 file on "
+        "TensorFlow Lite Micro, mean and spread over seeds"
+    ),
+    "filled": (
+        "How full a target is, mean and (least) over three networks and three seeds, digits, a "
+        "few epochs, one target at a time"
+    ),
+    "lenet_trials": (
+        "Recipes of the LeNets, tried on validation at a third of the epochs; the best of six "
+        "(*) is the flagfile of that name"
+    ),
+    "search_growth": (
+        "Searches of MNIST (12,000 images, six epochs a trial): hypervolume of error, bytes and "
+        "working memory on validation, where all samplers have trained for as many epochs"
+    ),
+    "search_inheritance": (
+        "What a child of a search gains by its parent's posterior, twenty random morphs"
+    ),
+}
+"""Benchmark of rows -> what stands before its table."""
+
+
+def tables_of_rows() -> list[str]:
+    """The tables of benchmarks that keep their rows."""
+    found = []
+    for name, told in BENCHMARKS.items():
+        if rows := _read(f"{name}.json"):
+            found += ["", f"{told} ([rows](../benchmarks/results/{name}.json)).", "",
+                      *_benchmark(name).table(rows)]  # fmt: skip
+    return [*found, ""] if found else []
+
+
 def task_pages() -> list[str]:
     """docs/tasks/results.md: a table for each task."""
     rows = _read("tasks.json") or []
@@ -500,6 +538,7 @@ def pages() -> dict[str, str]:
         *lenet_tables(),
         *step_costs(),
         *gsparsity_tables(),
+        *tables_of_rows(),
         *zoo_table(),
     ]
     return {
