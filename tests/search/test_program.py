@@ -197,7 +197,7 @@ def test_a_bound_that_nothing_meets_is_said_before_training(tmp_path, capsys):
          "--bounds=working_memory_2=5", f"--workdir={tmp_path / 's'}"]
     )  # fmt: skip
     said = capsys.readouterr()
-    assert code == 2 and "can be within them, whatever is pruned" in said.err
+    assert code == 2 and "be within them, whatever is pruned" in said.err
     assert "Trial" not in said.out
 
 
@@ -207,7 +207,7 @@ def test_bounds_are_looked_at_before_training():
     chosen = job.SearchSettings(
         objectives="error,working_memory_2", bounds="working_memory_2=1000"
     )
-    admits = job._admits(chosen, True, (28, 28, 1), 10)
+    admits = job._admits(chosen, True, search.build, (28, 28, 1), 10)
     space = search.Space(search.table_7((28, 28, 1)))
     rng = np.random.default_rng(0)
     drawn = [space.sample(rng) for _ in range(12)]
@@ -216,6 +216,24 @@ def test_bounds_are_looked_at_before_training():
     for values, fine in zip(drawn, told, strict=True):
         if not values["downsample-input"]:
             assert not fine  # 784 pixels, and what the first layer makes of them
+
+
+def test_what_is_too_large_to_train_is_not_tried():
+    import tfsparse
+    from tfsparse import search
+
+    chosen = job.SearchSettings(largest="macs=1e6,params=1e5")
+    admits = job._admits(chosen, True, search.build, (28, 28, 1), 10)
+    space = search.Space(search.table_7((28, 28, 1)))
+    own = sampler.RandomSampler(space, admits=admits)
+    study_ = optuna.create_study(sampler=own, directions=["minimize"] * 3)
+    for _ in range(3):
+        cost = tfsparse.measure(
+            search.build(study_.ask().relative_params, (28, 28, 1), 10)
+        )
+        assert cost.macs <= 1e6 and cost.params <= 1e5
+    with pytest.raises(ValueError, match="`largest` must be of"):
+        job.SearchSettings(largest="speed=3")
 
 
 # keras-tuner ---------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -44,6 +45,13 @@ class SearchSettings(options.Options):
         "",
         "Up to where an objective matters, in its own unit.",
         example="weight_bytes=2000,working_memory_2=2000",
+        above=0,
+    )
+    largest: str = options.pairs(
+        "",
+        "What a network may have before it is pruned; larger ones, which take long to train, "
+        "are not tried.",
+        example="macs=3e6,params=2e5",
         above=0,
     )
     model: str = options.field(
@@ -95,8 +103,16 @@ class SearchSettings(options.Options):
         """The bounds, by objective."""
         return options.numbers(self.bounds, "bounds", "weight_bytes=2000")
 
+    def trained(self) -> dict[str, float]:
+        """What a network may have before it is pruned, by measure."""
+        return options.numbers(self.largest, "largest", "macs=3e6")
+
     def check(self) -> None:
         """Checks objectives and bounds."""
+        if strange := sorted(set(self.trained()) - set(budgets.COSTS)):
+            raise ValueError(
+                f"`largest` must be of {', '.join(budgets.COSTS)}. Received: {strange}."
+            )
         known = (ERROR, *budgets.COSTS, *budgets.FINISHED)
         names = self.names()
         if not names or len(set(names)) < len(names) or set(names) - set(known):
@@ -244,7 +260,9 @@ def begun(
         space,
         startup=chosen.startup,
         bounds=[limits.get(name) for name in names],
-        admits=_admits(chosen, build is search.build, dataset.shape, evaluate.outputs),
+        admits=_admits(
+            chosen, build is search.build, build, dataset.shape, evaluate.outputs
+        ),
         seed=chosen.seed,
     )
     os.makedirs(chosen.workdir, exist_ok=True)
@@ -281,19 +299,25 @@ def _what(chosen: SearchSettings, source, training, space, dataset) -> dict[str,
     }
 
 
-def _admits(chosen: SearchSettings, of_table: bool, shape, outputs: int):
-    """Whether a configuration can be within the bounds, whatever is pruned."""
+def _admits(chosen: SearchSettings, of_table: bool, build, shape, outputs: int):
+    """Whether a configuration may be tried: not too large before it is pruned, and such that
+    it can be within the bounds, whatever is pruned.
+    """
     from tfsparse import graph, search
 
     # Single weights may go one by one; what stands in memory stays.
     known = LEAST if METHODS[chosen.method] else LEAST & IN_MEMORY
     limits = {name: own for name, own in chosen.limits().items() if name in known}
-    if not limits or not of_table:
-        return lambda values: True
+    limits, largest = limits if of_table else {}, chosen.trained()
+
+    def within(network, wanted) -> bool:
+        cost = graph.measure(network(shape, outputs)) if wanted else None
+        return all(getattr(cost, name) <= own for name, own in wanted.items())
 
     def admits(values) -> bool:
-        least = graph.measure(search.smallest(values, shape, outputs))
-        return all(getattr(least, name) <= own for name, own in limits.items())
+        return within(functools.partial(search.smallest, values), limits) and within(
+            functools.partial(build, values), largest
+        )
 
     return admits
 

@@ -127,8 +127,8 @@ class RandomSampler(optuna.samplers.BaseSampler):
             if self._admits(values):
                 return values
         raise ValueError(
-            f"`bounds` must leave configurations. Received: none of {TRIES} that were drawn "
-            "can be within them, whatever is pruned."
+            f"`bounds` must leave configurations. Received: none of {TRIES} that were drawn can "
+            "be within them, whatever is pruned, nor within `largest`, if that is set."
         )
 
     def _most(self, signs, low, width) -> np.ndarray:
