@@ -130,6 +130,9 @@ def test_the_hand_over_is_whole(searched):
         assert not (folder / point["folder"] / "checkpoints").exists()
     kinds = [section["kind"] for section in told["sections"]]
     assert kinds.count("scatter") == 3 and "network" in kinds and "curves" in kinds
+    tables = {s["title"]: s for s in told["sections"] if s["kind"] == "table"}
+    taken = tables["What children took over"]["rows"]
+    assert taken and all(0 < least <= mean <= 1 for _, _, mean, least in taken)
     page = (folder / "report.html").read_text()
     assert "How the front grew" in page and "The front" in page
     assert (folder / "plots" / "front_weight_bytes.png").exists()

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfsparse.records import sections as draw
 from tfsparse.search import front, study
+from tfsparse.search import sampler as sampling
 
 ERROR = "error"
 
@@ -56,7 +57,38 @@ def sections(
         other = next(n for n in range(len(objectives)) if n != at)
         winner = done[min(best, key=lambda number: values[number, at])]
         found += _evolution(trials, winner, values, objectives, at, other)
-    return found
+    return [*found, *_inherited(trials)]
+
+
+def _inherited(trials) -> list[draw.Table]:
+    """How much children took over, by the morphs between them and their parents."""
+    shares: dict[str, list[float]] = {}
+    for trial in trials:
+        told = trial.user_attrs.get(study.OUTCOME, {}).get("inherited")
+        if told and told["total"]:
+            for name in set(trial.user_attrs.get(sampling.MORPHS, ())):
+                shares.setdefault(name, []).append(told["elements"] / told["total"])
+    if not shares:
+        return []
+    rows = tuple(
+        (name, len(own), float(np.mean(own)), min(own))
+        for name, own in sorted(shares.items())
+    )
+    columns = (
+        draw.Column("morph", draw.TEXT),
+        draw.Column("children"),
+        draw.Column("taken over, mean", draw.PERCENT),
+        draw.Column("least", draw.PERCENT),
+    )
+    return [
+        draw.Table(
+            "What children took over",
+            columns,
+            rows,
+            before="Of a child's weights and the width of their posterior, what came from its "
+            "parent; a child of several morphs counts under each.",
+        )
+    ]
 
 
 def _axis(name: str) -> draw.Axis:
