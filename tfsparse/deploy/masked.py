@@ -1,0 +1,151 @@
+"""One copy of a model in which units are switched off and on again, for many masks in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfsparse.deploy import removal, variables
+from tfsparse.graph import groups
+from tfsparse.graph.rebuild import rebuild
+
+
+class Masked:
+    """A model that computes what `mask(model, keep)` does, for one `keep` after another.
+
+    The copy is made once: a mask changes values of variables alone, so whatever was traced of
+    the copy stays traced. Branches are not masked.
+
+    Args:
+        model: A built Functional or Sequential model; it is not changed.
+
+    Attributes:
+        model: The copy.
+        analysis: Groups and labels of the model.
+
+    Example:
+        >>> masked = Masked(net)
+        >>> for keep in candidates:
+        ...     masked.set(keep)
+        ...     losses.append(loss(y, masked.model(x)))
+    """
+
+    def __init__(self, model):
+        self.analysis = groups.analyse(model)
+        graph = self.analysis.graph
+        self._values = variables.values_of(graph)
+        self._gates: dict[tuple, Gate] = {}
+        places: dict[tuple, dict[int, int]] = {}
+        for layer, call, number, axis, labels in self.analysis.walks["unit"].gates:
+            places.setdefault((layer, call, number), {})[axis] = len(labels)
+        taken = set(graph.names.values())
+
+        def through(item, operation, args, kwargs):
+            keys = [(item.name, item.index, n) for n in range(len(item.inputs))]
+            if not places.keys() & set(keys):
+                return operation(*args, **kwargs)
+            tensors = [
+                x
+                for x in keras.tree.flatten((args, kwargs))
+                if isinstance(x, keras.KerasTensor)
+            ]
+            for number, key in enumerate(keys):
+                for axis, size in places.get(key, {}).items():
+                    name = "_".join(map(str, (*key, axis, "gate"))).replace("/", "_")
+                    while name in taken:
+                        name += "_"
+                    taken.add(name)
+                    gate = Gate(axis, size, dtype=tensors[number].dtype, name=name)
+                    self._gates[(*key, axis)] = gate
+                    tensors[number] = gate(tensors[number])
+            args, new = item.fill(tensors)
+            return operation(*args, **{**kwargs, **new})
+
+        self.model, operations = rebuild(graph, call=through)
+        variables.load(operations, graph, self._values, None)
+        self._targets = {
+            graph.paths[id(source)]: target
+            for old in graph.operations
+            if id(old) in operations
+            for source, target in variables.pair(old, operations[id(old)])
+        }
+        self._held = dict(self._values)
+        self._closed: set[tuple] = set()
+
+    def set(self, keep: removal.Keep) -> None:
+        """Switches off what `keep` drops, and on what it keeps.
+
+        Args:
+            keep: Group name -> bool `(units,)`, True = stays; a group may lose all.
+
+        Raises:
+            ValueError: `keep` does not fit the model's groups.
+        """
+        planned = removal.plan(None, keep, self.analysis, empty=True)
+        self._write(variables.masked(self._values, planned))
+        closed = {
+            (*key, axis): stays
+            for key, gates in planned.closed(only_surplus=False).items()
+            for axis, stays in gates
+        }
+        for key in self._closed - closed.keys():
+            self._gates[key].stays.assign(np.ones(self._gates[key].size))
+        for key, stays in closed.items():
+            self._gates[key].stays.assign(stays.astype("float32"))
+        self._closed = set(closed)
+
+    def restore(self) -> None:
+        """Brings back every value, whatever was trained meanwhile, and all units."""
+        self._held = {}
+        self.set({})
+
+    def masks(self, keep: removal.Keep) -> dict[str, np.ndarray]:
+        """Path of the copy's variable -> 0 where `keep` zeroes it; whole ones left out."""
+        planned = removal.plan(None, keep, self.analysis, empty=True)
+        ones = {path: np.ones(v.shape, "float32") for path, v in self._values.items()}
+        zeroed = variables.masked(ones, planned)
+        return {
+            self._targets[path].path: own
+            for path, own in zeroed.items()
+            if own is not ones[path]
+        }
+
+    def _write(self, values: Mapping[str, np.ndarray]) -> None:
+        for path, value in values.items():
+            if self._held.get(path) is not value:
+                self._targets[path].assign(value)
+                self._held[path] = value
+
+
+@keras.saving.register_keras_serializable("tfsparse")
+class Gate(keras.layers.Layer):
+    """Multiplies units by what its variable holds for each of them.
+
+    Args:
+        axis: On which they lie, batch counted.
+        size: How many.
+    """
+
+    def __init__(self, axis: int, size: int, **kwargs):
+        super().__init__(**kwargs)
+        self.axis, self.size = axis, size
+        self.stays = self.add_weight(
+            shape=(size,), initializer="ones", trainable=False, name="stays"
+        )
+
+    def call(self, x):
+        """The units, those at 0 switched off."""
+        shape = [1] * len(x.shape)
+        shape[self.axis] = self.size
+        return x * ops.cast(ops.reshape(self.stays, shape), x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        """That of the input."""
+        return input_shape
+
+    def get_config(self):
+        """Its arguments."""
+        return {**super().get_config(), "axis": self.axis, "size": self.size}
