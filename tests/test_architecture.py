@@ -41,6 +41,7 @@ ROOMS = {
         "graph", "numerics", "gradients", "records", "budgets", "files", "children",
     },
     "report": {"files", "options"},
+    "ranking": {"budgets", "gradients", "numerics", "options", "records"},
     "search": {"budgets", "records", "options", "graph"},
 }  # fmt: skip
 """Room -> what of tfsparse it may import, itself aside. The others are conductors."""

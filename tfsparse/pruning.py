@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import numpy as np
 
-from tfsparse import budgets, options, records
+from tfsparse import budgets, options, ranking, records
 from tfsparse.deploy import criteria, finished, removal
 from tfsparse.deploy.recalibrate import recalibrate
 from tfsparse.deploy.strip import strip
@@ -309,6 +309,29 @@ def _amounts(analysis, keep, names) -> dict[str, float]:
         model = analysis.graph.model
         found |= finished.sizes(strip(model, keep) if keep else model, names)
     return found
+
+
+def counted(analysis, names: Sequence[str]) -> ranking.Counted:
+    """What a model costs by how many units each free group keeps, in microseconds.
+
+    Args:
+        analysis: Of the model, see `graph.groups.analyse`.
+        names: Measures, of `budgets.MEASURES`.
+    """
+    free = [g for g in analysis.groups if not g.frozen and g.kind == "unit"]
+    readers: dict[str, set[str]] = {}
+    for group in free:
+        for member in group.members:
+            readers.setdefault(member.path, set()).add(group.name)
+    meetings = {
+        (g, h) for own in readers.values() for g in own for h in own if g < h
+    }  # fmt: skip
+    return ranking.Counted(
+        {g.name: g.size for g in free},
+        sorted(meetings),
+        lambda masks, wanted: _amounts(analysis, masks, wanted),
+        names,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,10 +28,23 @@ from tfsparse.graph import find_groups, measure
         ("drawn_strided_bn", (28, 28, 1), 1_852, None),
         ("resnet50", (224, 224, 3), 25_557_032, 4_089_184_256),
         ("vgg16", (32, 32, 3), 14_995_146, None),
+        ("resnet20", (32, 32, 3), 274_042, None),
+        ("resnet56", (32, 32, 3), 860_026, None),
+        (
+            "mobilenet_v2",
+            (224, 224, 3),
+            3_538_984,
+            None,
+        ),  # as keras.applications builds it
     ],
 )
 def test_published_sizes(name, shape, params, macs):
-    classes = {"ds_cnn": 12, "resnet50": 1000, "autoencoder": 640}.get(name, 10)
+    classes = {
+        "ds_cnn": 12,
+        "resnet50": 1000,
+        "autoencoder": 640,
+        "mobilenet_v2": 1000,
+    }.get(name, 10)
     classes = 2 if shape == (96, 96, 3) else 4 if shape == (100, 6) else classes
     model = zoo.build(name, shape, classes)
     assert model.output_shape == (None, classes)

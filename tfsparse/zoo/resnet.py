@@ -1,6 +1,8 @@
-"""Residual networks: ResNet-8 of MLPerf Tiny, ResNet-18 for small images, ResNet-50."""
+"""Residual networks: ResNet-8 of MLPerf Tiny, -18, -20 and -56 for small images, ResNet-50."""
 
 from __future__ import annotations
+
+import functools
 
 from keras import layers
 
@@ -49,6 +51,28 @@ def resnet8(inputs, outputs: int, width):
         x = basic_block(x, width(filters), strides, name, stage > 1, False, bias=True)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return layers.Dense(outputs, name="logits")(x)
+
+
+def of_depth(inputs, outputs: int, width, blocks: int):
+    """A residual network of three stages of 16, 32 and 64 filters, each of so many blocks.
+
+    Where a stage begins, a 1 x 1 convolution goes around it (option B).
+
+    Reference: arXiv 1512.03385, section 4.2: depth 6 `blocks` + 2.
+    """
+    x = conv_bn(inputs, width(16), 3, 1, "stem")
+    x = layers.ReLU(name="stem_relu")(x)
+    for stage, filters in enumerate((16, 32, 64), 1):
+        for block in range(1, blocks + 1):
+            smaller = stage > 1 and block == 1
+            name = f"stage{stage}_block{block}"
+            x = basic_block(x, width(filters), 1 + smaller, name, smaller, True)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return layers.Dense(outputs, name="logits")(x)
+
+
+resnet20 = functools.partial(of_depth, blocks=3)
+resnet56 = functools.partial(of_depth, blocks=9)
 
 
 def resnet18(inputs, outputs: int, width):

@@ -1,0 +1,87 @@
+"""Where a ranking is cut, so that what stays meets a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from tfsparse import budgets
+
+Masks = dict[str, np.ndarray]
+
+
+class Cut:
+    """Drops the units of least score, as few as a budget wants.
+
+    Args:
+        sizes: Group name -> units that may go.
+        least: Group name -> units that stay at least.
+        cost: Units kept by group -> measure -> amount.
+        bounds: Measure -> absolute bound.
+
+    Raises:
+        ValueError: The bounds are out of reach; it says the least that remains.
+
+    Example:
+        >>> cut = Cut({"a": 4, "b": 4}, {"a": 1, "b": 1}, cost, {"macs": 900})
+        >>> cut({"a": scores_of_a, "b": scores_of_b})["a"]
+        array([ True,  True, False,  True])
+
+    Reference: LeGR, section 3.1: units leave in the order of their scores until the cost is
+    met; of a layer a tenth stays.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        least: Mapping[str, int],
+        cost: Callable[[Mapping[str, int]], Mapping[str, float]],
+        bounds: Mapping[str, float],
+    ):
+        self.sizes, self.bounds = dict(sizes), dict(bounds)
+        self._least = {g: min(max(1, least.get(g, 1)), n) for g, n in sizes.items()}
+        self._cost = cost
+        self._names = list(self.sizes)
+        self._owner = np.repeat(np.arange(len(sizes)), list(self.sizes.values()))
+        left = cost(self._least)
+        if not self._met(left):
+            raise ValueError(
+                f"`target` must be within reach. Received: {self.bounds}; with the units that "
+                f"every group keeps at least, {dict(left)} remain."
+            )
+
+    def _met(self, amounts: Mapping[str, float]) -> bool:
+        return all(amounts[name] <= bound for name, bound in self.bounds.items())
+
+    def __call__(self, scores: Mapping[str, np.ndarray]) -> Masks:
+        """The masks: by group, True for the units that stay.
+
+        Args:
+            scores: Group name -> `(units,)`, comparable from group to group.
+        """
+        flat = np.concatenate([np.asarray(scores[name], float) for name in self._names])
+        order = np.argsort(flat, kind="stable")
+        may = self._may_go(order)
+        order = order[may]  # in the order in which they go
+        counts = np.array(list(self.sizes.values()))
+
+        def kept(dropped: int) -> dict[str, int]:
+            gone = np.bincount(self._owner[order[:dropped]], minlength=len(counts))
+            return dict(zip(self._names, (counts - gone).tolist(), strict=True))
+
+        # All of them meet it: the constructor looked.
+        found = budgets.least(lambda n: self._met(self._cost(kept(n))), len(order))
+        mask = np.ones(len(flat), bool)
+        mask[order[:found]] = False
+        ends = np.cumsum(counts)[:-1]
+        return dict(zip(self._names, np.split(mask, ends), strict=True))
+
+    def _may_go(self, order: np.ndarray) -> np.ndarray:
+        """Of units in the order of their scores, those whose group keeps enough without."""
+        owner = self._owner[order]
+        may = np.zeros(len(order), bool)
+        for number, name in enumerate(self._names):
+            own = np.flatnonzero(owner == number)
+            may[own[: len(own) - self._least[name]]] = True
+        return may
