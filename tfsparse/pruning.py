@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import numpy as np
 
-from tfsparse import budgets, options, ranking, records
-from tfsparse.deploy import criteria, finished, removal
+from tfsparse import budgets, options, records
+from tfsparse.deploy import criteria, removal
+from tfsparse.deploy.amounts import amounts
 from tfsparse.deploy.recalibrate import recalibrate
 from tfsparse.deploy.strip import strip
 from tfsparse.graph import groups, measure
@@ -99,7 +100,7 @@ def prune(
     original = groups.analyse(model)
     sizes = {g.name: g.size for g in original.groups}
     limits.check_names([g.name for g in original.groups if not g.frozen])
-    before = _amounts(original, {}, target or {})
+    before = amounts(original, {}, target or {})
     bounds = budgets.absolute(target, before)
     small, reasons = model, {}
     for step in range(1, steps + 1):
@@ -299,41 +300,6 @@ def _scores(job, criterion: str, ignore):
     return scores, reasons
 
 
-def _amounts(analysis, keep, names) -> dict[str, float]:
-    """What remains under masks, for the measures that a target names."""
-    planned = removal.plan(analysis.graph, keep, analysis) if keep else None
-    free = [g for g in analysis.groups if not g.frozen]
-    alive = {g.name: keep.get(g.name, np.ones(g.size, bool)) for g in free}
-    found = budgets.with_units(measure(analysis.graph, planned), alive)
-    if set(budgets.FINISHED) & set(names):
-        model = analysis.graph.model
-        found |= finished.sizes(strip(model, keep) if keep else model, names)
-    return found
-
-
-def counted(analysis, names: Sequence[str]) -> ranking.Counted:
-    """What a model costs by how many units each free group keeps, in microseconds.
-
-    Args:
-        analysis: Of the model, see `graph.groups.analyse`.
-        names: Measures, of `budgets.MEASURES`.
-    """
-    free = [g for g in analysis.groups if not g.frozen and g.kind == "unit"]
-    readers: dict[str, set[str]] = {}
-    for group in free:
-        for member in group.members:
-            readers.setdefault(member.path, set()).add(group.name)
-    meetings = {
-        (g, h) for own in readers.values() for g in own for h in own if g < h
-    }  # fmt: skip
-    return ranking.Counted(
-        {g.name: g.size for g in free},
-        sorted(meetings),
-        lambda masks, wanted: _amounts(analysis, masks, wanted),
-        names,
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class _Limits:
     """Limits on the way to a target: ratios tighten step by step, of the first sizes.
@@ -365,12 +331,12 @@ def _search(analysis, scores, bounds, scope, limits: _Limits):
         return masks(0.0)
 
     def fits(step: int) -> bool:
-        left = _amounts(analysis, masks(step / STEPS), bounds)
+        left = amounts(analysis, masks(step / STEPS), bounds)
         return all(left[name] <= bound for name, bound in bounds.items())
 
     found = budgets.least(fits, STEPS)
     if found is None:
-        left = _amounts(analysis, masks(1.0), bounds)
+        left = amounts(analysis, masks(1.0), bounds)
         least = {name: left[name] for name in bounds}
         raise ValueError(
             f"`target` must be within reach. Received: {dict(bounds)}; with `minimum` "

@@ -9,10 +9,17 @@ import pytest
 from conformance import models
 
 import tfsparse
-from tfsparse import pruning, ranking, zoo
+from tfsparse import ranking, zoo
+from tfsparse.deploy.amounts import amounts
 from tfsparse.graph import groups
 
 NAMES = ["params", "macs", "weight_bytes", "units"]
+
+
+def counted_of(analysis, names):
+    return ranking.Counted.of_groups(
+        analysis.groups, lambda masks, wanted: amounts(analysis, masks, wanted), names
+    )
 
 
 def masks_of(kept, sizes, rng):
@@ -29,12 +36,12 @@ def test_counted_is_measured(name):
     """Whichever units stay, of as many; where the polynomial is not exact, it is not used."""
     model = models.TABLE[name].build()
     analysis = groups.analyse(model)
-    counted = pruning.counted(analysis, NAMES)
+    counted = counted_of(analysis, NAMES)
     rng = np.random.default_rng(0)
     for _ in range(3):
         kept = {g: int(rng.integers(1, n + 1)) for g, n in counted.sizes.items()}
         keep = masks_of(kept, counted.sizes, rng)
-        expected = pruning._amounts(analysis, keep, NAMES)
+        expected = amounts(analysis, keep, NAMES)
         found = counted(kept)
         even = not any("needs as many" in s for s in surplus(analysis, keep))
         for measure in NAMES if even else []:
@@ -51,7 +58,7 @@ def surplus(analysis, keep):
 def test_networks_of_the_zoo_are_exact_and_quick(name):
     shape = (28, 28, 1) if name != "resnet20" else (32, 32, 3)
     analysis = groups.analyse(zoo.build(name, shape, 10))
-    counted = pruning.counted(analysis, ["params", "macs", "weight_bytes"])
+    counted = counted_of(analysis, ["params", "macs", "weight_bytes"])
     assert all(counted.exact.values())
     kept = {g: max(1, n // 3) for g, n in counted.sizes.items()}
     started = time.process_time()
@@ -62,11 +69,11 @@ def test_networks_of_the_zoo_are_exact_and_quick(name):
 
 def test_a_peak_is_measured_not_guessed():
     analysis = groups.analyse(zoo.build("lenet5", (28, 28, 1), 10))
-    counted = pruning.counted(analysis, ["macs", "peak_activation_bytes"])
+    counted = counted_of(analysis, ["macs", "peak_activation_bytes"])
     assert counted.exact == {"macs": True, "peak_activation_bytes": False}
     kept = {g: max(1, n // 4) for g, n in counted.sizes.items()}
     keep = {g: np.arange(n) < kept[g] for g, n in counted.sizes.items()}
-    expected = pruning._amounts(analysis, keep, ["peak_activation_bytes"])
+    expected = amounts(analysis, keep, ["peak_activation_bytes"])
     assert counted(kept)["peak_activation_bytes"] == expected["peak_activation_bytes"]
 
 
@@ -75,7 +82,7 @@ def test_a_peak_is_measured_not_guessed():
 
 def test_a_cut_drops_the_least_and_no_more_than_it_must():
     analysis = groups.analyse(zoo.build("lenet5", (28, 28, 1), 10))
-    counted = pruning.counted(analysis, ["macs"])
+    counted = counted_of(analysis, ["macs"])
     whole = tfsparse.measure(analysis.graph).macs
     least = {g: max(1, round(0.1 * n)) for g, n in counted.sizes.items()}
     cut = ranking.Cut(counted.sizes, least, counted, {"macs": 0.3 * whole})
@@ -98,7 +105,7 @@ def test_a_cut_drops_the_least_and_no_more_than_it_must():
 
 def test_budgets_out_of_reach_say_the_least():
     analysis = groups.analyse(zoo.build("lenet5", (28, 28, 1), 10))
-    counted = pruning.counted(analysis, ["macs"])
+    counted = counted_of(analysis, ["macs"])
     least = {g: n // 2 for g, n in counted.sizes.items()}
     with pytest.raises(ValueError, match="`target` must be within reach.*remain"):
         ranking.Cut(counted.sizes, least, counted, {"macs": 1000.0})

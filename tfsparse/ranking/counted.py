@@ -90,6 +90,25 @@ class Counted:
                 error = abs(found[name] - expected[name])
                 self.exact[name] &= error <= CLOSE * max(abs(whole[name]), 1.0)
 
+    @classmethod
+    def of_groups(cls, groups, amounts, names: Sequence[str]) -> Counted:
+        """The counts of a model's free groups of units.
+
+        Args:
+            groups: From `find_groups`.
+            amounts, names: As for the class.
+        """
+        free = [g for g in groups if not g.frozen and g.kind == "unit"]
+        readers: dict[str, set[str]] = {}
+        for group in free:
+            for member in group.members:
+                readers.setdefault(member.path, set()).add(group.name)
+        meetings = {
+            (g, h) for own in readers.values() for g in own for h in own if g < h
+        }
+        sizes = {g.name: g.size for g in free}
+        return cls(sizes, sorted(meetings), amounts, names)
+
     def __call__(self, kept: Mapping[str, int]) -> dict[str, float]:
         """What is left with so many units kept; groups that are not named are whole."""
         dropped = {g: self.sizes[g] - int(count) for g, count in kept.items()}
