@@ -91,15 +91,33 @@ def test_nothing_is_traced_again():
     assert np.array_equal(told[0], told[3]) and not np.allclose(told[0], told[1])
 
 
-def test_masks_of_weights_are_those_that_are_zeroed():
-    own = Masked(models.randomise(small_net(), seed=1))
+def test_steps_leave_at_zero_what_a_mask_zeroes():
+    """Training under a mask is training of the small network: the same losses."""
+    model = models.randomise(small_net(), seed=1)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 8, 8, 1)).astype("float32")
+    y = np.arange(64) % 3
     keep = {"a": np.arange(6) < 4}
+    own, small = Masked(model), tfsparse.strip(model, keep)
+    own.hold()
     own.set(keep)
-    found = own.masks(keep)
-    for variable in own.model.variables:
-        if variable.path in found:
-            value = keras.ops.convert_to_numpy(variable)
-            assert np.array_equal(value != 0, found[variable.path] != 0)
-    assert {path.split("/")[-2] for path in found} == {"b", "out"}
+    told = []
+    for net in (own.model, small):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        net.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, jit_compile=False)
+        logs = net.fit(x, y, batch_size=16, epochs=3, shuffle=False, verbose=0)
+        told.append(logs.history["loss"])
+    np.testing.assert_allclose(told[0], told[1], rtol=1e-4)
+    after = {
+        v.path.split("/")[-2]: np.asarray(v)
+        for v in own.model.weights
+        if v.name == "kernel"
+    }
+    assert not after["out"][4:].any() and not after["b"][:, :, 4:].any()
+    assert after["out"][:4].any()
+
+
+def test_masks_fit_their_model():
+    own = Masked(models.randomise(small_net(), seed=1))
     with pytest.raises(ValueError, match="`keep` must name groups"):
         own.set({"nothing": np.ones(3, bool)})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import keras
 import numpy as np
 from keras import ops
 
+from tfsparse import records
 from tfsparse.deploy import removal, variables
 from tfsparse.graph import groups
 from tfsparse.graph.rebuild import rebuild
@@ -74,6 +76,23 @@ class Masked:
         }
         self._held = dict(self._values)
         self._closed: set[tuple] = set()
+        self._factors: dict[str, keras.Variable] = {}
+
+    def hold(self) -> None:
+        """From here on a step of an optimizer leaves at zero what a mask zeroes."""
+        for path in sorted(self._read()):
+            factor = keras.Variable(np.ones(self._values[path].shape), trainable=False)
+            self._factors[path] = factor
+            self._targets[path].constraint = functools.partial(_times, factor)
+
+    def _read(self) -> set[str]:
+        """Paths of the variables that masks zero."""
+        return {
+            path
+            for walk in self.analysis.walks.values()
+            for path, _, role in walk.members
+            if role == records.CONSUMER
+        }
 
     def set(self, keep: removal.Keep) -> None:
         """Switches off what `keep` drops, and on what it keeps.
@@ -86,6 +105,15 @@ class Masked:
         """
         planned = removal.plan(None, keep, self.analysis, empty=True)
         self._write(variables.masked(self._values, planned))
+        if self._factors:
+            ones = {
+                path: np.ones(f.shape, "float32") for path, f in self._factors.items()
+            }
+            for path, own in variables.masked(
+                {**self._values, **ones}, planned
+            ).items():
+                if path in ones:
+                    self._factors[path].assign(own)
         closed = {
             (*key, axis): stays
             for key, gates in planned.closed(only_surplus=False).items()
@@ -102,22 +130,16 @@ class Masked:
         self._held = {}
         self.set({})
 
-    def masks(self, keep: removal.Keep) -> dict[str, np.ndarray]:
-        """Path of the copy's variable -> 0 where `keep` zeroes it; whole ones left out."""
-        planned = removal.plan(None, keep, self.analysis, empty=True)
-        ones = {path: np.ones(v.shape, "float32") for path, v in self._values.items()}
-        zeroed = variables.masked(ones, planned)
-        return {
-            self._targets[path].path: own
-            for path, own in zeroed.items()
-            if own is not ones[path]
-        }
-
     def _write(self, values: Mapping[str, np.ndarray]) -> None:
         for path, value in values.items():
             if self._held.get(path) is not value:
                 self._targets[path].assign(value)
                 self._held[path] = value
+
+
+def _times(factor, value):
+    """A constraint: what a mask zeroes stays zero."""
+    return value * ops.cast(factor, value.dtype)
 
 
 @keras.saving.register_keras_serializable("tfsparse")
