@@ -87,10 +87,69 @@ def test_a_worker_that_dies_before_its_first_beat_blocks_nobody(tmp_path):
     work(own, 3)
     with study._quietly():
         own.ask()  # and no more: it holds no configuration, and never beats
+    watch = study.Watch(grace=1)
+    assert study.turn(own, 4, watch)  # one is running, so it seems; another is due
     time.sleep(1.5)
-    assert study.turn(own, 4, grace=1)
+    assert study.turn(own, 4, watch)
     work(own, 4)
     assert [t.state.name for t in own.trials].count("FAIL") == 1
+
+
+def test_a_trial_that_was_ended_but_not_returned_is_returned_once(tmp_path):
+    """Its worker was killed between the two; two others notice it at the same time."""
+    own = opened(tmp_path)
+    work(own, 4)
+    trial, values = study.asked(own, SPACE)
+    study._ended(own, trial, TrialState.FAIL)
+    watches = [study.Watch(grace=0.2), study.Watch(grace=0.2)]
+    for watch in watches:
+        watch.look(own, own.trials)
+    time.sleep(0.4)
+    before = own.trials
+    for watch in watches:
+        watch.look(own, before)
+    assert [t.state for t in own.trials].count(TrialState.WAITING) == 2
+    work(own, 6)
+    done = [t.params for t in own.trials if t.state == TrialState.COMPLETE]
+    assert done.count(values) == 1 and len(study.finished(own)) == 6
+
+
+def test_two_workers_may_end_one_trial(tmp_path):
+    own = opened(tmp_path)
+    trial, _ = study.asked(own, SPACE)
+    study.left(own, trial)
+    study.left(own, trial)
+    study.told(own, trial, [0.5, 100.0], {})
+    study.given_up(own, trial, "Too late.")
+    states = [t.state.name for t in own.trials]
+    assert states == ["FAIL", "WAITING"]
+
+
+def test_getting_further_counts_returns_anew(tmp_path):
+    """Kills of a whole search hit a long trial again and again: it is not its fault."""
+    own = opened(tmp_path)
+    for epoch in range(1, 9):
+        trial, values = study.asked(own, SPACE)
+        study.progressed(own, trial, epoch)
+        study.left(own, trial)
+    assert own.trials[-1].user_attrs[study.RETURNS] == 1
+    assert own.trials[-1].user_attrs[study.CONFIGURATION] == values
+    for _ in range(study.MOST_RETURNS):
+        trial, _ = study.asked(own, SPACE)
+        study.left(own, trial)
+    last = own.trials[-1]
+    assert (
+        last.state == TrialState.FAIL and "died 4 times" in last.user_attrs[study.WHY]
+    )
+    assert len(study.finished(own)) == 1
+
+
+def test_a_password_is_not_told():
+    with pytest.raises(ValueError) as told:
+        study.opened(
+            "postgresql://me:secret@127.0.0.1:1/x", NAMES, {}, MorphSampler(SPACE)
+        )
+    assert "secret" not in str(told.value) and "me:***@127.0.0.1" in str(told.value)
 
 
 def test_a_configuration_that_ends_its_workers_is_put_back_only_so_often(tmp_path):
@@ -102,9 +161,9 @@ def test_a_configuration_that_ends_its_workers_is_put_back_only_so_often(tmp_pat
         numbers.append(study.folder_of(trial))
         time.sleep(2.5)  # the worker is dead
     assert numbers == [0] * len(numbers)
-    assert study.turn(own, 1)
-    trial, _ = study.asked(own, SPACE)
-    assert study.folder_of(trial) == trial.number == len(numbers)
+    assert not study.turn(own, 1)
+    (row,) = study.finished(own)
+    assert study.folder_of(row) == 0 and "Its worker died" in row.user_attrs[study.WHY]
 
 
 WORKER = """

@@ -44,8 +44,9 @@ def inherit(child: keras.Model, parent: keras.Model) -> Inherited:
     """Copies what two models have in common into the child; all of it trains on.
 
     A layer takes over from that of its name and class: the same shapes whole, of others
-    the slices that overlap. Kernels overlap around their middle, channels from the first
-    on. Rows of a Dense behind a Flatten, or behind branches side by side, are known by
+    the slices that overlap. Kernels overlap so that what they read stays where it was, around
+    their middle where they pad, from their first place on where they do not; channels from
+    the first on. Rows of a Dense behind a Flatten, or behind branches side by side, are known by
     the place, the channel and the branch that they read.
 
     Args:
@@ -105,6 +106,10 @@ def _made_of(graph, tensor) -> Segments:
         return [(call.name, tuple(call.inputs[0].shape[1:]))]
     if isinstance(call.operation, keras.layers.Concatenate):
         return [part for own in call.inputs for part in _made_of(graph, own)]
+    if isinstance(
+        call.operation, keras.layers.Add
+    ):  # unit by unit those of its first input
+        return _made_of(graph, call.inputs[0])
     passes = len(call.inputs) == 1 and call.inputs[0].shape == tensor.shape
     if passes and not hasattr(call.operation, "kernel"):
         return _made_of(graph, call.inputs[0])  # element by element
@@ -143,12 +148,14 @@ def _of_axis(layer, rank: int, axis: int, size: int, before: int, inputs):
     reads = axis == rank - 2 if kernel else not hasattr(layer, "kernel")
     if reads and (size, before) == inputs[2]:
         return inputs[:2]
+    if (
+        kernel and axis < rank - 2
+    ):  # places of a kernel, so that its outputs stay in place
+        padded = getattr(layer, "padding", "valid") == "same"
+        offset = (size - 1) // 2 - (before - 1) // 2 if padded else 0
+        theirs = np.arange(max(0, -offset), min(before, size - offset))
+        return theirs + offset, theirs
     count = min(size, before)
-    if kernel and axis < rank - 2:  # places of a kernel
-        return (
-            np.arange(count) + (size - count) // 2,
-            np.arange(count) + (before - count) // 2,
-        )
     return np.arange(count), np.arange(count)
 
 

@@ -187,9 +187,11 @@ class _Network:
             if self.values.get(f"{name}-branch")
         ]
         main = self._flat(x, "flatten")
+        if not sides and not self._has_main:
+            return main
         units = self._units("main", main.shape[-1])
         if not sides:
-            return self._full(main, units, "main") if self._has_main else main
+            return self._full(main, units, "main")
         flat = [(name, self._flat(start, f"{name}_flatten")) for name, start in sides]
         counts = {name: self._units(name, own.shape[-1]) for name, own in flat}
         summed = self.values["merge-type"] == "sum"

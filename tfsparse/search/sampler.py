@@ -30,7 +30,7 @@ MORPHS = "tfsparse:morphs"
 STOPPED = "tfsparse:stopped"
 """Attributes of studies and trials; the last one: objectives of a trial as it was stopped."""
 
-TRIES = 1000
+TRIES = 400
 """So often another candidate is drawn in place of one that is not admitted."""
 
 Known = list[tuple[Any, Configuration]]
@@ -79,9 +79,10 @@ class RandomSampler(optuna.samplers.BaseSampler):
         if len(done) < self._startup:
             return self._admitted(space.sample(rng) for _ in range(TRIES))
         values, parent, names = self._next(study, space, done, rng)
-        storage, number = study._storage, trial._trial_id
-        storage.set_trial_user_attr(number, PARENT, parent.number)
-        storage.set_trial_user_attr(number, MORPHS, list(names))
+        if parent is not None:
+            storage, number = study._storage, trial._trial_id
+            storage.set_trial_user_attr(number, PARENT, parent.number)
+            storage.set_trial_user_attr(number, MORPHS, list(names))
         return values
 
     def sample_independent(self, study, trial, param_name, param_distribution):
@@ -90,8 +91,8 @@ class RandomSampler(optuna.samplers.BaseSampler):
         return drawn(param_distribution, self._rng(trial, name))
 
     def _next(self, study, space: Space, done: Known, rng):
-        """The next configuration after the random ones, its parent, names of its morphs."""
-        raise NotImplementedError
+        """The next configuration after the first ones, its parent, names of its morphs."""
+        return self._admitted(space.sample(rng) for _ in range(TRIES)), None, ()
 
     def _rng(self, trial, more: int = 0) -> np.random.Generator:
         return np.random.default_rng((self._seed, trial.number, more))
@@ -126,19 +127,38 @@ class RandomSampler(optuna.samplers.BaseSampler):
         for values in drawn_:
             if self._admits(values):
                 return values
+        told = getattr(self._admits, "told", lambda: "")()
         raise ValueError(
             f"`bounds` must leave configurations. Received: none of {TRIES} that were drawn can "
-            "be within them, whatever is pruned, nor within `largest`, if that is set."
+            f"be within them, whatever is pruned.{told}"
         )
 
-    def _most(self, signs, low, width) -> np.ndarray:
-        """Up to where each objective matters, in units of what was seen."""
-        found = np.ones(len(low))
+    def _scalarised(self, study, seen, expected, rng) -> np.ndarray:
+        """Random Tchebyshev scalarisation of what is expected; smaller is better.
+
+        Objectives that span orders of magnitude count by their logarithm, as the Gaussian
+        processes see them: else a bound far below the largest that was seen would not steer.
+
+        Args:
+            study: For its directions.
+            seen: Trials whose objectives say what is small and what is large.
+            expected: `(candidates, objectives)`, made small.
+            rng: Draws the weights.
+        """
+        signs = signs_of(study)
+        y = signs * np.array([values_of(t) for t in seen], float)
+        logs = surrogate.logarithmic(y)
+        y, expected = surrogate.scaled(y, logs), surrogate.scaled(expected, logs)
+        low, high = y.min(axis=0), y.max(axis=0)
+        width = np.where(high > low, high - low, 1.0)
+        most = np.ones(len(low))
         for number, bound in enumerate(self._bounds):
             if bound is not None:
-                own = (signs[number] * bound - low[number]) / width[number]
-                found[number] = np.clip(own, 0.05, 1.0)
-        return found
+                own = np.full(len(low), signs[number] * bound)
+                own = surrogate.scaled(own, logs)[number]
+                most[number] = np.clip((own - low[number]) / width[number], 0.05, 1.0)
+        weights = surrogate.weights(rng, most)
+        return surrogate.tchebyshev((expected - low) / width, weights)
 
 
 class MorphSampler(RandomSampler):
@@ -168,8 +188,7 @@ class MorphSampler(RandomSampler):
 
     def _next(self, study, space, done, rng):
         seen = done + self._known(space, stopped(study))
-        signs = signs_of(study)
-        y = signs * np.array([values_of(t) for t, _ in seen], float)
+        y = signs_of(study) * np.array([values_of(t) for t, _ in seen], float)
         own = surrogate.Surrogate(
             space.encoded([own for _, own in seen]),
             y,
@@ -177,15 +196,13 @@ class MorphSampler(RandomSampler):
             self._seed,
         )
         self._keep(study, len(seen), own.parameters)
-        low, high = y.min(axis=0), y.max(axis=0)
-        width = np.where(high > low, high - low, 1.0)
-        lambdas = surrogate.weights(rng, self._most(signs, low, width))
         tried = 0
         while tried < TRIES:
             parents = [done[int(rng.integers(len(done)))] for _ in range(CANDIDATES)]
             found = [self._child(space, held, rng) for _, held in parents]
             expected = own.draw(space.encoded([values for values, _ in found]), rng)
-            scores = surrogate.tchebyshev((expected - low) / width, lambdas)
+            trials = [trial for trial, _ in seen]
+            scores = self._scalarised(study, trials, expected, rng)
             # What a bound leaves out is known only once a network is built: best first.
             for place in np.argsort(scores, kind="stable"):
                 if self._admits(found[place][0]):
@@ -228,14 +245,9 @@ class EvolutionSampler(RandomSampler):
         young = done[-POPULATION:]
         chosen = rng.choice(len(young), min(TOURNAMENT, len(young)), False)
         few = [young[int(number)] for number in chosen]
-        signs = signs_of(study)
-        all_ = signs * np.array([t.values for t, _ in done], float)
-        y = signs * np.array([t.values for t, _ in few], float)
-        low, high = all_.min(axis=0), all_.max(axis=0)
-        width = np.where(high > low, high - low, 1.0)
-        lambdas = surrogate.weights(rng, self._most(signs, low, width))
-        best = int(surrogate.tchebyshev((y - low) / width, lambdas).argmin())
-        parent, held = few[best]
+        y = signs_of(study) * np.array([t.values for t, _ in few], float)
+        scores = self._scalarised(study, [trial for trial, _ in done], y, rng)
+        parent, held = few[int(scores.argmin())]
         names: list[tuple[str, ...]] = []
 
         def children() -> Iterator[Configuration]:

@@ -26,9 +26,15 @@ FRACTIONS = ("main-branch", "left-branch", "right-branch")
 """Branches among which the weights of fully connected layers are shared out."""
 
 
-EITHER = {"merge-type": ("left-branch", "right-branch")}
-"""Parameters that are active only where one of others is True: keras-tuner's conditions know
-no "or", so its tuners choose a value in vain."""
+SIDES = ("left-branch", "right-branch")
+
+EITHER = {
+    "merge-type": SIDES,
+    "total-fc-layer-weights": ("num-fc-layers", *SIDES),
+    "weight-fraction-main-branch": ("num-fc-layers", *SIDES),
+}
+"""Parameters that are active only where one of others is True or above 0: keras-tuner's
+conditions know no "or", so its tuners choose a value in vain."""
 
 
 class Space:
@@ -108,10 +114,9 @@ class Space:
         return found
 
     def _exists(self, name: str, held: Configuration) -> bool:
-        either = EITHER.get(name, ())
-        if either and set(either) <= self.ranges.keys():
-            if not any(held.get(other) for other in either):
-                return False
+        either = [other for other in EITHER.get(name, ()) if other in self.ranges]
+        if either and not any(held.get(other) for other in either):
+            return False
         return all(own.is_active(held) for own in self._conditions.get(name, ()))
 
     def sample(self, rng: np.random.Generator) -> Configuration:
@@ -313,15 +318,16 @@ def table_7(
         hp.Boolean("batch-norm")
     if len(shape) > 1:
         _convolutions(hp)
-    hp.Int("num-fc-layers", 0, 1)
-    hp.Int("total-fc-layer-weights", 1, 800)
-    hp.Float("weight-fraction-main-branch", 0.0, 1.0)
+    # Of a row without a hidden layer no unit could go.
+    hp.Int("num-fc-layers", int(len(shape) == 1 and structured), 1)
     if len(shape) > 1:
         for side in ("left-branch", "right-branch"):
             hp.Boolean(side)
             with hp.conditional_scope(side, [True]):
                 hp.Float(f"weight-fraction-{side}", 0.01, 1.0)
         hp.Choice("merge-type", ["sum", "concatenate"])  # see `EITHER`
+    hp.Int("total-fc-layer-weights", 1, 800)  # and here, too
+    hp.Float("weight-fraction-main-branch", 0.0, 1.0)
     return hp
 
 

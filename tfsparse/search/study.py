@@ -7,7 +7,6 @@ no longer beats is put back for another, which finds the checkpoints in the tria
 from __future__ import annotations
 
 import contextlib
-import datetime
 import threading
 import time
 import warnings
@@ -28,6 +27,8 @@ OUTCOME = "tfsparse:outcome"
 WHY = "tfsparse:why"
 BEGUN = "tfsparse:begun"
 RETURNS = "tfsparse:returns"
+RETURNED_AT = "tfsparse:returned_at"
+PROGRESS = "tfsparse:progress"
 SEARCH = "tfsparse:search"
 """Attributes of trials and, the last one, of the study."""
 
@@ -35,7 +36,8 @@ BEAT, GRACE = 20, 90
 """Seconds between two beats, and without one until a trial counts as left alone."""
 
 MOST_RETURNS = 3
-"""A configuration that was left alone more often ends its workers: it is put back no more."""
+"""A configuration that was left alone more often, at one and the same epoch, ends its workers:
+it is given up."""
 
 WAIT = 0.5
 """Seconds between two looks at trials that others work on."""
@@ -62,6 +64,7 @@ def opened(
         ValueError: The storage cannot be reached, or holds another search.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = address_of(storage)
     try:
         study = _opened(storage, objectives, sampler, beat, grace)
     except Exception as error:
@@ -69,8 +72,8 @@ def opened(
         if not known and not isinstance(error, ImportError):
             raise
         raise ValueError(
-            f"`storage` must be a database that can be reached. Received: {storage!r} "
-            f"({str(error).splitlines()[0]})."
+            f"`storage` must be a database that can be reached. Received: "
+            f"{shown(storage)!r} ({str(error).splitlines()[0]})."
         ) from error
     wanted = {**search, "objectives": list(objectives)}
     held = study.user_attrs.get(SEARCH)
@@ -109,6 +112,36 @@ def _opened(storage: str, objectives, sampler, beat: int, grace: int) -> optuna.
     )
 
 
+def address_of(storage: str) -> str:
+    """An address with the driver that this package brings for PostgreSQL."""
+    for short in ("postgresql://", "postgres://"):
+        if storage.startswith(short):
+            return f"postgresql+psycopg://{storage.removeprefix(short)}"
+    return storage
+
+
+def shown(storage: str) -> str:
+    """An address without its password.
+
+    Example:
+        >>> shown("postgresql+psycopg://me:secret@host/name")
+        'postgresql+psycopg://me:***@host/name'
+    """
+    from sqlalchemy import engine, exc
+
+    try:
+        return engine.make_url(storage).render_as_string(hide_password=True)
+    except exc.ArgumentError:
+        return storage
+
+
+def faults() -> tuple[type[Exception], ...]:
+    """What a database raises that cannot be used any more."""
+    from sqlalchemy import exc
+
+    return exc.SQLAlchemyError, optuna.exceptions.StorageInternalError
+
+
 def close(study: optuna.Study) -> None:
     """Ends this process's connections to the database; the next question opens another."""
     held: Any = getattr(study._storage, "_backend", study._storage)
@@ -126,25 +159,80 @@ def _quietly() -> Iterator[None]:
 
 
 def put_back(study: optuna.Study, trial) -> None:
-    """A trial that its worker left alone waits again, its configuration as it was."""
+    """A trial that its worker left alone waits again, its configuration as it was.
+
+    One that got no further since its last return ends its workers, it seems: after a few of
+    these it is given up.
+    """
     attributes = dict(trial.user_attrs)
-    values, returns = attributes.get(CONFIGURATION), attributes.get(RETURNS, 0)
+    values = attributes.get(CONFIGURATION)
     attributes.pop(BEGUN, None)
-    if values is not None and returns < MOST_RETURNS:
-        kept = {FOLDER: trial.number, **attributes, RETURNS: returns + 1}
+    if values is None:
+        return
+    further = attributes.get(PROGRESS, 0) > attributes.get(RETURNED_AT, 0)
+    returns = 1 if further else attributes.get(RETURNS, 0) + 1
+    kept = {
+        FOLDER: trial.number,
+        **attributes,
+        RETURNS: returns,
+        RETURNED_AT: attributes.get(PROGRESS, 0),
+    }
+    if returns <= MOST_RETURNS:
         study.enqueue_trial(values, user_attrs=kept)
+    else:
+        why = f"Its worker died {returns} times without getting any further."
+        study.add_trial(
+            optuna.create_trial(state=TrialState.FAIL, user_attrs={**kept, WHY: why})
+        )
 
 
-def _put_back_what_never_beat(study: optuna.Study, trials, grace: float) -> None:
-    """Ends trials whose worker died between asking and its first beat: no beat is missed."""
-    for trial in trials:
-        if trial.state != TrialState.RUNNING or BEGUN in trial.user_attrs:
-            continue
-        begun = trial.datetime_start
-        if begun and (datetime.datetime.now() - begun).total_seconds() > grace:
-            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-                study.tell(trial.number, state=TrialState.FAIL)
+def _ended(study: optuna.Study, trial, state: TrialState, values=None) -> bool:
+    """Ends a trial; False where another worker has done so."""
+    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+        return study._storage.set_trial_state_values(trial._trial_id, state, values)
+    return False
+
+
+class Watch:
+    """Notices trials whose worker died where no beat tells: before its first, or between the
+    end of a trial and its return. Times are this worker's own: clocks of others may differ.
+
+    Args:
+        grace: Seconds that such a state may last.
+    """
+
+    def __init__(self, grace: float):
+        self._grace = grace
+        self._since: dict[int, float] = {}
+
+    def look(self, study: optuna.Study, trials) -> None:
+        """Puts back what was left so for longer than the grace."""
+        begun = {t.user_attrs.get(FOLDER, t.number): t.number for t in trials}
+        stuck = {t._trial_id: t for t in trials if self._stuck(t, begun)}
+        now = time.monotonic()
+        self._since = {key: self._since.get(key, now) for key in stuck}
+        for key, since in self._since.items():
+            if now - since <= self._grace:
+                continue
+            trial = stuck[key]
+            if trial.state == TrialState.RUNNING:
+                if _ended(study, trial, TrialState.FAIL):
+                    put_back(study, trial)
+            else:
                 put_back(study, trial)
+
+    @staticmethod
+    def _stuck(trial, begun) -> bool:
+        attributes = trial.user_attrs
+        if trial.state == TrialState.RUNNING:
+            return BEGUN not in attributes
+        last = begun[attributes.get(FOLDER, trial.number)] == trial.number
+        return (
+            trial.state == TrialState.FAIL
+            and last
+            and CONFIGURATION in attributes
+            and WHY not in attributes
+        )
 
 
 @contextlib.contextmanager
@@ -170,16 +258,41 @@ def beating(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
 
 
 def asked(study: optuna.Study, space: Space) -> tuple[optuna.Trial, Configuration]:
-    """The next trial, and its configuration: that of one put back, or a new one."""
-    with _quietly():
-        trial = study.ask()
-    study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
+    """The next trial, and its configuration: that of one put back, or a new one.
+
+    Raises:
+        ValueError: The sampler found nothing that is admitted.
+    """
+    while True:
+        with _quietly():
+            trial = study.ask()
+        try:
+            with beating(study, trial):  # to sample may take longer than a grace
+                found = _configured(study, trial, space)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            continue  # another worker took it for left alone
+        except ValueError:
+            _ended(study, trial, TrialState.FAIL)
+            raise
+        if found is not None:
+            return trial, found
+
+
+def _configured(study, trial, space: Space) -> Configuration | None:
+    """A trial's configuration, told to its study; None of one that another has in hand."""
+    folder = trial.user_attrs.get(FOLDER)
+    if folder is not None:
+        states = TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED
+        for other in study.get_trials(deepcopy=False, states=states):
+            if folder_of(other) == folder and other.number != trial.number:
+                _ended(study, trial, TrialState.FAIL)  # it was put back twice
+                return None
     values = dict(trial.user_attrs.get(CONFIGURATION) or trial.relative_params)
     trial.set_user_attr(CONFIGURATION, values)
     trial.set_user_attr(BEGUN, True)
     for name in space.active(values):
         suggested(trial, name, space.ranges[name])
-    return trial, values
+    return values
 
 
 def suggested(trial: optuna.Trial, name: str, distribution):
@@ -207,34 +320,39 @@ def parent_of(study: optuna.Study, trial) -> int | None:
     return None if number is None else folder_of(trials[number])
 
 
+def progressed(study: optuna.Study, trial: optuna.Trial, epochs: int) -> None:
+    """Says how far a trial has come, so that a return is known to have got further."""
+    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+        trial.set_user_attr(PROGRESS, epochs)
+
+
 def told(study: optuna.Study, trial: optuna.Trial, values, outcome: Mapping) -> None:
     """Ends a trial with its objectives; another worker may have done so meanwhile."""
     with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
         trial.set_user_attr(OUTCOME, dict(outcome))
-        study.tell(trial, list(values))
+        _ended(study, trial, TrialState.COMPLETE, list(map(float, values)))
 
 
 def stopped(study: optuna.Study, trial: optuna.Trial, values, outcome: Mapping) -> None:
     """Ends a trial that others leave behind, with the objectives that it had by then."""
     with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
         trial.set_user_attr(OUTCOME, dict(outcome))
-        trial.set_user_attr(sampling.STOPPED, list(values))
-        study.tell(trial, state=TrialState.PRUNED)
+        trial.set_user_attr(sampling.STOPPED, list(map(float, values)))
+        _ended(study, trial, TrialState.PRUNED)
 
 
 def given_up(study: optuna.Study, trial: optuna.Trial, why: str) -> None:
     """Ends a trial that led nowhere; it is not put back."""
     with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
         trial.set_user_attr(WHY, why)
-        study.tell(trial, state=TrialState.FAIL)
+        _ended(study, trial, TrialState.FAIL)
 
 
 def left(study: optuna.Study, trial: optuna.Trial) -> None:
     """Puts a trial back whose worker cannot go on, through no fault of the configuration."""
-    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-        kept = study.get_trials(deepcopy=False)[trial.number]
-        study.tell(trial, state=TrialState.FAIL)
-        put_back(study, kept)
+    held = study.get_trials(deepcopy=False)[trial.number]
+    if _ended(study, trial, TrialState.FAIL):
+        put_back(study, held)
 
 
 def finished(study: optuna.Study) -> list:
@@ -248,13 +366,22 @@ def finished(study: optuna.Study) -> list:
     ]
 
 
-def turn(study: optuna.Study, wanted: int, grace: float = GRACE) -> bool:
-    """Waits until there is something to do: False once so many trials are finished."""
+def turn(study: optuna.Study, wanted: int, watch: Watch | None = None) -> bool:
+    """Waits until there is something to do: False once so many trials are finished.
+
+    Where several workers ask for the last ones at once, a few more may be tried.
+
+    Args:
+        study: The study.
+        wanted: How many trials.
+        watch: What this worker saw of the others so far.
+    """
+    watch = watch or Watch(GRACE)
     while True:
         with _quietly():
             optuna.storages.fail_stale_trials(study)
         trials = study.get_trials(deepcopy=False)
-        _put_back_what_never_beat(study, trials, grace)
+        watch.look(study, trials)
         done = len(finished(study))
         if done >= wanted:
             return False
