@@ -210,7 +210,7 @@ def test_bounds_are_looked_at_before_training():
     chosen = job.SearchSettings(
         objectives="error,working_memory_2", bounds="working_memory_2=1000"
     )
-    admits = job._admits(chosen, True, search.build, (28, 28, 1), 10)
+    admits = job.Admission(chosen, search.build, search.smallest, (28, 28, 1), 10)
     space = search.Space(search.table_7((28, 28, 1)))
     rng = np.random.default_rng(0)
     drawn = [space.sample(rng) for _ in range(12)]
@@ -226,7 +226,7 @@ def test_what_is_too_large_to_train_is_not_tried():
     from tfsparse import search
 
     chosen = job.SearchSettings(largest="macs=1e6,params=1e5")
-    admits = job._admits(chosen, True, search.build, (28, 28, 1), 10)
+    admits = job.Admission(chosen, search.build, search.smallest, (28, 28, 1), 10)
     space = search.Space(search.table_7((28, 28, 1)))
     own = sampler.RandomSampler(space, admits=admits)
     study_ = optuna.create_study(sampler=own, directions=["minimize"] * 3)

@@ -61,7 +61,7 @@ class Masked:
                         name += "_"
                     taken.add(name)
                     gate = Gate(axis, size, dtype=tensors[number].dtype, name=name)
-                    self._gates[(*key, axis)] = gate
+                    self._gates[key + (axis,)] = gate
                     tensors[number] = gate(tensors[number])
             args, new = item.fill(tensors)
             return operation(*args, **{**kwargs, **new})

@@ -42,9 +42,9 @@ AFTER = 5
 THRESHOLDS = "pruning-thresholds-"
 
 POSTERIOR, SMALL, CONFIGURATION = "posterior.keras", "model.keras", "configuration.json"
-HALFWAY = "halfway.json"
-"""Files of a trial's folder: what children take over, what is left, what was asked for, and
-the objectives after half of the epochs."""
+HALFWAY, INHERITED, OUTCOME = "halfway.json", "inherited.json", "outcome.json"
+"""Files of a trial's folder: what children take over, what is left, what was asked for, the
+objectives after half of the epochs, what came from the parent, how it ended."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +114,7 @@ class Candidates:
         configuration: Mapping[str, Any],
         parent: int | None = None,
         shown: Any = None,
+        further: Callable[[int], None] = lambda epochs: None,
     ) -> Outcome:
         """Trains a configuration, or goes on where a killed worker stopped.
 
@@ -122,6 +123,7 @@ class Candidates:
             configuration: Active parameters.
             parent: Number of the trial whose posterior it takes over; None for none.
             shown: What a person sees; nothing by default.
+            further: Called after each epoch with how many there were.
 
         Returns:
             The outcome; its folder holds the unpruned posterior and the small model.
@@ -132,12 +134,16 @@ class Candidates:
         started = time.perf_counter()
         values = dict(configuration)
         store = self._folder_of(number, values)
+        if os.path.exists(store.path(OUTCOME)):  # killed between its end and telling so
+            return Outcome(**files.read_json(store.path(OUTCOME)))
         if parent is not None and not os.path.exists(self.path(parent, POSTERIOR)):
             parent = None  # it lies on another machine, or was removed
         keras.utils.set_random_seed((self.seed * 1_000_003 + number) % 2**32)
         model = self.network(values)
         method = method_of(self.method, values, self.epochs, model, self.seed)
-        context = _Context(self, method, store, shown or progress.Silent(), parent)
+        context = _Context(
+            self, method, store, shown or progress.Silent(), parent, further
+        )
         sizes = limiting.sizes_of(find_groups(model, method.kinds))
         if parent is not None and self._differs_by_thresholds(values, parent):
             trained, epochs = context.parents(), 0
@@ -149,16 +155,16 @@ class Candidates:
             except _Stopped:
                 epochs = self.epochs // 2
             epochs += self.epochs if pretrains else 0
-        halfway = context.halfway()
-        inherited = context.inherited.to_json() if context.inherited else None
+        halfway, inherited = context.kept(HALFWAY), context.kept(INHERITED)
         if context.stopped:
-            shutil.rmtree(store.path("checkpoints"), ignore_errors=True)
             spent = time.perf_counter() - started
-            return Outcome(halfway or {}, {}, inherited, epochs, spent, halfway, True)
+            return _ended(
+                store,
+                Outcome(halfway or {}, {}, inherited, epochs, spent, halfway, True),
+            )
         _save(rebuild.copied(trained), store.path(POSTERIOR))
         small, _ = finishing.finish(trained, method, budgets.Limits(), sizes)
         _save(small, store.path(SMALL))
-        shutil.rmtree(store.path("checkpoints"), ignore_errors=True)
         cost = dataclasses.asdict(measure(small)) | finished.sizes(
             small, self.objectives
         )
@@ -166,7 +172,7 @@ class Candidates:
         found = self.named({**cost, ERROR: self.error_of(small)})
         spent = time.perf_counter() - started
         cost = {k: float(v) for k, v in cost.items()}
-        return Outcome(found, cost, inherited, epochs, spent, halfway)
+        return _ended(store, Outcome(found, cost, inherited, epochs, spent, halfway))
 
     def network(self, values: Mapping[str, Any]):
         """The untrained network of a configuration; columns of any range come in scaled."""
@@ -253,7 +259,9 @@ class _Stopped(Exception):
 class _Context(RunContext):
     """A trial's run: what it begins with is its parent's."""
 
-    def __init__(self, own: Candidates, method, store, shown, parent: int | None):
+    def __init__(
+        self, own: Candidates, method, store, shown, parent: int | None, further
+    ):
         super().__init__(
             method,
             own.dataset,
@@ -265,13 +273,13 @@ class _Context(RunContext):
             own.seed,
             strategy_of("none"),
         )
-        self._own, self.parent = own, parent
-        self.inherited: search.Inherited | None = None
+        self._own, self.parent, self._further = own, parent, further
         self.sizes: Mapping[str, int] = {}
         self.stopped = False
 
     def fit_epoch(self, model, name, epoch, rate, bar, fitted=None):
         found = super().fit_epoch(model, name, epoch, rate, bar, fitted)
+        self._further(epoch + 1 + (self._own.epochs if name == "sparse" else 0))
         if (
             self._own.hopeless
             and name == "sparse"
@@ -292,7 +300,7 @@ class _Context(RunContext):
         wanted = dict.fromkeys((n for n in self._own.objectives if n != ERROR), 1.0)
         try:
             found = filling.left(model, groups, keep, wanted, self.limits, self.sizes)
-        except ValueError:  # masks that together empty a layer: that may pass
+        except (ValueError, records.StripError):  # it may be better once it has trained
             return
         halfway = self._own.named({**found, ERROR: self._own.error_of(model)})
         files.write_json(self.store.path(HALFWAY), halfway)
@@ -300,9 +308,9 @@ class _Context(RunContext):
         if self.stopped:
             raise _Stopped
 
-    def halfway(self) -> dict[str, float] | None:
-        """What there was after half of the epochs, if anybody looked."""
-        path = self.store.path(HALFWAY)
+    def kept(self, name: str) -> Any:
+        """What a file of the trial holds, written before it was killed, too; or None."""
+        path = self.store.path(name)
         return files.read_json(path) if os.path.exists(path) else None
 
     def parents(self):
@@ -313,7 +321,15 @@ class _Context(RunContext):
 
     def begin(self, model) -> None:
         if self.parent is not None:
-            self.inherited = search.inherit(model, self.parents())
+            found = search.inherit(model, self.parents())
+            files.write_json(self.store.path(INHERITED), found.to_json())
+
+
+def _ended(store: checkpoints.Store, outcome: Outcome) -> Outcome:
+    """Writes down how a trial ended, then removes what it would have gone on from."""
+    files.write_json(store.path(OUTCOME), outcome.to_json())
+    shutil.rmtree(store.path("checkpoints"), ignore_errors=True)
+    return outcome
 
 
 def _save(model, path: str) -> None:
@@ -348,8 +364,6 @@ def method_of(
     if first + second > most:
         share = most / (first + second)
         first, second = int(share * first), int(share * second)
-    if first >= epochs:
-        first = max(epochs - 1, 0)
     names = cls().thresholded(model, find_groups(model, cls().kinds))
     wanted = {}
     for name, value in values.items():

@@ -119,7 +119,7 @@ def context_of(settings: Settings, store: checkpoints.Store, shown):
     )
     for line in (*dataset.summary(), dataset.task.told()):
         shown.say(line)
-    _check(chosen, training, dataset)
+    check(chosen, training, dataset)
     if (passes := training.passes_of(len(dataset.x_train))) > 1:
         shown.say(
             f"Few samples: an epoch goes {passes} times through them, in batches of "
@@ -140,7 +140,7 @@ def context_of(settings: Settings, store: checkpoints.Store, shown):
     return context, model
 
 
-def _check(chosen: data.Data, training: Training, dataset: data.Dataset) -> None:
+def check(chosen: data.Data, training: Training, dataset: data.Dataset) -> None:
     """Checks the data against what is to be done with them.
 
     Raises:

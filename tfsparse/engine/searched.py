@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import functools
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
-from tfsparse import budgets, checkpoints, data, progress, records
+from tfsparse import budgets, checkpoints, data, files, progress, records
 from tfsparse.deploy import finished, verify
 from tfsparse.engine import candidate, scoring, telling
 from tfsparse.engine.context import RunContext, strategy_of
@@ -37,6 +40,9 @@ DRAWN = 3
 """So many networks of a front are drawn, from the smallest to the most accurate."""
 
 POINTS = "points"
+
+LOCK, HOW = "hand_over.lock", "polished.json"
+"""Files: whoever hands over holds the one; the other says how a point was polished."""
 
 RUNS = 20
 """Validation samples on which every file has to run before the test split is opened."""
@@ -85,16 +91,33 @@ def hand_over(
     Raises:
         ValueError: No trial is within the bounds; it says the least that was found.
     """
+    os.makedirs(workdir, exist_ok=True)
+    with open(os.path.join(workdir, LOCK), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # workers of several machines end together
+        return _handed_over(own, evaluate, dataset, chosen, workdir)
+
+
+def _handed_over(
+    own, evaluate, dataset, chosen: Chosen, workdir: str
+) -> dict[str, Any]:
     trials = own.get_trials(deepcopy=False)
+    asked = {"config": dict(chosen.config), "trials": len(study.finished(own))}
+    path = os.path.join(workdir, "pareto.json")
+    if os.path.exists(os.path.join(workdir, "report.html")) and os.path.exists(path):
+        held = files.read_json(path)
+        if {key: held.get(key) for key in asked} == asked:
+            return held
     failed: dict[int, str] = {}
-    begun = _begun(trials, evaluate, dataset, chosen, workdir, failed)
+    made = _begun(trials, evaluate, dataset, chosen, workdir, failed)
+    values = np.array([list(point.objectives.values()) for point in made])
+    begun = [made[number] for number in front.front_of(values)]
     for point in begun:
         point.context.door.open()
     found = [point.told(trials) for point in begun]
     document = {
         "objectives": list(chosen.objectives),
         "bounds": dict(chosen.limits),
-        "trials": len(study.finished(own)),
+        "trials": asked["trials"],
         "samples": len(dataset.x_test),
         "config": dict(chosen.config),
         "environment": telling.environment(),
@@ -103,13 +126,21 @@ def hand_over(
         "sections": [
             section.to_json()
             for section in (
-                *drawing.sections(trials, chosen.objectives, dataset.name),
+                *drawing.sections(
+                    trials, chosen.objectives, dataset.name, found, bool(chosen.polish)
+                ),
                 _table(found, chosen.objectives),
                 *_networks(begun, found, chosen),
             )
         ],
     }
     write_search(document, workdir)
+    ours = {os.path.basename(point.folder) for point in begun}
+    for name in os.listdir(os.path.join(workdir, POINTS)):
+        if name not in ours:  # of a front before this one
+            shutil.rmtree(os.path.join(workdir, POINTS, name))
+    for point in begun:
+        shutil.rmtree(os.path.join(point.folder, "checkpoints"), ignore_errors=True)
     return document
 
 
@@ -118,23 +149,45 @@ def _begun(trials, evaluate, dataset, chosen: Chosen, workdir, failed) -> list[_
     another may then be on the front in its place.
     """
     made: dict[int, _Point] = {}
+    teacher = _teacher(trials, evaluate, chosen)
     while True:
         left = [trial for trial in trials if trial.number not in failed]
         points = within(front.front_among(left), chosen)
         fresh = [trial for trial in points if trial.number not in made]
         if not fresh:
             return [made[trial.number] for trial in points]
-        at = _place(chosen, candidate.ERROR)
-        teacher = min(points, key=lambda trial: trial.values[at])
         for trial in fresh:
             point = _Point(trial, evaluate, dataset, chosen, workdir, teacher)
             try:
                 point.go()
             except (ValueError, records.StripError, records.TrainingError) as error:
                 failed[trial.number] = " ".join(str(error).split())[:300]
+                if len(failed) == len([t for t in trials if t.values]):
+                    raise ValueError(
+                        "A search must have a network that can ship. Received: none of "
+                        f"{len(failed)}; the last: {failed[trial.number]}"
+                    ) from error
                 shutil.rmtree(point.folder, ignore_errors=True)
             else:
                 made[trial.number] = point
+
+
+def _teacher(trials, evaluate, chosen: Chosen) -> int | None:
+    """The folder of the most accurate network of all, whatever its size; None where nobody
+    knows, or none is wanted.
+    """
+    if not chosen.polish or candidate.ERROR not in chosen.objectives:
+        return None
+    at = chosen.objectives.index(candidate.ERROR)
+    there = [
+        trial
+        for trial in trials
+        if trial.values
+        and np.isfinite(trial.values).all()
+        and os.path.exists(evaluate.path(study.folder_of(trial), candidate.SMALL))
+    ]
+    best = min(there, key=lambda trial: trial.values[at], default=None)
+    return None if best is None else study.folder_of(best)
 
 
 def within(points: Sequence, chosen: Chosen) -> list:
@@ -143,6 +196,11 @@ def within(points: Sequence, chosen: Chosen) -> list:
     Raises:
         ValueError: None does.
     """
+    if not points:
+        raise ValueError(
+            "A search must have a trial that ended well. Received: none; what they said stands "
+            "above."
+        )
     limits = {_place(chosen, name): own for name, own in chosen.limits.items()}
     found = [
         trial
@@ -162,7 +220,7 @@ def within(points: Sequence, chosen: Chosen) -> list:
 
 
 def _place(chosen: Chosen, name: str) -> int:
-    return chosen.objectives.index(name) if name in chosen.objectives else 0
+    return chosen.objectives.index(name)
 
 
 class _Point:
@@ -173,7 +231,7 @@ class _Point:
         self.number = study.folder_of(trial)
         self.configuration = trial.user_attrs[study.CONFIGURATION]
         self.folder = os.path.join(workdir, POINTS, f"{self.number:04d}")
-        self.teacher = study.folder_of(teacher)
+        self.teacher = teacher
         network = evaluate.network(self.configuration)
         self.method = candidate.method_of(
             evaluate.method, self.configuration, evaluate.epochs, network, evaluate.seed
@@ -198,7 +256,7 @@ class _Point:
             settings = FineTuneSettings(
                 fine_tune_epochs=chosen.polish,
                 fine_tune_learning_rate=chosen.rate,
-                distill=DISTILLED,
+                distill=0.0 if teacher is None else DISTILLED,
             )
             self.stages.insert(0, FineTune(settings, self.method))
 
@@ -209,9 +267,18 @@ class _Point:
 
     def go(self) -> None:
         """Polishes, if that is wanted, and exports."""
+        how = {
+            "polish": self.chosen.polish,
+            "rate": self.chosen.rate,
+            "teacher": self.teacher,
+        }
+        note = os.path.join(self.folder, HOW)
+        if not os.path.exists(note) or files.read_json(note) != how:
+            shutil.rmtree(self.folder, ignore_errors=True)  # polished another way
         os.makedirs(self.folder, exist_ok=True)
+        files.write_json(note, how)
         small = records.Result(self._model(self.number))
-        if self.chosen.polish:
+        if self.teacher is not None:
             self.results["dense"] = records.Result(self._model(self.teacher))
         keras.utils.set_random_seed(self.evaluate.seed)
         first = {"model": small, **_no_model(self.results)}
@@ -225,23 +292,22 @@ class _Point:
         """The network that ships."""
         return self.results["verify"].model
 
+    @functools.cached_property
+    def objectives(self) -> dict[str, float]:
+        """The objectives of the network that ships, on validation."""
+        if not self.chosen.polish:
+            return dict(zip(self.chosen.objectives, self.trial.values, strict=True))
+        cost = dataclasses.asdict(measure(self.model)) | finished.sizes(
+            self.model, self.chosen.objectives
+        )
+        cost[candidate.ERROR] = self.evaluate.error_of(self.model)
+        return {name: float(cost[name]) for name in self.chosen.objectives}
+
     def told(self, trials) -> dict[str, Any]:
         """The point's report, written; and its entry of `pareto.json`."""
-        config = {
-            **self.chosen.config,
-            "model": f"trial {self.trial.number}",
-            "data": self.context.dataset.name,
-        }
+        config = dict(self.chosen.config)
         report = telling.report(self.stages, self.context, self.results, config)
-        shutil.rmtree(os.path.join(self.folder, "checkpoints"), ignore_errors=True)
-        last = report["stages"][-1]
-        values = dict(zip(self.chosen.objectives, self.trial.values, strict=True))
-        if self.chosen.polish:
-            cost = dataclasses.asdict(measure(self.model)) | finished.sizes(
-                self.model, self.chosen.objectives
-            )
-            cost[candidate.ERROR] = self.evaluate.error_of(self.model)
-            values = {name: float(cost[name]) for name in values}
+        last, values = report["stages"][-1], self.objectives
         return {
             "trial": self.trial.number,
             "folder": os.path.join(POINTS, os.path.basename(self.folder)),

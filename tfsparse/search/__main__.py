@@ -6,6 +6,7 @@ python -m tfsparse.search --data=digits --trials=50
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -54,14 +55,24 @@ def run(chosen: SearchSettings, source: data.Data, training: Training) -> None:
     Args:
         chosen, source, training: What is searched.
     """
-    found = job.begun(chosen, source, training)
-    if WORKER in os.environ or chosen.workers == 1:
-        found.work()
-    else:
-        _beside(chosen, _line_of(chosen, source, training))
-    if WORKER in os.environ:
-        return
-    told = found.hand_over()
+    from tfsparse.search import study
+
+    signal.signal(signal.SIGTERM, _interrupted)  # workers end with it, too
+    try:
+        found = job.begun(chosen, source, training)
+        if WORKER in os.environ or chosen.workers == 1:
+            found.work()
+        else:
+            _beside(chosen, _line_of(chosen, source, training))
+        if WORKER in os.environ:
+            return
+        told = found.hand_over()
+    except study.faults() as error:
+        raise ValueError(
+            "`storage` must stay within reach. Received: "
+            f"{study.shown(chosen.storage) or 'the study of --workdir'} "
+            f"({str(error).splitlines()[0]}). The same command goes on."
+        ) from error
     for row in told["failed"]:
         job.say(f"Trial {row['trial']} cannot ship: {row['why']}")
     page = os.path.join(chosen.workdir, "report.html")
@@ -77,11 +88,16 @@ WORKER = "TFSPARSE_SEARCH_WORKER"
 """Says to a process that it works for another, which writes the results."""
 
 
+def _interrupted(*_) -> None:
+    raise KeyboardInterrupt
+
+
 def _line_of(*parts: options.Options) -> list[str]:
-    """The command line that says what records hold."""
+    """The command line that says what records hold; a password is no part of it."""
     held = {key: value for part in parts for key, value in part.get_config().items()}
+    held.pop("storage")
     return [
-        f"--{key}={value}".replace("=True", "=true").replace("=False", "=false")
+        f"--{key}={options.written(value)}"
         for key, value in held.items()
         if value is not None and value != ""
     ]
@@ -94,6 +110,8 @@ def _beside(chosen: SearchSettings, line: Sequence[str]) -> None:
         ValueError: None could go on; what it said stands above.
     """
     environment = {**os.environ, WORKER: "1", **process.share_of_cores(chosen.workers)}
+    if chosen.storage:
+        environment[job.STORAGE] = chosen.storage
     command = [sys.executable, "-m", "tfsparse.search", *line]
 
     def started() -> subprocess.Popen:

@@ -15,9 +15,6 @@ from tfsparse.search import sampler as sampling
 
 ERROR = "error"
 
-SIZES = ("weight_bytes", "params", "nonzero", "file_bytes")
-"""Measures of which the first that is an objective is what published networks tell."""
-
 
 def published(data: str) -> list[dict[str, Any]]:
     """Networks that others published for a data set: `name`, `error`, bytes, `source`."""
@@ -31,7 +28,11 @@ def reference_of(values: np.ndarray) -> np.ndarray:
 
 
 def sections(
-    trials: Sequence, objectives: Sequence[str], data: str
+    trials: Sequence,
+    objectives: Sequence[str],
+    data: str,
+    points: Sequence[Mapping[str, Any]],
+    polished: bool,
 ) -> list[draw.Section]:
     """All sections that show a search.
 
@@ -39,23 +40,30 @@ def sections(
         trials: Of its study, all of them.
         objectives: Their names.
         data: Name of the data set.
+        points: Those that are handed over, as in `pareto.json`.
+        polished: Whether they were trained on.
     """
+    held = np.array([[point[name] for name in objectives] for point in points])
+    handed = "handed over, trained on" if polished else "handed over"
     done = [t for t in trials if t.values and np.isfinite(t.values).all()]
     values = np.array([t.values for t in done], float)
-    best = front.front_of(values)
     found: list[draw.Section] = []
     if ERROR in objectives:
         at = list(objectives).index(ERROR)
         found += [
-            _front(values, best, at, number, name, data)
+            _front(values, held, handed, at, number, name, data)
             for number, name in enumerate(objectives)
             if number != at
         ]
     found.append(_growth(trials, values))
-    found.append(_vertices(done, best))
+    numbers = {point["trial"] for point in points}
+    found.append(
+        _vertices(done, [n for n, t in enumerate(done) if t.number in numbers])
+    )
     if ERROR in objectives and len(objectives) > 1:
         other = next(n for n in range(len(objectives)) if n != at)
-        winner = done[min(best, key=lambda number: values[number, at])]
+        first = min(points, key=lambda point: point[ERROR])["trial"]
+        winner = next(trial for trial in done if trial.number == first)
         found += _evolution(trials, winner, values, objectives, at, other)
     return [*found, *_inherited(trials)]
 
@@ -109,13 +117,11 @@ def _series(name: str, points: np.ndarray, **more) -> draw.Series:
     )
 
 
-def _front(values, best, at: int, other: int, name: str, data: str) -> draw.Scatter:
+def _front(values, held, handed, at: int, other: int, name: str, data: str):
     """Error against another objective: all trials, the front, what others published."""
-    pairs = values[:, [other, at]]
-    chosen = pairs[sorted(best, key=lambda number: pairs[number, 0])]
     found = [
-        _series("tried", pairs, faint=True),
-        _series("no other is better in everything", chosen),
+        _series("tried", values[:, [other, at]], faint=True),
+        _series(handed, held[:, [other, at]]),
     ]
     known = [row for row in published(data) if row.get(name)]
     if known:
@@ -160,7 +166,7 @@ def _vertices(done, best) -> draw.Scatter:
         draw.Axis("layers"),
         (
             _series("tried", pairs, faint=True),
-            _series("no other is better in everything", pairs[best]),
+            _series("handed over", pairs[best]),
         ),
     )
 

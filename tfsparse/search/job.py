@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
+import hashlib
 import json
 import os
 import sys
@@ -126,6 +127,9 @@ class SearchSettings(options.Options):
             )
 
 
+STORAGE = "TFSPARSE_SEARCH_STORAGE"
+"""The address of the trials, for a worker: no command line shows its password."""
+
 HOPELESS = 5
 """If so many trials were given up and none ended well, the search ends."""
 
@@ -154,8 +158,15 @@ class Search:
         """One worker's life: asks, evaluates and tells until all is done."""
         from tfsparse.search import study
 
-        while study.turn(self.study, self.chosen.trials):
-            trial, values = study.asked(self.study, self.space)
+        watch = study.Watch(study.GRACE)
+        while study.turn(self.study, self.chosen.trials, watch):
+            try:
+                trial, values = study.asked(self.study, self.space)
+            except ValueError as error:
+                if not any(t.values for t in study.finished(self.study)):
+                    raise
+                say(f"The search ends early: {' '.join(str(error).split())}")
+                return
             self.tried(trial, values)
 
     def tried(self, trial, values):
@@ -167,6 +178,7 @@ class Search:
         Raises:
             ValueError: None of the first trials ended well.
             OSError: The disk is full; the trial goes back to the queue.
+            Exception: The database failed; so does it.
         """
         import keras
 
@@ -174,12 +186,18 @@ class Search:
         from tfsparse.search import study
 
         number = study.folder_of(trial)
+        parent = study.parent_of(self.study, trial)
         try:
             with study.beating(self.study, trial):
-                parent = study.parent_of(self.study, trial)
-                outcome = self.evaluate(number, values, parent)
-        except OSError:  # a full disk is no fault of the configuration
-            study.left(self.study, trial)
+                outcome = self.evaluate(
+                    number,
+                    values,
+                    parent,
+                    further=lambda epochs: study.progressed(self.study, trial, epochs),
+                )
+        except (OSError, *study.faults()):  # no fault of the configuration
+            with contextlib.suppress(*study.faults()):
+                study.left(self.study, trial)
             raise
         except Exception as error:  # one configuration must not end the search
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -187,14 +205,17 @@ class Search:
             say(f"Trial {number} is given up: {why}")
             _check_some_worked(study.finished(self.study), why)
             return None
+        finally:
+            keras.backend.clear_session()
+            meters.release_memory()
         told = [outcome.objectives[name] for name in self.chosen.names()]
         ended = study.stopped if outcome.stopped else study.told
         ended(self.study, trial, told, outcome.to_json())
         shown = ", ".join(f"{k} {v:.4g}" for k, v in outcome.objectives.items())
         after = ", stopped halfway" if outcome.stopped else ""
         say(f"Trial {number}: {shown} ({outcome.seconds:.0f} s{after})")
-        keras.backend.clear_session()
-        meters.release_memory()
+        if parent is not None and outcome.inherited is None and outcome.epochs:
+            say(f"Trial {number} began anew: what trial {parent} left is not here.")
         return outcome
 
     def hand_over(self) -> dict[str, Any]:
@@ -228,6 +249,7 @@ def begun(
     """
     from tfsparse import methods, search
     from tfsparse.engine import candidate, sealed
+    from tfsparse.engine.runner import check
     from tfsparse.search import sampler, study
 
     dataset = data.read(source)
@@ -236,6 +258,7 @@ def begun(
             "`data` must be of classes: the search knows no other task. Received: "
             f"{dataset.task.kind}."
         )
+    check(source, training, dataset)
     names, limits = chosen.names(), chosen.limits()
     build: Any = search.build
     if chosen.model == TABLE and hypermodel is None:
@@ -243,8 +266,7 @@ def begun(
         space = search.Space(search.table_7(dataset.shape, structured))
     else:
         space, build = search.searched(hypermodel or search.named(chosen.model))
-        first = space.sample(np.random.default_rng(chosen.seed))
-        build(first, dataset.shape, int(np.prod(dataset.task.shape)))  # whether it fits
+        dataset = _answered(dataset, space, build, chosen)
     evaluate = candidate.Candidates(
         sealed.Door(dataset).dataset,
         os.path.join(chosen.workdir, "trials"),
@@ -260,15 +282,20 @@ def begun(
         space,
         startup=chosen.startup,
         bounds=[limits.get(name) for name in names],
-        admits=_admits(
-            chosen, build is search.build, build, dataset.shape, evaluate.outputs
+        admits=Admission(
+            chosen,
+            build,
+            search.smallest if build is search.build else None,
+            dataset.shape,
+            evaluate.outputs,
         ),
         seed=chosen.seed,
     )
     os.makedirs(chosen.workdir, exist_ok=True)
     held = os.path.abspath(os.path.join(chosen.workdir, "study.db"))
     what = _what(chosen, source, training, space, dataset)
-    opened = study.opened(chosen.storage or f"sqlite:///{held}", names, what, own)
+    storage = chosen.storage or os.environ.get(STORAGE) or f"sqlite:///{held}"
+    opened = study.opened(storage, names, what, own)
     if chosen.stop_hopeless:
         evaluate = dataclasses.replace(evaluate, hopeless=_hopeless(opened, names))
     config = {
@@ -276,6 +303,9 @@ def begun(
         for part in (chosen, source, training)
         for key, value in part.get_config().items()
     }
+    config["storage"] = study.shown(config["storage"])
+    if hypermodel is not None:
+        config["model"] = f"{type(hypermodel).__module__}:a hyper-model of Python"
     return Search(chosen, opened, space, evaluate, dataset, config)
 
 
@@ -296,30 +326,91 @@ def _what(chosen: SearchSettings, source, training, space, dataset) -> dict[str,
         "method": chosen.method,
         "sampler": chosen.sampler,
         "epochs": chosen.epochs,
+        "seed": chosen.seed,
+        "digest": _digest(dataset),
     }
 
 
-def _admits(chosen: SearchSettings, of_table: bool, build, shape, outputs: int):
+def _digest(dataset: data.Dataset) -> str:
+    """Tells data of one place and size apart: of some samples and all labels."""
+    found = hashlib.sha256()
+    for x, y in (
+        (dataset.x_train, dataset.y_train),
+        (dataset.x_validation, dataset.y_validation),
+    ):
+        step = max(1, len(x) // SEEN)
+        found.update(np.ascontiguousarray(np.asarray(x[::step])).tobytes())
+        found.update(np.ascontiguousarray(np.asarray(y)).tobytes())
+    return found.hexdigest()[:16]
+
+
+SEEN = 100
+"""Samples that a digest looks at."""
+
+
+def _answered(dataset: data.Dataset, space, build, chosen: SearchSettings):
+    """The data, their task as a user's networks answer it: logits or probabilities.
+
+    Raises:
+        ValueError: The networks do not fit the data or the task.
+    """
+    from tfsparse.graph import trace
+    from tfsparse.graph.ends import activation_at_end
+
+    first = space.sample(np.random.default_rng(chosen.seed))
+    model = build(first, dataset.shape, int(np.prod(dataset.task.shape)))
+    end = activation_at_end(trace.read(model)) or ""
+    task = dataset.task.fitted(model.output_shape[1:], end, chosen.model)
+    return dataclasses.replace(dataset, task=task)
+
+
+class Admission:
     """Whether a configuration may be tried: not too large before it is pruned, and such that
     it can be within the bounds, whatever is pruned.
+
+    Args:
+        chosen: The search.
+        build: `(configuration, shape, outputs) -> model`.
+        smallest: The same for what pruning leaves at least; None where that is not known.
+        shape: One sample's.
+        outputs: How many.
     """
-    from tfsparse import graph, search
 
-    # Single weights may go one by one; what stands in memory stays.
-    known = LEAST if METHODS[chosen.method] else LEAST & IN_MEMORY
-    limits = {name: own for name, own in chosen.limits().items() if name in known}
-    limits, largest = limits if of_table else {}, chosen.trained()
+    def __init__(self, chosen: SearchSettings, build, smallest, shape, outputs: int):
+        # Single weights may go one by one; what stands in memory stays.
+        known = LEAST if METHODS[chosen.method] else LEAST & IN_MEMORY
+        limits = {name: own for name, own in chosen.limits().items() if name in known}
+        self._looks = [
+            ("bounds", smallest, limits if smallest else {}),
+            ("largest", build, chosen.trained()),
+        ]
+        self._of = shape, outputs
+        self._least: dict[tuple[str, str], float] = {}
 
-    def within(network, wanted) -> bool:
-        cost = graph.measure(network(shape, outputs)) if wanted else None
-        return all(getattr(cost, name) <= own for name, own in wanted.items())
+    def __call__(self, values) -> bool:
+        """Whether this one may be tried."""
+        from tfsparse import graph
 
-    def admits(values) -> bool:
-        return within(functools.partial(search.smallest, values), limits) and within(
-            functools.partial(build, values), largest
+        for flag, network, wanted in self._looks:
+            if not wanted:
+                continue
+            cost = graph.measure(network(values, *self._of))
+            for name in wanted:
+                seen = self._least.get((flag, name), float("inf"))
+                self._least[flag, name] = min(seen, getattr(cost, name))
+            if any(getattr(cost, name) > own for name, own in wanted.items()):
+                return False
+        return True
+
+    def told(self) -> str:
+        """The least that was seen, for a message."""
+        if not self._least:
+            return ""
+        seen = ", ".join(
+            f"{name} {least:,.0f} (--{flag})"
+            for (flag, name), least in self._least.items()
         )
-
-    return admits
+        return f" The least of each that was seen: {seen}."
 
 
 LEAST = {

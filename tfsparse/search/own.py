@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import keras_tuner
 
+from tfsparse.graph import rebuild
 from tfsparse.search import space as spaces
 
 Build = Callable[[Mapping[str, Any], tuple[int, ...], int], keras.Model]
@@ -34,7 +36,13 @@ def named(name: str):
             f"Received: model={name!r} ({error})."
         ) from error
     if inspect.isclass(found):
-        found = found()
+        try:
+            found = found()
+        except TypeError as error:
+            raise ValueError(
+                "`model` must name a class that needs no arguments, or an instance. Received: "
+                f"{name!r} ({error})."
+            ) from error
     if not isinstance(found, keras_tuner.HyperModel) and not callable(found):
         raise ValueError(
             f"`model` must name a keras_tuner.HyperModel or a function of hp. Received: "
@@ -74,13 +82,18 @@ def searched(hypermodel) -> tuple[spaces.Space, Build]:
         hp = keras_tuner.HyperParameters()
         hp.values = dict(configuration)
         model = whole.build(hp)
+        if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+            raise ValueError(
+                "`model` must build a Keras model with an Input. Received: "
+                f"{type(model).__name__}, of the configuration {dict(configuration)}."
+            )
         found = tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
         if found != (tuple(shape), (outputs,)):
             raise ValueError(
                 f"`model` must build networks of {tuple(shape)} inputs and {outputs} outputs. "
                 f"Received: one of {found[0]} and {found[1]}."
             )
-        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+        return _named(model)
 
     ours = keras_tuner.HyperParameters()
     spaces.schedule(ours)
@@ -91,6 +104,24 @@ def searched(hypermodel) -> tuple[spaces.Space, Build]:
             "a trial prunes. Received: a hyper-model that does."
         )
     return spaces.Space.of(whole), build
+
+
+def _named(model: keras.Model) -> keras.Model:
+    """The model, layers without a name of their own called by their order.
+
+    Keras counts all layers that a process made: the same network built twice would have other
+    names, and a child would find nothing of its parent's.
+    """
+    counts: dict[str, int] = {}
+
+    def make(operation, name: str):
+        kind = type(operation).__name__.lower()
+        if re.fullmatch(rf"{re.escape(kind)}\d*", name.replace("_", "")):
+            counts[kind] = counts.get(kind, 0) + 1
+            name = f"{kind}_number_{counts[kind]}"
+        return rebuild.clone(operation, name)
+
+    return rebuild.rebuild(model, make)[0]
 
 
 class _Of(keras_tuner.HyperModel):

@@ -9,12 +9,9 @@ import keras
 import keras_tuner
 import numpy as np
 
-from tfsparse import data
+from tfsparse import data, files, options
 from tfsparse.engine.training import Training
 from tfsparse.search import front, job, study
-
-RESULTS = 10
-"""Trials that a summary shows unless told otherwise."""
 
 
 class StudyOracle(keras_tuner.Oracle):
@@ -112,11 +109,17 @@ class Tuner(keras_tuner.Tuner):
         **settings: Any,
     ):
         self._own_model = hypermodel
+        if "workers" in settings:
+            raise ValueError(
+                "`workers` must be left to the program: run python -m tfsparse.search, or "
+                "several of your own processes with one storage and directory. Received: "
+                f"workers={settings['workers']}."
+            )
         self._chosen = job.SearchSettings(
             workdir=os.path.join(directory, project_name),
             method=method,
             objectives=",".join(objectives),
-            bounds=",".join(f"{k}={v:g}" for k, v in (bounds or {}).items()),
+            bounds=options.as_text(bounds or {}),
             trials=max_trials,
             epochs=epochs,
             storage=storage,
@@ -143,6 +146,7 @@ class Tuner(keras_tuner.Tuner):
         Args:
             x, y: Samples, and their classes.
             validation_data: `(x, y)`; by default a tenth of the samples, every class alike.
+                Another part is set aside for `hand_over`, which scores the front on it.
 
         Raises:
             ValueError: The arrays cannot be used, or the folder holds another search.
@@ -159,28 +163,42 @@ class Tuner(keras_tuner.Tuner):
             self._own_model,
         )
         self.oracle.search = self._search
-        super().search()
+        try:
+            super().search()
+        except keras_tuner.errors.FatalError as error:
+            raise error.__cause__ or error from None
 
     def _stored(self, x, y, validation_data) -> data.Data:
         """The arrays as a file, which a worker on the same machine may read, too."""
-        os.makedirs(self._chosen.workdir, exist_ok=True)
-        path = os.path.join(self._chosen.workdir, "data.npz")
-        arrays = {"x": np.asarray(x), "y": np.asarray(y)}
+        given = {"x": x, "y": y}
         if validation_data is not None:
             names = ("x_train", "y_train", "x_val", "y_val")
-            arrays = dict(
-                zip(names, (x, y, *map(np.asarray, validation_data)), strict=True)
+            given = dict(zip(names, (x, y, *validation_data), strict=True))
+        arrays = {name: np.asarray(own) for name, own in given.items()}
+        shapes = {name: own.shape for name, own in arrays.items()}
+        pairs = list(arrays.values())
+        if any(own.ndim == 0 for own in pairs) or any(
+            len(a) != len(b) for a, b in zip(pairs[::2], pairs[1::2], strict=True)
+        ):
+            raise ValueError(
+                "`search` must be given x and y, one class for each sample. Received arrays of "
+                f"shapes {shapes}."
             )
-        if not os.path.exists(path):
-            np.savez(path, **arrays)
+        os.makedirs(self._chosen.workdir, exist_ok=True)
+        path = os.path.join(self._chosen.workdir, "data.npz")
+        with files.appears_whole(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)  # others than before are another search: refused
         return data.Data(data=path)
 
     def run_trial(self, trial, *args, **kwargs):
         """Trains and prunes one configuration; its objectives as metrics."""
         own, values = self.oracle.asked.pop(trial.trial_id)
-        outcome = self._begun().tried(own, values)
-        if outcome is None:
-            raise keras_tuner.errors.FailedTrialError("It led nowhere.")
+        try:
+            outcome = self._begun().tried(own, values)
+        except Exception as error:  # of the search: keras-tuner would only note it
+            raise keras_tuner.errors.FatalError(str(error)) from error
+        if outcome is None or outcome.stopped:
+            raise keras_tuner.errors.FailedTrialError("It was stopped, or given up.")
         return dict(outcome.objectives)
 
     def _begun(self) -> job.Search:
