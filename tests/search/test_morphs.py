@@ -46,6 +46,8 @@ def changed(parent, child) -> dict:
     }
 
 
+SHARED = {"total-fc-layer-weights", "weight-fraction-main-branch"}
+
 STEPS = {"num-fc-layers": 1, "total-fc-layer-weights": 5, "alpha": 0.1}
 
 
@@ -53,8 +55,10 @@ STEPS = {"num-fc-layers": 1, "total-fc-layer-weights": 5, "alpha": 0.1}
 def test_numbers_move_by_their_step(held, name):
     seen = set()
     for parent, child in applied(held, name):
-        ((moved, (before, after)),) = changed(parent, child).items()
-        assert moved == name
+        told = changed(parent, child)
+        before, after = told[name]
+        # Without a branch and a hidden layer there are no weights to share out.
+        assert set(told) - {name} <= SHARED
         step = after - before
         inside = 5 < before < 795 if STEPS[name] == 5 else 0.11 < before < 0.9
         if inside or STEPS[name] == 1:
@@ -76,7 +80,7 @@ def test_a_branch_that_comes_begins_small(held, side):
         assert told.pop(side) == (parent[side], not parent[side])
         fraction = told.pop(f"weight-fraction-{side}")
         assert fraction[1] == (0.05 if child[side] else None)
-        assert set(told) <= {"merge-type"}
+        assert set(told) <= {"merge-type", *SHARED}
 
 
 REDRAWN = {
@@ -156,7 +160,7 @@ def test_children_are_uniform_over_the_morphs_and_repeatable(held):
         assert 1 <= len(how)
         counts.update(how)
     own = np.array([counts[name] for name in always])
-    assert own.min() > 0.85 * own.max()
+    assert own.min() > 0.8 * own.max()
     assert set(counts) == set(morphs.MORPHS)
     one, two = (morphs.child(held, values, np.random.default_rng(7)) for _ in range(2))
     assert one == two and one[0] != values
@@ -231,16 +235,34 @@ def test_more_filters_keep_place_and_channel():
     assert 0 < told.share < 1 and told.elements < told.total
 
 
-def test_kernels_overlap_around_their_middle():
-    parent = network(**{"kernel-size-block-1-layer-1": 3})
-    child = network(**{"kernel-size-block-1-layer-1": 5})
-    start = array(child.get_layer("block1_conv1").kernel).copy()
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize(
+    ("before", "size"), [(3, 5), (2, 3), (2, 5), (4, 5), (5, 3), (5, 2)]
+)
+def test_what_a_kernel_put_out_stays_in_its_place(padding, before, size):
+    """With the new places at zero, or the lost ones, outputs are those of the parent."""
+
+    def net(width):
+        image = keras.Input((9, 9, 2))
+        conv = keras.layers.Conv2D(3, width, padding=padding, name="conv")
+        return keras.Model(image, conv(image))
+
+    parent, child = net(before), net(size)
+    kernel = array(parent.get_layer("conv").kernel).copy()
+    if size < before:  # what the child cannot hold
+        lost = (before - 1) // 2 - (size - 1) // 2 if padding == "same" else 0
+        stays = np.zeros(before, bool)
+        stays[lost : lost + size] = True
+        kernel[~stays], kernel[:, ~stays] = 0, 0
+        parent.get_layer("conv").kernel.assign(kernel)
+    child.get_layer("conv").kernel.assign(np.zeros((size, size, 2, 3)))
     inherit(child, parent)
-    kernel = array(child.get_layer("block1_conv1").kernel)
-    np.testing.assert_array_equal(
-        kernel[1:4, 1:4], array(parent.get_layer("block1_conv1").kernel)
+    x = np.random.default_rng(0).normal(size=(2, 9, 9, 2)).astype("float32")
+    one, two = array(parent(x)), array(child(x))
+    least = min(one.shape[1], two.shape[1])
+    np.testing.assert_allclose(
+        two[:, :least, :least], one[:, :least, :least], atol=1e-5
     )
-    np.testing.assert_array_equal(kernel[0], start[0])
 
 
 def test_a_branch_that_comes_leaves_the_others_rows_alone():

@@ -194,13 +194,16 @@ def taken(hp):
 # Bounds and ends before their time ---------------------------------------------------------
 
 
-def test_a_bound_that_nothing_meets_is_said_before_training(tmp_path, capsys):
+def test_a_bound_that_nothing_meets_is_said_before_training(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(sampler, "TRIES", 20)
     code = program.main(
         ["--data=digits", "--objectives=error,working_memory_2", "--trials=3",
          "--bounds=working_memory_2=5", f"--workdir={tmp_path / 's'}"]
     )  # fmt: skip
     said = capsys.readouterr()
-    assert code == 2 and "be within them, whatever is pruned" in said.err
+    assert code == 2 and "be within them, whatever is pruned. The least" in said.err
     assert "Trial" not in said.out
 
 
@@ -266,6 +269,118 @@ def test_the_program_and_the_tuner_know_the_same_hypermodel():
     model = build(values, (8, 8, 1), 10)
     assert model.get_layer("first").units == values["units"]
     assert ("more" in values) == values["deep"]
+
+
+def test_other_arrays_are_another_search(tmp_path):
+    digits = data.load("digits")
+    given = {"objectives": ("error", "weight_bytes"), "max_trials": 1, "epochs": 1,
+             "startup": 2, "directory": str(tmp_path), "project_name": "own"}  # fmt: skip
+    with pytest.raises(ValueError, match="one class for each sample"):
+        Tuner(small, **given).search(digits.x_train)
+    Tuner(small, **given).search(digits.x_train, digits.y_train)
+    with pytest.raises(ValueError, match="`storage` must hold this search.*other"):
+        Tuner(small, **given).search(digits.x_train[::-1], digits.y_train[::-1])
+    with pytest.raises(ValueError, match="`workers` must be left to the program"):
+        Tuner(small, workers=4, **given)
+
+
+def test_a_full_disk_ends_a_tuners_search(tmp_path, monkeypatch):
+    """keras-tuner would go on with the next trial, and the next."""
+    from tfsparse.engine import candidate
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(candidate.Candidates, "__call__", full)
+    digits = data.load("digits")
+    tuner = Tuner(small, objectives=("error", "weight_bytes"), max_trials=3, epochs=1,
+                  startup=2, directory=str(tmp_path), project_name="own")  # fmt: skip
+    with pytest.raises(OSError, match="No space left"):
+        tuner.search(digits.x_train, digits.y_train)
+    states = [t.state.name for t in tuner._begun().study.trials]
+    assert states == ["FAIL", "WAITING"]
+
+
+def nameless(hp):
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten()(inputs)
+    x = keras.layers.Dense(hp.Int("units", 4, 12), activation="relu")(x)
+    return keras.Model(inputs, keras.layers.Dense(10)(x))
+
+
+def test_layers_without_names_inherit_too():
+    from tfsparse import search
+
+    space, build = own.searched(nameless)
+    values = space.sample(np.random.default_rng(0))
+    first = build(values, (8, 8, 1), 10)
+    keras.layers.Dense(3)  # the counter goes on
+    again = build(values, (8, 8, 1), 10)
+    assert [x.name for x in first.layers[1:]] == [x.name for x in again.layers[1:]]
+    assert search.inherit(again, first).share == 1
+
+
+def ends_in_softmax(hp):
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Dense(hp.Int("units", 4, 6), activation="relu")(
+        keras.layers.Flatten()(inputs)
+    )
+    return keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
+
+
+def test_probabilities_are_known_for_what_they_are(tmp_path):
+    chosen = job.SearchSettings(
+        workdir=str(tmp_path), model=f"{__name__}:ends_in_softmax"
+    )
+    found = job.begun(chosen, data.Data(data="digits"), Training())
+    assert found.dataset.task.probabilities
+    assert found.evaluate.dataset.task.probabilities
+
+
+@pytest.mark.parametrize("kind", ["random", "evolution"])
+def test_every_sampler_goes_on_past_its_start(kind, tmp_path):
+    code = program.main(
+        ["--data=digits", f"--model={__name__}:nameless", "--objectives=error,weight_bytes",
+         "--trials=4", "--startup=2", "--epochs=1", f"--sampler={kind}",
+         f"--workdir={tmp_path / 's'}"]
+    )  # fmt: skip
+    assert code == 0
+    told = files.read_json(tmp_path / "s" / "pareto.json")
+    assert told["trials"] == 4
+
+
+def test_data_and_settings_that_do_not_go_together(tmp_path, capsys):
+    line = ["--data=wine", "--augment=shift=2", f"--workdir={tmp_path / 's'}"]
+    assert program.main(line) == 2
+    assert (
+        "`augment` must be empty for data that are no images" in capsys.readouterr().err
+    )
+
+
+def test_a_row_of_numbers_is_searched(tmp_path, capsys):
+    """Columns of any range, and no configuration that could not be pruned."""
+    code = program.main(
+        ["--data=wine", "--objectives=error,weight_bytes", "--trials=3", "--startup=3",
+         "--epochs=2", f"--workdir={tmp_path / 's'}"]
+    )  # fmt: skip
+    assert code == 0
+    assert "given up" not in capsys.readouterr().out
+
+
+def test_a_storage_that_fails_midway_is_one_line(tmp_path, monkeypatch, capsys):
+    import sqlalchemy.exc
+
+    def gone(*_, **__):
+        raise sqlalchemy.exc.OperationalError("select", {}, Exception("server is gone"))
+
+    monkeypatch.setattr(study, "turn", gone)
+    code = program.main(
+        ["--data=digits", f"--model={__name__}:nameless", "--trials=2",
+         f"--workdir={tmp_path / 's'}"]
+    )  # fmt: skip
+    said = capsys.readouterr().err
+    assert code == 2 and "`storage` must stay within reach" in said
+    assert said.count("\n") == 1
 
 
 # Flagfiles ------------------------------------------------------------------------------------

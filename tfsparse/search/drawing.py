@@ -24,7 +24,7 @@ def published(data: str) -> list[dict[str, Any]]:
 
 def reference_of(values: np.ndarray) -> np.ndarray:
     """The corner that hypervolumes are measured from: the worst that was seen."""
-    return values.max(axis=0) * (1 + 1e-9)
+    return np.maximum(values.max(axis=0), 1e-12) * (1 + 1e-9)
 
 
 def sections(

@@ -101,7 +101,8 @@ def _made_of(graph, tensor) -> Segments:
     """Names of what writes a tensor's last axis, with the places and channels of each."""
     call = graph.writers.get(tensor)
     if call is None:
-        return [(tensor.origin, (tensor.shape[-1],))]
+        number = list(graph.inputs).index(tensor)  # Keras counts names of inputs up
+        return [(f"input {number}", (tensor.shape[-1],))]
     if isinstance(call.operation, keras.layers.Flatten):
         return [(call.name, tuple(call.inputs[0].shape[1:]))]
     if isinstance(call.operation, keras.layers.Concatenate):
