@@ -689,3 +689,32 @@ def test_kernels_with_turned_axes_get_no_groups_and_are_named(caplog):
     }
     assert "conv/kernel" in held and not any(p.startswith("up/") for p in held)
     assert "up (Conv2DTranspose), apart (SeparableConv2D)" in caplog.text
+
+
+def test_importance_counts_groups_with_a_penalty_alone(monkeypatch):
+    """omega sum w^2 / ||w|| of each unit's groups; weights without a group add nothing."""
+    import types
+
+    from tfsparse import records
+    from tfsparse.methods import bayesnas_compression as own
+
+    kernel = np.array([[3.0, 1.0], [4.0, 2.0]], "float32")  # two units on axis 1
+    partition = records.Partition({"a/kernel": np.array([[0, -1]], "int32")}, ("a[0]",))
+    held = types.SimpleNamespace(
+        values=lambda: {"a/kernel": kernel},
+        factors=[np.array([2.0])],
+        partitions=[partition],
+    )
+    monkeypatch.setattr(own, "optimizer_of", lambda model: held)
+    member = records.Member("a/kernel", 1, records.PRODUCER, np.arange(2), np.arange(2))
+    group = types.SimpleNamespace(name="a", size=2, frozen=None, members=[member])
+    method = tfsparse.BayesNASCompression()
+    found = method.importance(None, [group])["a"]
+    np.testing.assert_allclose(found, [2 * 25 / 5, 0.0])
+
+
+def test_the_report_tells_the_least_and_the_largest_factor():
+    loop = {"epoch": 4, "groups": 7, "pruned": 2, "negative_curvature": 0,
+            "zero_curvature": 1, "omega": {"a": [0.5, 1.0, 2.0], "b": [0.2, 0.9, 3.0]}}  # fmt: skip
+    table = tfsparse.BayesNASCompression().sections({"loops": [loop]})[0]
+    assert table.rows[0][-2:] == (0.2, 3.0)

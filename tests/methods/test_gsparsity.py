@@ -614,3 +614,29 @@ def test_shrinknets_bisects_too_and_callbacks_see_the_rest(digits):
 def test_a_measure_that_is_zero_anyway_is_met(digits):
     found = shrunk(digits, GSparsity(0.03), target={"index_bytes": 0.5}, epochs=2)
     assert found.history[0]["strength_on"] and not found.history[1]["strength_on"]
+
+
+def test_units_on_two_axes_of_a_kernel_have_their_labels():
+    """Heads of attention: a unit's positions on two axes, wherever the outer one stands."""
+    sequence = keras.Input((5, 8))
+    x = layers.Dense(6, name="before")(sequence)
+    x = layers.MultiHeadAttention(2, 3, name="heads")(x, x)
+    model = keras.Model(sequence, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
+    groups = tfsparse.find_groups(model)
+    found = partitions.units(model, groups, ignore=("heads", "*:value"))
+    shapes = {v.path: tuple(v.shape) for v in model.trainable_variables}
+    seen = 0
+    for group in groups:
+        for member in () if group.frozen else group.members:
+            own = isinstance(member.axis, tuple) and member.role != records.CONSUMER
+            if not own or member.path not in found.labels:
+                continue
+            seen += 1
+            outer, inner = member.axis
+            labels = np.broadcast_to(found.labels[member.path], shapes[member.path])
+            rows = np.moveaxis(labels, (outer, inner), (0, 1)).reshape(-1, labels.size // (
+                shapes[member.path][outer] * shapes[member.path][inner]))  # fmt: skip
+            for position, unit in zip(member.indices, member.units, strict=True):
+                names = {found.names[n] for n in rows[position]}
+                assert names == {f"{group.name}[{unit}]"}
+    assert seen
