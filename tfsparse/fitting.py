@@ -145,6 +145,12 @@ def _check(method, x, y, epochs, shrink_epochs) -> None:
             "`method` must be an object, such as ShrinkNets(strength=4e-3). Received: "
             f"{method!r}."
         )
+    if "sparse" not in method.stages:
+        raise ValueError(
+            "`method` must have a penalty to train under. Received: "
+            f"{type(method).__name__}, which works in stages of its own: run "
+            f"python -m tfsparse.train --method={methods.title_of(method)}."
+        )
     for name, value, least in (
         ("epochs", epochs, 1),
         ("shrink_epochs", shrink_epochs, 0),

@@ -122,7 +122,13 @@ def test_candidates_that_are_nan_are_counted_and_left_behind():
         calls.append(1)
         return float("nan") if len(calls) % 3 == 0 else float(np.abs(maps).sum())
 
-    state = evolution.search(layers, loss, settings, 0)
+    held = []
+    state = evolution.search(
+        layers, loss, settings, 0, keep=lambda s: held.append(json.dumps(s.to_json()))
+    )
+    assert "Infinity" not in held[4] and "NaN" not in held[4]
+    back = evolution.State.from_json(json.loads(held[4]))
+    assert back.losses.count(float("inf")) == 1
     assert state.failed == 10 and state.done == 30 and np.isfinite(state.best[1])
     with pytest.raises(ValueError, match="finite loss. Received: none of 30"):
         evolution.search(layers, lambda maps: float("inf"), settings, 0)

@@ -51,22 +51,28 @@ class State:
     progress: list[float] = dataclasses.field(default_factory=list)
 
     def to_json(self) -> dict:
-        """As JSON; numbers come back bit for bit."""
+        """As JSON, which knows no infinity; numbers come back bit for bit."""
         return {
             "maps": [own.tolist() for own in self.maps],
-            "losses": self.losses,
-            "best": self.best and [self.best[0].tolist(), self.best[1]],
+            "losses": [_told(loss) for loss in self.losses],
+            "best": self.best and [self.best[0].tolist(), _told(self.best[1])],
             "done": self.done,
             "failed": self.failed,
-            "progress": self.progress,
+            "progress": [_told(loss) for loss in self.progress],
         }
 
     @classmethod
     def from_json(cls, held: dict) -> State:
         """What `to_json` wrote."""
-        best = held["best"] and (np.array(held["best"][0]), held["best"][1])
-        maps = [np.array(own) for own in held["maps"]]
-        return cls(**{**held, "maps": maps, "best": best})
+        best = held["best"] and (np.array(held["best"][0]), _loss(held["best"][1]))
+        found = {
+            **held,
+            "maps": [np.array(own) for own in held["maps"]],
+            "losses": [_loss(own) for own in held["losses"]],
+            "progress": [_loss(own) for own in held["progress"]],
+            "best": best,
+        }
+        return cls(**found)
 
     def told(self, maps: np.ndarray, loss: float, population: int) -> None:
         """Takes in an evaluated candidate; the oldest leaves once there are too many."""
@@ -80,6 +86,14 @@ class State:
         if self.best is None or loss < self.best[1]:
             self.best = maps, loss
         self.progress.append(self.best[1])
+
+
+def _told(loss: float) -> float | None:
+    return loss if np.isfinite(loss) else None
+
+
+def _loss(told: float | None) -> float:
+    return WORST if told is None else told
 
 
 def candidate(

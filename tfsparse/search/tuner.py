@@ -187,7 +187,9 @@ class Tuner(keras_tuner.Tuner):
         os.makedirs(self._chosen.workdir, exist_ok=True)
         path = os.path.join(self._chosen.workdir, "data.npz")
         with files.appears_whole(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)  # others than before are another search: refused
+            np.savez(
+                file, allow_pickle=False, **arrays
+            )  # others than before are another search: refused
         return data.Data(data=path)
 
     def run_trial(self, trial, *args, **kwargs):

@@ -53,14 +53,14 @@ class Rank(stage.Stage):
 
     def check(self, stages):
         dense = stages.get("dense")
-        epochs = dense.settings.dense_epochs if dense else 0
-        if not epochs and not self.settings.trained:
+        self._trains = bool(dense and dense.settings.dense_epochs)
+
+    def rehearse(self, context, model):
+        if not self._trains and not self.settings.trained:
             raise ValueError(
                 "`dense_epochs` must be positive, or `trained` true: a ranking is one of a "
                 "trained network. Received: dense_epochs=0, trained=false."
             )
-
-    def rehearse(self, context, model):
         layers, cut, _ = self._parts(context, model)
         if self.settings.ranking:
             self._learned(layers)
@@ -160,7 +160,8 @@ class Rank(stage.Stage):
             )
         spent = time.perf_counter() - started
         maps = state.best[0]
-        facts = {"progress": state.progress, "failed": state.failed, "seconds": spent,
+        told = [own if own < float("inf") else None for own in state.progress]
+        facts = {"progress": told, "failed": state.failed, "seconds": spent,
                  "evaluations_per_second": judge.count / spent if spent else None}  # fmt: skip
         if context.store.keeps:
             text = affine.to_json(layers, maps, target=self.settings.target)
@@ -185,7 +186,7 @@ class Rank(stage.Stage):
         )  # fmt: skip
         sections: list = [table]
         if facts["progress"]:
-            best = tuple(facts["progress"])
+            best = tuple(facts["progress"])  # nothing while no loss was finite
             sections.insert(
                 0,
                 draw.Curves(

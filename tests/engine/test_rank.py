@@ -1,0 +1,189 @@
+"""LeGR's stage: what judges cut networks, the search, its ranking used again, bad input."""
+
+from __future__ import annotations
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from conformance import models
+
+import tfsparse
+from tfsparse import data, files, methods, train
+from tfsparse.engine import judging
+from tfsparse.engine.stages import rank
+
+
+def net():
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(6, 3, padding="same", name="a", use_bias=False)(image)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="n")(x))
+    y = keras.layers.Conv2D(6, 3, padding="same", name="b")(x)
+    x = keras.layers.ReLU()(keras.layers.Add()([x, y]))
+    x = keras.layers.Dense(8, activation="relu", name="c")(keras.layers.Flatten()(x))
+    return keras.Model(image, keras.layers.Dense(10, name="out")(x))
+
+
+def judged(steps, samples=96):
+    digits = data.load("digits")
+    model = models.randomise(net(), seed=2)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    x = digits.x_train.astype("float32") / 255
+    own = (x[: 16 * steps], digits.y_train[: 16 * steps]) if steps else None
+    judge = judging.Judge(
+        model, loss, digits.x_validation[:samples], digits.y_validation[:samples],
+        steps, 0.05, own, 16,
+    )  # fmt: skip
+    return model, judge, loss, digits
+
+
+def masks(count):
+    rng = np.random.default_rng(0)
+    free = [g for g in tfsparse.find_groups(net()) if not g.frozen]
+    for _ in range(count):
+        yield {
+            g.name: (rng.random(g.size) < 0.6) | (np.arange(g.size) == 0) for g in free
+        }
+
+
+@pytest.mark.parametrize("steps", [0, 20])
+def test_a_mask_has_one_loss_whatever_came_before(steps):
+    """Bit for bit: weights, BatchNorm and the optimizer begin anew."""
+    _, judge, *_ = judged(steps)
+    first, *others = masks(21)
+    before = judge(first)
+    told = [judge(keep) for keep in others]
+    assert judge(first) == before
+    assert len({*told, before}) > 15
+
+
+def test_the_loss_is_that_of_the_network_built_anew():
+    model, judge, loss, digits = judged(0)
+    x, y = digits.x_validation[:96] / np.float32(255), digits.y_validation[:96]
+    for keep in masks(3):
+        small = tfsparse.strip(model, keep)
+        expected = float(np.mean(loss(y, small.predict(x, verbose=0))))
+        assert judge(keep) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("samples", [1, 7, 97, 144])
+def test_any_number_of_samples_is_judged(samples):
+    _, judge, *_ = judged(0, samples)
+    assert judge.samples == samples and np.isfinite(judge(next(masks(1))))
+
+
+# The stage ---------------------------------------------------------------------------------
+
+FLAGS = ["--data=digits", "--model=mcu_cnn", "--method=legr", "--dense_epochs=1",
+         "--evaluations=14", "--population=6", "--sample=3", "--fine_tune_epochs=1",
+         "--formats=keras,tflite_int8", "--tensorboard=false", "--preflight=false"]  # fmt: skip
+
+
+def run(folder, *more):
+    return train.main(["train", *FLAGS, f"--workdir={folder}", *more])
+
+
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranked") / "run"
+    assert run(folder, "--target=macs=0.5") == 0
+    return folder
+
+
+def test_a_run_ends_within_its_target(ranked):
+    report = files.read_json(ranked / "report.json")
+    stages = {row["name"]: row for row in report["stages"]}
+    assert stages["mcu"]["macs"] <= 0.5 * report["dense_cost"]["macs"]
+    assert report["target"][0]["share"] > 0.85  # four filters at a time is coarse
+    assert report["method"]["rank"]["failed"] == 0
+    titles = {section["title"] for section in report["sections"]}
+    assert {"The ranking", "Progress of the search"} <= titles
+    best = next(s for s in report["sections"] if s.get("name") == "rank_progress")
+    losses = best["lines"][0]["ys"]
+    assert len(losses) == 14 and losses == sorted(losses, reverse=True)
+    held = json.loads((ranked / "ranking.json").read_text())
+    assert set(held["layers"]) and held["target"] == "macs=0.5"
+
+
+def test_a_ranking_is_cut_again_at_another_budget(ranked, tmp_path):
+    again = tmp_path / "again"
+    given = f"--ranking={ranked / 'ranking.json'}"
+    assert run(again, "--target=params=0.4", given) == 0
+    report = files.read_json(again / "report.json")
+    assert report["stages"][-1]["params"] <= 0.4 * report["dense_cost"]["params"]
+    assert report["method"]["rank"]["seconds"] == 0
+
+
+def test_a_stopped_search_goes_on_to_the_same_ranking(ranked, tmp_path, monkeypatch):
+    from tfsparse.ranking import evolution
+
+    real, calls = evolution.State.told, []
+
+    def told(self, *arguments):
+        calls.append(1)
+        if len(calls) == 9:
+            raise KeyboardInterrupt
+        return real(self, *arguments)
+
+    monkeypatch.setattr(evolution.State, "told", told)
+    folder = tmp_path / "run"
+    assert run(folder, "--target=macs=0.5") == 2
+    assert run(folder, "--target=macs=0.5", "--resume") == 0
+    one, two = (json.loads((f / "ranking.json").read_text()) for f in (ranked, folder))
+    assert one["layers"] == two["layers"]
+    assert len(calls) == 9 + 6  # eight were kept
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--target=macs=0.001",), "`target` must be within reach.*remain"),
+        (("--target=",), "`target` must say what may remain"),
+        (("--dense_epochs=0",), "`dense_epochs` must be positive, or `trained` true"),
+        (("--evaluations=0",), "`evaluations` must be 1 or more"),
+        (("--ranking=/nowhere.json",), "`ranking` must be a file that exists"),
+        (("--model=mlp", "--ranking={ranked}"), "`ranking` must be one of this model"),
+    ],
+)
+def test_refused_before_training(ranked, more, message, tmp_path, capsys):
+    import re
+
+    own = [one.format(ranked=ranked / "ranking.json") for one in more]
+    names = {one.partition("=")[0] for one in own}
+    given = [one for one in FLAGS if one.partition("=")[0] not in names]
+    code = train.main(["train", *given, f"--workdir={tmp_path / 'r'}", *own])
+    said = capsys.readouterr().err
+    assert code == 2 and re.search(message, said), said
+    assert said.count("\n") == 1
+
+
+def test_losses_that_are_nan_are_counted(tmp_path, monkeypatch):
+    real = judging.Judge.__call__
+
+    def some(self, keep):
+        found = real(self, keep)
+        return float("nan") if self.count % 4 == 1 else found
+
+    monkeypatch.setattr(judging.Judge, "__call__", some)
+    assert run(tmp_path / "run", "--target=macs=0.5") == 0
+    report = files.read_json(tmp_path / "run" / "report.json")
+    assert report["method"]["rank"]["failed"] == 4
+
+
+def test_fit_shrinking_says_where_to_go():
+    model = net()
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    with pytest.raises(ValueError, match="penalty to train under.*--method=legr"):
+        tfsparse.fit_shrinking(model, methods.find("legr")(), np.zeros((4, 8, 8, 1)),
+                               np.zeros(4), epochs=1)  # fmt: skip
+
+
+def test_layers_are_those_that_write_units():
+    model = net()
+    found = rank.layers_of(model, tfsparse.find_groups(model))
+    assert found.names == ("a/kernel", "b/kernel", "c/kernel")
+    tied = {path for path, _ in found.groups[next(iter(found.groups))]}
+    assert tied == {"a/kernel", "b/kernel"}
+    kernel = np.asarray(model.get_layer("c").kernel, "float64")
+    np.testing.assert_allclose(found.norms["c/kernel"], np.square(kernel).sum(0))
