@@ -75,7 +75,7 @@ LIGHT_MODULES = {
 TENSORFLOW = {
     "data.batches", "data.images", "data.named", "gradients", "train",
     "children.converting", "children.interpreting", "deploy.interpreters",
-    "engine.context", "engine.runner",
+    "engine.context", "engine.judging", "engine.runner",
 }  # fmt: skip
 """The only modules that may say `import tensorflow`, or an interpreter of its files."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfsparse.deploy.masked import Masked
 from tfsparse.engine import scoring
@@ -55,12 +56,17 @@ class Judge:
         if size < min(BATCH, count) // 2:  # an awkward number: some samples less
             size = min(BATCH, count)
             count -= count % size
-        self._x, self._y, self._size = scoring.as_floats(x[:count]), y[:count], size
+        parts = count // size
+        self._batches = [
+            tf.reshape(
+                tf.constant(own), (parts, size, *own.shape[1:])
+            )  # they stay there
+            for own in (scoring.as_floats(x[:count]), np.asarray(y[:count]))
+        ]
+        self._loss, self._mean = keras.losses.get(loss), tf.function(self._of_all)
         optimizer = keras.optimizers.SGD(rate, momentum=MOMENTUM)
         net = self.masked.model
-        net.compile(
-            optimizer, loss, jit_compile=False, steps_per_execution=count // size
-        )
+        net.compile(optimizer, loss, jit_compile=False)
         if steps:
             optimizer.build(net.trainable_variables)
         self.samples, self.count = count, 0
@@ -76,10 +82,16 @@ class Judge:
             net.fit(
                 *self._train, batch_size=self._batch, epochs=1, shuffle=False, verbose=0
             )
-        found = net.evaluate(
-            self._x, self._y, batch_size=self._size, verbose=0, return_dict=True
-        )
-        return float(found["loss"])
+        return float(self._mean())
+
+    def _of_all(self):
+        """The mean loss of all batches, in the graph."""
+        x, y = self._batches
+        total = tf.constant(0.0)
+        for number in tf.range(len(x)):
+            answers = self.masked.model(x[number], training=False)
+            total += tf.cast(self._loss(y[number], answers), tf.float32)
+        return total / len(x)
 
     def _begin_anew(self) -> None:
         """Weights, BatchNorm and the optimizer as they were before the first step."""
