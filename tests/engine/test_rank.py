@@ -135,6 +135,17 @@ def test_a_stopped_search_goes_on_to_the_same_ranking(ranked, tmp_path, monkeypa
     assert len(calls) == 9 + 6  # eight were kept
 
 
+@pytest.mark.parametrize("way", ["uniform", "magnitude", "random", "amc", "ddpg"])
+def test_the_rivals_run_in_the_same_harness(way, tmp_path):
+    assert run(tmp_path / "run", "--target=macs=0.5", f"--rank_search={way}") == 0
+    report = files.read_json(tmp_path / "run" / "report.json")
+    assert report["stages"][-1]["macs"] <= 0.5 * report["dense_cost"]["macs"]
+    progress = [s for s in report["sections"] if s.get("name") == "rank_progress"]
+    assert bool(progress) == (way in ("random", "amc", "ddpg"))
+    learned = way in ("random", "ddpg")
+    assert (tmp_path / "run" / "ranking.json").exists() == learned
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -5,6 +5,8 @@ from __future__ import annotations
 from tfsparse import options
 from tfsparse.methods import base
 
+SEARCHES = ("evolution", "ddpg", "random", "magnitude", "uniform", "amc")
+
 
 @options.record
 class LeGR(base.Method):
@@ -27,6 +29,13 @@ class LeGR(base.Method):
     stages = ("dense", "rank", "strip", "finetune", "export", "verify")
     sparser = "least"
 
+    rank_search: str = options.field(
+        "evolution",
+        "How the ranking is found: evolution of the maps (LeGR); ddpg, an agent that chooses "
+        "them layer by layer; or, to compare with: random maps, magnitude (none), uniform (the "
+        "same share of every group), amc (an agent that chooses shares).",
+        choices=SEARCHES,
+    )
     evaluations: int = options.field(
         400, "Candidates that are evaluated, the first population included.", low=1
     )

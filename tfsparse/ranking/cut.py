@@ -20,6 +20,9 @@ class Cut:
         cost: Units kept by group -> measure -> amount.
         bounds: Measure -> absolute bound.
 
+    Attributes:
+        least: Group name -> units that stay at least, one or more.
+
     Raises:
         ValueError: The bounds are out of reach; it says the least that remains.
 
@@ -40,18 +43,20 @@ class Cut:
         bounds: Mapping[str, float],
     ):
         self.sizes, self.bounds = dict(sizes), dict(bounds)
-        self._least = {g: min(max(1, least.get(g, 1)), n) for g, n in sizes.items()}
+        self.least = {g: min(max(1, least.get(g, 1)), n) for g, n in sizes.items()}
         self._cost = cost
         self._names = list(self.sizes)
         self._owner = np.repeat(np.arange(len(sizes)), list(self.sizes.values()))
-        left = cost(self._least)
-        if not self._met(left):
+        left = cost(self.least)
+        if not self.met(self.least):
             raise ValueError(
                 f"`target` must be within reach. Received: {self.bounds}; with the units that "
                 f"every group keeps at least, {dict(left)} remain."
             )
 
-    def _met(self, amounts: Mapping[str, float]) -> bool:
+    def met(self, kept: Mapping[str, int]) -> bool:
+        """Whether so many units of every group are within the bounds."""
+        amounts = self._cost(kept)
         return all(amounts[name] <= bound for name, bound in self.bounds.items())
 
     def __call__(self, scores: Mapping[str, np.ndarray]) -> Masks:
@@ -71,7 +76,7 @@ class Cut:
             return dict(zip(self._names, (counts - gone).tolist(), strict=True))
 
         # All of them meet it: the constructor looked.
-        found = budgets.least(lambda n: self._met(self._cost(kept(n))), len(order))
+        found = budgets.least(lambda n: self.met(kept(n)), len(order))
         mask = np.ones(len(flat), bool)
         mask[order[:found]] = False
         ends = np.cumsum(counts)[:-1]
@@ -83,5 +88,5 @@ class Cut:
         may = np.zeros(len(order), bool)
         for number, name in enumerate(self._names):
             own = np.flatnonzero(owner == number)
-            may[own[: len(own) - self._least[name]]] = True
+            may[own[: len(own) - self.least[name]]] = True
         return may

@@ -6,7 +6,9 @@ import json
 import os
 import time
 
-from tfsparse import budgets, options, records
+import numpy as np
+
+from tfsparse import budgets, files, options, records
 from tfsparse.engine import stage
 from tfsparse.engine.stages.dense import copied
 
@@ -99,15 +101,10 @@ class Rank(stage.Stage):
         if found is not None:
             return found
         layers, cut, bounds = self._parts(context, model)
-        maps, facts = self._maps(context, model, layers, cut)
-        keep = cut(layers.scores(maps))
+        keep, facts = self._found(context, model, layers, cut)
         running = copied(context, model, context.training.learning_rate)
         filling.kill(running, self._groups(running), keep)
-        facts |= {
-            "bounds": dict(bounds),
-            "layers": list(layers.names),
-            "maps": maps.tolist(),
-        }
+        facts |= {"bounds": dict(bounds), "layers": list(layers.names)}
         found = records.Result(running, facts=facts)
         context.store.save(self.folder, 0, found)
         return found
@@ -123,50 +120,54 @@ class Rank(stage.Stage):
         with open(self.settings.ranking, encoding="utf-8") as file:
             return affine.from_json(layers, file.read())
 
-    def _maps(self, context, model, layers, cut):
-        """The maps, read or searched; what is told of it."""
-        from tfsparse import files
-        from tfsparse.ranking import affine, evolution
+    def _found(self, context, model, layers, cut):
+        """The masks; what is told of how they were found."""
+        from tfsparse.ranking import affine, ratios
 
-        if self.settings.ranking:
-            return self._learned(layers), {"progress": [], "failed": 0, "seconds": 0.0}
-        method = self.method
-        wanted = evolution.Settings(
-            method.evaluations, method.population, method.sample
-        )
+        plain = affine.plain(layers)
+        told: dict = {"progress": [], "failed": 0, "seconds": 0.0, "maps": None}
+        way = self.method.rank_search
+        if self.settings.ranking or way == "magnitude":
+            maps = self._learned(layers) if self.settings.ranking else plain
+            return cut(layers.scores(maps)), told | {"maps": maps.tolist()}
+        if way == "uniform":
+            even = dict.fromkeys(cut.sizes, 1.0)
+            return ratios.by_shares(cut, even, layers.scores(plain)), told
+        return self._searched(context, model, layers, cut)
+
+    def _searched(self, context, model, layers, cut):
+        """The masks that a search found, each candidate judged on validation."""
+        from tfsparse.ranking import affine, ratios
+
+        method, plain = self.method, affine.plain(layers)
         judge = judge_of(context, model, method)
-        path = context.store.path("checkpoints", STATE) if context.store.keeps else None
-        state = None
-        if path and os.path.exists(path):
-            state = evolution.State.from_json(files.read_json(path))
-        started = time.perf_counter()
+        groups = list(cut.sizes)
+
+        def by_maps(maps):
+            return cut(layers.scores(maps))
+
+        def by_shares(actions):
+            shares = LEAST + (1 - LEAST) * actions[:, 0]
+            own = dict(zip(groups, map(float, shares), strict=True))
+            return ratios.by_shares(cut, own, layers.scores(plain))
+
+        decode = by_shares if method.rank_search == "amc" else by_maps
         bar = context.progress.stage("rank", 1, method.evaluations)
-
-        def keep(now) -> None:
-            if path:
-                files.write_json(path, now.to_json())
-            bar.note(
-                f"{now.done} of {method.evaluations} candidates, best {now.best[1]:.4g}"
-            )
-
+        started = time.perf_counter()
         with bar:
-            state = evolution.search(
-                layers,
-                lambda maps: judge(cut(layers.scores(maps))),
-                wanted,
-                context.seed,
-                state,
-                keep,
+            search = _evolved if method.rank_search in EVOLVED else _acted
+            best, losses, failed = search(
+                context, method, layers, cut, lambda one: judge(decode(one)), bar
             )
         spent = time.perf_counter() - started
-        maps = state.best[0]
-        told = [own if own < float("inf") else None for own in state.progress]
-        facts = {"progress": told, "failed": state.failed, "seconds": spent,
-                 "evaluations_per_second": judge.count / spent if spent else None}  # fmt: skip
-        if context.store.keeps:
-            text = affine.to_json(layers, maps, target=self.settings.target)
+        told = [own if own < float("inf") else None for own in losses]
+        facts = {"progress": told, "failed": failed, "seconds": spent,
+                 "evaluations_per_second": judge.count / spent if spent else None,
+                 "maps": None if decode is by_shares else best.tolist()}  # fmt: skip
+        if context.store.keeps and decode is by_maps:
+            text = affine.to_json(layers, best, target=self.settings.target)
             files.write_json(context.store.path(RANKING), json.loads(text))
-        return maps, facts
+        return decode(best), facts
 
     def tell(self, context, results):
         result = results[self.name]
@@ -174,7 +175,11 @@ class Rank(stage.Stage):
         draw = records.sections
         rows = tuple(
             (name.rsplit("/", 1)[0], a, k)
-            for name, (a, k) in zip(facts["layers"], facts["maps"], strict=True)
+            for name, (a, k) in zip(
+                facts["layers"] if facts["maps"] else (),
+                facts["maps"] or (),
+                strict=True,
+            )
         )
         table = draw.Table(
             "The ranking",
@@ -184,7 +189,7 @@ class Rank(stage.Stage):
             before="A filter's score is alpha times its squared norm plus kappa; the least of "
             "all layers together go.",
         )  # fmt: skip
-        sections: list = [table]
+        sections: list = [table] if rows else []
         if facts["progress"]:
             best = tuple(facts["progress"])  # nothing while no loss was finite
             sections.insert(
@@ -202,6 +207,83 @@ class Rank(stage.Stage):
             for key in ("failed", "seconds", "evaluations_per_second")
         }
         return stage.Told(method={"rank": told}, sections=sections)
+
+
+EVOLVED = ("evolution", "random")
+
+LEAST = 0.2
+"""Share of a group that AMC's agent may choose at least, before the budget scales it."""
+
+
+def _evolved(context, method, layers, cut, evaluate, bar):
+    """The best maps of an evolution, or of random ones; the least loss after each candidate."""
+    from tfsparse.ranking import evolution
+
+    population = method.population
+    if method.rank_search == "random":
+        population = method.evaluations
+    wanted = evolution.Settings(method.evaluations, population, method.sample)
+    path = _state_of(context)
+    held = path and os.path.exists(path) and files.read_json(path)
+    state = evolution.State.from_json(held) if held else None
+
+    def keep(now) -> None:
+        if path:
+            files.write_json(path, now.to_json())
+        bar.note(
+            f"{now.done} of {method.evaluations} candidates, best {now.best[1]:.4g}"
+        )
+
+    state = evolution.search(layers, evaluate, wanted, context.seed, state, keep)
+    return state.best[0], state.progress, state.failed
+
+
+def _acted(context, method, layers, cut, evaluate, bar):
+    """The best actions of an agent, as maps or as shares; the least loss so far."""
+    from tfsparse.ranking import ddpg
+
+    shares = method.rank_search == "amc"
+    wanted = ddpg.Settings(method.evaluations, min(100, method.evaluations // 4))
+    path = _state_of(context)
+    known = files.read_json(path)["losses"] if path and os.path.exists(path) else []
+    losses = [float("inf") if own is None else own for own in known]
+
+    def keep(now) -> None:
+        if path:
+            told = [own if np.isfinite(own) else None for own in now]
+            files.write_json(path, {"losses": told})
+        bar.note(f"{len(now)} of {method.evaluations} networks, best {min(now):.4g}")
+
+    def decoded(actions):
+        return actions if shares else ddpg.maps_of(actions, layers.spreads())
+
+    best, found = ddpg.search(
+        features_of(layers, list(cut.sizes) if shares else None),
+        1 if shares else 2,
+        lambda actions: evaluate(decoded(actions)),
+        wanted,
+        context.seed,
+        losses,
+        keep,
+    )
+    failed = sum(not np.isfinite(own) for own in found)
+    finite = np.where(np.isfinite(found), found, np.inf)
+    return decoded(best), np.minimum.accumulate(finite).tolist(), failed
+
+
+def _state_of(context) -> str | None:
+    return context.store.path("checkpoints", STATE) if context.store.keeps else None
+
+
+def features_of(layers, groups=None) -> np.ndarray:
+    """What an agent sees of each layer, or of each group by its first one, near 1."""
+    names = layers.names if groups is None else [layers.groups[g][0][0] for g in groups]
+    rows = []
+    for number, name in enumerate(names):
+        norms = layers.norms[name]
+        rows.append((number / len(names), np.log1p(len(norms)) / 6, np.log1p(norms.mean()),
+                     norms.std() / max(norms.mean(), 1e-12)))  # fmt: skip
+    return np.array(rows)
 
 
 def judge_of(context, model, method):
@@ -244,6 +326,4 @@ def layers_of(model, groups):
 
 def norms_of(value, member):
     """Squared norm of each of a kernel's filters that a member counts."""
-    import numpy as np
-
     return np.square(member.slices(value).astype("float64")).sum(axis=1)
