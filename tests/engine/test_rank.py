@@ -198,3 +198,36 @@ def test_layers_are_those_that_write_units():
     assert tied == {"a/kernel", "b/kernel"}
     kernel = np.asarray(model.get_layer("c").kernel, "float64")
     np.testing.assert_allclose(found.norms["c/kernel"], np.square(kernel).sum(0))
+
+
+def test_a_family_is_searched_once(tmp_path, monkeypatch):
+    """Each network is within its own budget, in its own folder, with its own report."""
+    calls, real = [], judging.Judge.__call__
+
+    def counted(self, keep):
+        calls.append(1)
+        return real(self, keep)
+
+    monkeypatch.setattr(judging.Judge, "__call__", counted)
+    folder = tmp_path / "run"
+    assert run(folder, "--target=macs=0.3", "--budgets=macs=0.7,params=0.5") == 0
+    assert len(calls) == 14
+    main = files.read_json(folder / "report.json")
+    whole = main["dense_cost"]
+    for target, measure, share in (
+        ("macs=0.7", "macs", 0.7),
+        ("params=0.5", "params", 0.5),
+    ):
+        report = files.read_json(folder / target / "report.json")
+        left = report["stages"][-1][measure]
+        assert 0.8 * share * whole[measure] < left <= share * whole[measure]
+        assert report["config"]["target"] == target
+        assert (folder / target / "model_int8.tflite").exists()
+    table = next(s for s in main["sections"] if s["title"] == "The family")
+    assert [row[0] for row in table["rows"]] == ["this one", "macs=0.7", "params=0.5"]
+    assert {"family_macs", "family_bytes"} <= {s.get("name") for s in main["sections"]}
+
+
+def test_a_budget_of_a_family_that_is_out_of_reach_is_said_first(tmp_path, capsys):
+    code = run(tmp_path / "run", "--target=macs=0.5", "--budgets=macs=0.0001")
+    assert code == 2 and "`target` must be within reach" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import copy
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +165,12 @@ class RunContext(Context):
             dataset.y_validation,
             interpreters.batch_size(dataset.shape),
         )
+
+    def beside(self, label: str) -> RunContext:
+        """The same run, its results in a folder of that name below its own."""
+        other = copy.copy(self)
+        other.store = checkpoints.Store(self.store.path(label))
+        return other
 
     @contextlib.contextmanager
     def scope(self):

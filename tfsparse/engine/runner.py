@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -105,8 +106,64 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
             store.check(*told, resume=resume)
             store.begin(told[0])
             results = go(settings.stages, context, {"model": records.Result(model)})
+            family = relatives(settings.stages, context, results)
             context.door.open()
-            return telling.report(settings.stages, context, results, told[0])
+            documents = {
+                one.label: telling.report(
+                    one.stages, one.context, one.results, told[0] | one.changed
+                )
+                for one in family
+            }
+            return telling.report(settings.stages, context, results, told[0], documents)
+
+
+@dataclasses.dataclass(frozen=True)
+class Relative:
+    """Another network of a run's family.
+
+    Attributes:
+        label: Its folder, below the run's.
+        stages: Those that it went through.
+        context: With that folder.
+        results: By stage.
+        changed: Settings in which it differs, as JSON.
+    """
+
+    label: str
+    stages: Sequence[Stage]
+    context: RunContext
+    results: Results
+    changed: dict[str, Any]
+
+
+def relatives(
+    stages: Sequence[Stage], context: RunContext, results: Results
+) -> list[Relative]:
+    """Goes through the end of the list again for every other version of a stage.
+
+    Args:
+        stages: Of the run.
+        context: Of the run, which is over but for its report.
+        results: Of the run.
+    """
+    found = []
+    for number, one in enumerate(stages):
+        before = {
+            name: results[name]
+            for name in ("model", *(s.name for s in stages[:number]))
+        }
+        for label, other in one.family(context):
+            own = context.beside(label)
+            listed = [*stages[:number], other, *stages[number + 1 :]]
+            context.progress.say(f"Once more from {other.name}: {label}")
+            made = go(listed, own, before, start=other.name)
+            changed = {
+                key: value
+                for key, value in other.settings.get_config().items()
+                if one.settings.get_config()[key] != value
+            }
+            found.append(Relative(label, listed, own, made, changed))
+    return found
 
 
 def context_of(settings: Settings, store: checkpoints.Store, shown):

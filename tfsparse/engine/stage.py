@@ -106,6 +106,17 @@ class Stage(abc.ABC):
             What it hands on; None for nothing, so that the next goes on from `before`.
         """
 
+    def family(self, context: Context) -> list[tuple[str, Stage]]:
+        """Other versions of this stage, from which the list is gone through again.
+
+        Args:
+            context: As for `run`, which is over.
+
+        Returns:
+            Names of folders, and stages: several networks of one search, say. None by default.
+        """
+        return []
+
     def tell(
         self, context: Context, results: Mapping[str, records.Result | None]
     ) -> Told:

@@ -23,7 +23,11 @@ Results = Mapping[str, "records.Result | None"]
 
 
 def report(
-    stages: Sequence[Stage], context: RunContext, results: Results, config: dict
+    stages: Sequence[Stage],
+    context: RunContext,
+    results: Results,
+    config: dict,
+    family: Mapping[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Writes the report of a finished run, and shows its table.
 
@@ -32,6 +36,7 @@ def report(
         context: The run.
         results: By stage.
         config: The settings, as JSON.
+        family: Folder -> report of the other networks of the run.
 
     Returns:
         What is in `report.json`.
@@ -49,6 +54,7 @@ def report(
     dense, last = there[0].model, there[-1].model
     layers = {"dense": layer_costs(dense), "final": layer_costs(last)}
     shown = [
+        *relatives_of(told.rows, family or {}),
         bytes_of(told.rows),
         *training_of(results, context.task),
         bars_of(layers),
@@ -80,6 +86,54 @@ def report(
     context.progress.table(document["stages"])
     context.progress.say(f"The report is {context.store.path('report.html')}")
     return document
+
+
+def relatives_of(rows, family: Mapping[str, dict]) -> list[draw.Section]:
+    """The networks of a family: how good each is, and what it costs. None of a run of one."""
+    if not family:
+        return []
+    last = {"this one": dataclasses.asdict(rows[-1])}
+    last |= {label: document["stages"][-1] for label, document in family.items()}
+    score = rows[-1].score
+    axis = draw.Axis(
+        f"test {score.name}",
+        format=draw.PERCENT if score.unit == "%" else draw.NUMBER,
+    )
+
+    def drawn(name: str, title: str, key: str, format_: str) -> draw.Points:
+        points = tuple(
+            draw.Point(row[key], row["score"]["value"], label, label == "this one")
+            for label, row in last.items()
+            if row[key]
+        )
+        label = key.replace("_", " ")
+        return draw.Points(
+            title, name, draw.Axis(label, True, format_), axis, points, True
+        )
+
+    table = draw.Table(
+        "The family",
+        (
+            draw.Column("folder", draw.TEXT),
+            draw.Column(f"test {score.name}", axis.format),
+            draw.Column("MACs"),
+            draw.Column("parameters"),
+            draw.Column("file, B"),
+            draw.Column("arena, B"),
+        ),
+        tuple(
+            (label, row["score"]["value"], row["macs"], row["params"], row["file_bytes"],
+             row["arena_bytes"])
+            for label, row in last.items()
+        ),
+    )  # fmt: skip
+    return [
+        drawn("family_macs", "The family: score against MACs", "macs", draw.NUMBER),
+        drawn(
+            "family_bytes", "The family: score against bytes", "file_bytes", draw.BYTES
+        ),
+        table,
+    ]
 
 
 def bytes_of(rows: list[records.StageRow]) -> draw.Points:

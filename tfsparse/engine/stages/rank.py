@@ -28,6 +28,12 @@ class RankSettings(options.Options):
         f"{', '.join(budgets.MEASURES)}: the ranking is searched at that budget.",
         example=budgets.EXAMPLE,
     )
+    budgets: str = options.field(
+        "",
+        "A family: other targets, such as macs=0.8,macs=0.5, at which the same ranking is cut; "
+        "each network goes through the stages behind in a folder of its own. Search at the "
+        "smallest of them, which is --target.",
+    )
     ranking: str = options.field(
         "", "A ranking.json that was learned before: it is cut, nothing is searched."
     )
@@ -39,6 +45,8 @@ class RankSettings(options.Options):
         """Checks the target and the file."""
         if not budgets.parse(self.target):
             raise ValueError("`target` must say what may remain. Received: nothing.")
+        for one in options.listed(self.budgets):
+            budgets.parse(one)
         if self.ranking and not os.path.isfile(self.ranking):
             raise ValueError(
                 f"`ranking` must be a file that exists. Received: {self.ranking!r}."
@@ -66,8 +74,26 @@ class Rank(stage.Stage):
         layers, cut, _ = self._parts(context, model)
         if self.settings.ranking:
             self._learned(layers)
+        for target in options.listed(self.settings.budgets):
+            self._parts(context, model, target)
 
-    def _parts(self, context, model):
+    def family(self, context):
+        path = self.settings.ranking or context.store.path(RANKING)
+        fixed = not os.path.exists(path)  # shares are searched anew, for each budget
+        return [
+            (
+                target,
+                Rank(
+                    self.settings.replaced(
+                        target=target, budgets="", ranking="" if fixed else path
+                    ),
+                    self.method,
+                ),
+            )
+            for target in options.listed(self.settings.budgets)
+        ]
+
+    def _parts(self, context, model, target: str | None = None):
         """The layers that are ranked, the cut, and absolute bounds.
 
         Raises:
@@ -78,7 +104,7 @@ class Rank(stage.Stage):
         from tfsparse.graph import groups
 
         analysis = groups.analyse(model)
-        target = budgets.parse(self.settings.target) or {}
+        target = budgets.parse(target or self.settings.target) or {}
         bounds = budgets.absolute(target, amounts(analysis, {}, target))
         counted = ranking.Counted.of_groups(
             analysis.groups,
