@@ -639,17 +639,24 @@ def test_a_model_that_makes_much_of_rounding_is_proven_in_double_precision(monke
     small, masked = (f(model, {"h": dropped}) for f in (tfsparse.strip, tfsparse.mask))
     inputs = normal(20, 40)
     assert differ(masked, small, inputs) > 10 * EXACT
-    silent_gone = tfsparse.strip(model)
-    assert silent_gone.get_layer("h").units == 29
-    # Whether one unit of thirty less rounds another way, a processor decides.
-    rounds = differ(model, silent_gone, inputs) > 10 * EXACT
-    # The same two proofs in single precision alone see the noise.
+    assert tfsparse.strip(model).get_layer("h").units == 29
+    # Where single precision sees noise, and which of the proofs does, a processor decides.
     strip = importlib.import_module("tfsparse.deploy.strip")  # not the function
+    real, seen = strip._without_rounding, []
+
+    def both(difference, bound):
+        seen.append((difference("float32"), real(difference, bound)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(strip, "_without_rounding", both)
+    tfsparse.strip(model, {"h": dropped})
+    tfsparse.strip(model)
+    assert len(seen) >= 2
+    assert max(single for single, _ in seen) > strip.TOLERANCE
+    assert all(proven <= strip.TOLERANCE for _, proven in seen)
     monkeypatch.setattr(strip, "_without_rounding", lambda f, bound: f("float32"))
-    with pytest.raises(records.StripError, match="must equal the masked one within"):
+    with pytest.raises(records.StripError, match="must (equal|change nothing)"):
         tfsparse.strip(model, {"h": dropped})
-    monkeypatch.setattr(strip, "_prove", lambda *arguments: None)
-    with pytest.raises(records.StripError, match="A removal must change nothing"):
         tfsparse.strip(model)
 
 

@@ -135,7 +135,10 @@ def test_a_stopped_search_goes_on_to_the_same_ranking(ranked, tmp_path, monkeypa
     assert len(calls) == 9 + 6  # eight were kept
 
 
-@pytest.mark.parametrize("way", ["uniform", "magnitude", "random", "amc", "ddpg"])
+SLOW = [pytest.param(way, marks=pytest.mark.slow) for way in ("amc", "ddpg")]
+
+
+@pytest.mark.parametrize("way", ["uniform", "magnitude", "random", *SLOW])
 def test_the_rivals_run_in_the_same_harness(way, tmp_path):
     assert run(tmp_path / "run", "--target=macs=0.5", f"--rank_search={way}") == 0
     report = files.read_json(tmp_path / "run" / "report.json")

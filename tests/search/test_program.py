@@ -397,7 +397,18 @@ def test_every_flagfile_has_its_data_here():
     assert {path.stem for path in FLAGFILES} == SHAPES.keys()
 
 
-@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
+QUICK = ("digits", "mnist_2kb", "curet")
+"""Flagfiles that are tried each time, a picture, a bound and a row among them."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path if path.stem in QUICK else pytest.param(path, marks=pytest.mark.slow)
+        for path in FLAGFILES
+    ],
+    ids=lambda path: path.stem,
+)
 def test_a_flagfile_tries_a_configuration(path, tmp_path):
     """On made data of its shape: one trial of two steps, with all else that it says."""
     shape, classes = SHAPES[path.stem]
