@@ -15,6 +15,7 @@ from tfsparse.deploy.amounts import amounts
 from tfsparse.deploy.recalibrate import recalibrate
 from tfsparse.deploy.strip import strip
 from tfsparse.graph import groups, measure
+from tfsparse.ranking.cut import best
 
 SCOPES = ("global", "layer")
 
@@ -191,7 +192,7 @@ def sensitivity(
         for fraction in fractions:
             kept = max(1, round(fraction * len(own)))
             if kept < len(own):
-                small = strip(model, {name: _best(own, kept)})
+                small = strip(model, {name: best(own, kept)})
                 if data is not None:
                     recalibrate(small, data[0])
                 value = value_of(small)
@@ -360,13 +361,7 @@ def _ranked(scores, scope: str, limits: _Limits) -> Callable:
                 kept = 0
             else:
                 kept = int((own >= everything[dropped]).sum())
-            keep[name] = _best(own, limits.count(name, len(own), kept))
+            keep[name] = best(own, limits.count(name, len(own), kept))
         return keep
 
     return masks
-
-
-def _best(scores: np.ndarray, kept: int) -> np.ndarray:
-    mask = np.zeros(len(scores), bool)
-    mask[np.argsort(-scores, kind="stable")[:kept]] = True
-    return mask

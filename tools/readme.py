@@ -237,9 +237,8 @@ def gsparsity_tables() -> list[str]:
         lines += [
             "",
             "Whole operations of three DARTS-V2 cells on MNIST, each a group. Scaling none is "
-            "the paper's: the same strength for all, so that operations without weights, of one "
-            "factor each, die first and, until accuracy is lost, alone. auto, the default, "
-            "weighs a group by its size:",
+            "the paper's: the same strength for all. auto, the default, weighs a group by its "
+            "size:",
             "",
             "| scaling | mu | as trained | 1e-6 | 1e-3 | 0.5 | retrained | operations left "
             "| parameters | inference of 500 |",

@@ -155,6 +155,7 @@ def test_the_rivals_run_in_the_same_harness(way, tmp_path):
         (("--target=macs=0.001",), "`target` must be within reach.*remain"),
         (("--target=",), "`target` must say what may remain"),
         (("--dense_epochs=0",), "`dense_epochs` must be positive, or `trained` true"),
+        (("--budgets=macs=0.4,macs=0.4",), "`budgets` must be different ones"),
         (("--evaluations=0",), "`evaluations` must be 1 or more"),
         (("--ranking=/nowhere.json",), "`ranking` must be a file that exists"),
         (("--model=mlp", "--ranking={ranked}"), "`ranking` must be one of this model"),
@@ -191,6 +192,44 @@ def test_fit_shrinking_says_where_to_go():
     with pytest.raises(ValueError, match="penalty to train under.*--method=legr"):
         tfsparse.fit_shrinking(model, methods.find("legr")(), np.zeros((4, 8, 8, 1)),
                                np.zeros(4), epochs=1)  # fmt: skip
+
+
+def test_a_kernel_may_write_the_units_of_two_groups():
+    """Heads of attention, and what each of them holds: one kernel, two rankings."""
+    sequence = keras.Input((5, 8))
+    x = keras.layers.Dense(6, name="before")(sequence)
+    x = keras.layers.MultiHeadAttention(2, 3, name="heads")(x, x)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    model = keras.Model(sequence, keras.layers.Dense(2)(x))
+    groups = tfsparse.find_groups(model)
+    found = rank.layers_of(model, groups)
+    scores = found.scores(np.tile([1.0, 0.0], (len(found), 1)))
+    sizes = {g.name: g.size for g in groups if not g.frozen}
+    assert {name: len(own) for name, own in scores.items()} == sizes
+    kernel = np.asarray(model.get_layer("heads")._value_dense.kernel, "float64")
+    np.testing.assert_allclose(scores["heads"], np.square(kernel).sum((0, 2)))
+    held = np.square(kernel).sum(0).ravel()
+    np.testing.assert_allclose(scores["heads:value"], held)
+
+
+def test_pictures_that_are_to_be_rebuilt_are_seen_alike(tmp_path):
+    """Targets are what the network sees: pixels divided by 255."""
+    import types
+
+    from tfsparse import methods as known
+
+    digits = data.load("digits", task="reconstruction")
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(image)
+    model = keras.Model(image, keras.layers.Conv2D(1, 1)(x))
+    context = types.SimpleNamespace(
+        dataset=digits, task=digits.task, samples=64,
+        training=types.SimpleNamespace(batch_of=lambda samples: 16),
+    )  # fmt: skip
+    judge = rank.judge_of(context, model, known.find("legr")(rank_samples=50))
+    x = digits.x_validation[:50] / np.float32(255)
+    expected = float(np.mean(digits.task.loss()(x, model.predict(x, verbose=0))))
+    assert judge({}) == pytest.approx(expected, rel=1e-4)
 
 
 def test_layers_are_those_that_write_units():

@@ -349,6 +349,21 @@ def test_every_sampler_goes_on_past_its_start(kind, tmp_path):
     assert told["trials"] == 4
 
 
+@pytest.mark.parametrize("kind", ["morphs", "evolution"])
+def test_every_parameter_of_ones_own_is_morphed(kind):
+    """Not those of the schedule alone, which table 8 knows by name."""
+    space, _ = own.searched(small)
+    found = sampler.SAMPLERS[kind](space, startup=4)
+    held = optuna.create_study(sampler=found, directions=["minimize"] * 2)
+    for _ in range(40):
+        trial = held.ask()
+        for name in space.active(trial.relative_params):
+            study.suggested(trial, name, space.ranges[name])
+        held.tell(trial, [1 / trial.params["units"], float(trial.params["units"])])
+    told = {name for t in held.trials for name in t.user_attrs.get(sampler.MORPHS, ())}
+    assert {"units", "deep", "more", "alpha"} <= told
+
+
 def test_data_and_settings_that_do_not_go_together(tmp_path, capsys):
     line = ["--data=wine", "--augment=shift=2", f"--workdir={tmp_path / 's'}"]
     assert program.main(line) == 2

@@ -31,10 +31,7 @@ from tfsparse.engine.stages.sparse import Sparse, SparseSettings
 from tfsparse.engine.training import Training
 from tfsparse.graph import find_groups, measure, rebuild
 from tfsparse.methods import Method, bayesian
-
-ERROR = "error"
-OBJECTIVES = (ERROR, *budgets.COSTS, *budgets.FINISHED)
-"""What may be sought after; smaller is better."""
+from tfsparse.search.front import ERROR
 
 AFTER = 5
 """Epochs with the whole divergence that a schedule leaves at least."""
@@ -84,12 +81,13 @@ class Candidates:
         folder: Each trial's folder lies in it, by its number.
         method: A Bayesian one.
         epochs: Of a trial.
-        objectives: What is measured, of `OBJECTIVES`.
+        objectives: What is measured, of `search.front.OBJECTIVES`.
         training: How every trial trains.
         seed: Of everything random.
         augmentation: What is done to training samples, see `data.parse_augmentation`.
         build: `(configuration, shape, outputs) -> model`.
         hopeless: Objectives after half of the epochs -> whether to stop there; None never.
+        mark: Tells the search: what another one left in the folder is not gone on with.
 
     Example:
         >>> evaluate = Candidates(dataset, "runs/search/trials", method, 20, ("error",))
@@ -107,6 +105,7 @@ class Candidates:
     augmentation: Mapping[str, float] = dataclasses.field(default_factory=dict)
     build: Any = search.build
     hopeless: Callable[[dict[str, float]], bool] | None = None
+    mark: str = ""
 
     def __call__(
         self,
@@ -231,15 +230,18 @@ class Candidates:
         folder = os.path.join(self.folder, f"{number:04d}")
         path = self.path(number, CONFIGURATION)
         if os.path.exists(folder) and not (
-            os.path.exists(path) and files.read_json(path) == values
+            os.path.exists(path) and files.read_json(path) == self._kept(values)
         ):
             shutil.rmtree(folder)
         os.makedirs(folder, exist_ok=True)
-        files.write_json(path, dict(values))
+        files.write_json(path, self._kept(values))
         return checkpoints.Store(folder)
 
+    def _kept(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {"search": self.mark, "values": dict(values)}
+
     def _differs_by_thresholds(self, values: Mapping[str, Any], parent: int) -> bool:
-        before = files.read_json(self.path(parent, CONFIGURATION))
+        before = files.read_json(self.path(parent, CONFIGURATION))["values"]
         other = {
             name
             for name in values.keys() | before.keys()

@@ -374,10 +374,9 @@ def _networks(begun, found, chosen: Chosen) -> list[draw.Network]:
         built = layer_costs(point.results["model"].model)
         told = found[order[number]]
         sections.append(
-            drawing.network(
+            telling.network_of(
+                {"dense": built, "final": layer_costs(point.model)},
                 f"Trial {told['trial']}: {told['cost']['weight_bytes']:,} bytes of weights",
-                {row["layer"]: row["shape"][-1] for row in built},
-                layer_costs(point.model),
             )
         )
     return sections

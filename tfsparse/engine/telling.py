@@ -237,11 +237,13 @@ def bars_of(layers: Mapping[str, list[dict]]) -> draw.Bars:
     )
 
 
-def network_of(layers: Mapping[str, list[dict]]) -> draw.Network:
+def network_of(
+    layers: Mapping[str, list[dict]], title: str = "The network that is left"
+) -> draw.Network:
     """The layers that are left, inside what they were."""
     before = {row["layer"]: row for row in layers["dense"]}
     return draw.Network(
-        "The network that is left",
+        title,
         tuple(
             draw.Width(
                 row["layer"],

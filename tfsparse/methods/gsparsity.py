@@ -55,7 +55,7 @@ class GSparsity(base.Method):
         "auto",
         "Whether a group's penalty is mu as it is, or times or divided by the square root "
         "of the group's size; auto is none, but of operations times the square root of the "
-        "size over the mean size: else those without weights, of one factor each, die alone.",
+        "size over the mean size: else those without weights, of one factor each, die first.",
         choices=("auto", *records.SCALINGS),
     )
     partition: str = options.field(

@@ -27,7 +27,6 @@ class LeGR(base.Method):
 
     name = "legr"
     stages = ("dense", "rank", "strip", "finetune", "export", "verify")
-    sparser = "least"
 
     rank_search: str = options.field(
         "evolution",

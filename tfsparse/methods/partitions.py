@@ -221,7 +221,7 @@ def by_size(partition: records.Partition, model) -> records.Partition:
         >>> by_size(operations(net, groups), net).multipliers.round(2)
         array([1.38, 0.3 ])
 
-    Reference: GSparsity, section 3.1, where mu_k = mu sqrt(|w_k|).
+    Reference: GSparsity, appendix A, where mu_k = mu sqrt(|w_k|).
     """
     shapes = {v.path: tuple(v.shape) for v in model.trainable_variables}
     sizes = partition.sizes(shapes)

@@ -11,6 +11,13 @@ from tfsparse import budgets
 Masks = dict[str, np.ndarray]
 
 
+def best(scores: np.ndarray, kept: int) -> np.ndarray:
+    """The mask of so many of the largest scores; of equals the first stay. `(units,)` bool."""
+    mask = np.zeros(len(scores), bool)
+    mask[np.argsort(-np.asarray(scores), kind="stable")[:kept]] = True
+    return mask
+
+
 class Cut:
     """Drops the units of least score, as few as a budget wants.
 

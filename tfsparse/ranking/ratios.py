@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tfsparse import budgets
-from tfsparse.ranking.cut import Cut, Masks
+from tfsparse.ranking.cut import Cut, Masks, best
 
 STEPS = 1 << 12
 """Factors on the shares that are told apart."""
@@ -38,9 +38,4 @@ def by_shares(
         }
 
     step = budgets.least(lambda n: cut.met(kept(n)), STEPS) or 0
-    masks = {}
-    for name, count in kept(step).items():
-        masks[name] = np.zeros(cut.sizes[name], bool)
-        order = np.argsort(-np.asarray(scores[name]), kind="stable")
-        masks[name][order[:count]] = True
-    return masks
+    return {name: best(scores[name], count) for name, count in kept(step).items()}

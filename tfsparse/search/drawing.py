@@ -12,8 +12,7 @@ import numpy as np
 from tfsparse.records import sections as draw
 from tfsparse.search import front, study
 from tfsparse.search import sampler as sampling
-
-ERROR = "error"
+from tfsparse.search.front import ERROR
 
 
 def published(data: str) -> list[dict[str, Any]]:
@@ -207,27 +206,3 @@ def _evolution(trials, winner, values, objectives, at: int, other: int):
             "each is a child of the one above.",
         ),
     ]  # fmt: skip
-
-
-def network(name: str, before: Mapping[str, int], after: Sequence[Mapping[str, Any]]):
-    """One network of the front: its layers, inside what was built.
-
-    Args:
-        name: Of the section.
-        before: Layer -> units as built.
-        after: Rows of `layer`, `shape` and `params` of what is left.
-    """
-    return draw.Network(
-        name,
-        tuple(
-            draw.Width(
-                row["layer"],
-                row["shape"][-1],
-                before.get(row["layer"], row["shape"][-1]),
-                row["params"],
-            )
-            for row in after
-        ),
-        "Each bar is a layer, from input to output; its width grows with the square root "
-        "of its units. Dashed: before pruning.",
-    )

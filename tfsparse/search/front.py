@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 import optuna
 
+from tfsparse import budgets
 from tfsparse.search import sampler as sampling
+
+ERROR = "error"
+OBJECTIVES = (ERROR, *budgets.COSTS, *budgets.FINISHED)
+"""What may be sought after; smaller is better."""
 
 
 def front(study: optuna.Study) -> list:

@@ -15,11 +15,11 @@ import numpy as np
 
 from tfsparse import budgets, data, options
 from tfsparse.engine.training import Training
+from tfsparse.search.front import ERROR, OBJECTIVES
+from tfsparse.search.sampler import SAMPLERS
 
 METHODS = {"bayesian_compression": True, "sparse_vd": False}
 """Methods that trials prune by -> whether units go, or single weights."""
-
-ERROR = "error"
 
 TABLE = "table_7"
 
@@ -39,7 +39,7 @@ class SearchSettings(options.Options):
     objectives: str = options.patterns(
         "error,weight_bytes,working_memory_2",
         f"What is made small: {ERROR} (on validation) and any of "
-        f"{', '.join((*budgets.COSTS, *budgets.FINISHED))}.",
+        f"{', '.join(OBJECTIVES[1:])}.",
         example="error,weight_bytes",
     )
     bounds: str = options.pairs(
@@ -66,7 +66,7 @@ class SearchSettings(options.Options):
         "morphs",
         "What comes after them: morphs that Gaussian processes choose; evolution, the "
         "children of good young trials; or random ones.",
-        choices=("morphs", "evolution", "random"),
+        choices=tuple(SAMPLERS),
     )
     epochs: int = options.field(20, "Epochs of a trial.", low=1)
     stop_hopeless: bool = options.field(
@@ -114,11 +114,10 @@ class SearchSettings(options.Options):
             raise ValueError(
                 f"`largest` must be of {', '.join(budgets.COSTS)}. Received: {strange}."
             )
-        known = (ERROR, *budgets.COSTS, *budgets.FINISHED)
         names = self.names()
-        if not names or len(set(names)) < len(names) or set(names) - set(known):
+        if not names or len(set(names)) < len(names) or set(names) - set(OBJECTIVES):
             raise ValueError(
-                f"`objectives` must join different names among {', '.join(known)}. "
+                f"`objectives` must join different names among {', '.join(OBJECTIVES)}. "
                 f"Received: objectives={self.objectives!r}."
             )
         if strange := sorted(set(self.limits()) - set(names)):
@@ -250,7 +249,7 @@ def begun(
     from tfsparse import methods, search
     from tfsparse.engine import candidate, sealed
     from tfsparse.engine.runner import check
-    from tfsparse.search import sampler, study
+    from tfsparse.search import study
 
     dataset = data.read(source)
     if dataset.task.kind != "classification":
@@ -278,7 +277,7 @@ def begun(
         data.parse_augmentation(source.augment),
         build,
     )
-    own = sampler.SAMPLERS[chosen.sampler](
+    own = SAMPLERS[chosen.sampler](
         space,
         startup=chosen.startup,
         bounds=[limits.get(name) for name in names],
@@ -296,8 +295,12 @@ def begun(
     what = _what(chosen, source, training, space, dataset)
     storage = chosen.storage or os.environ.get(STORAGE) or f"sqlite:///{held}"
     opened = study.opened(storage, names, what, own)
-    if chosen.stop_hopeless:
-        evaluate = dataclasses.replace(evaluate, hopeless=_hopeless(opened, names))
+    told = json.dumps(what, sort_keys=True).encode()
+    evaluate = dataclasses.replace(
+        evaluate,
+        mark=hashlib.sha256(told).hexdigest()[:16],
+        hopeless=_hopeless(opened, names) if chosen.stop_hopeless else None,
+    )
     config = {
         key: value
         for part in (chosen, source, training)

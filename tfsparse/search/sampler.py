@@ -77,7 +77,7 @@ class RandomSampler(optuna.samplers.BaseSampler):
         space = self._space or Space(search_space)
         done = self._known(space, completed(study))
         if len(done) < self._startup:
-            return self._admitted(space.sample(rng) for _ in range(TRIES))
+            return self._random(space, rng)
         values, parent, names = self._next(study, space, done, rng)
         if parent is not None:
             storage, number = study._storage, trial._trial_id
@@ -92,7 +92,10 @@ class RandomSampler(optuna.samplers.BaseSampler):
 
     def _next(self, study, space: Space, done: Known, rng):
         """The next configuration after the first ones, its parent, names of its morphs."""
-        return self._admitted(space.sample(rng) for _ in range(TRIES)), None, ()
+        return self._random(space, rng), None, ()
+
+    def _random(self, space: Space, rng) -> Configuration:
+        return self._admitted(space.sample(rng) for _ in range(TRIES))
 
     def _rng(self, trial, more: int = 0) -> np.random.Generator:
         return np.random.default_rng((self._seed, trial.number, more))
@@ -110,13 +113,10 @@ class RandomSampler(optuna.samplers.BaseSampler):
 
     def _child(self, space: Space, values: Configuration, rng):
         """A configuration near another, and the names of the morphs between them."""
-        named = morphs.MORPHS if self._space else None
-        if named is None or not named.keys() & set(self._names_of_table()):
-            named = morphs.of_one_parameter(space)
+        # "alpha" is a parameter of every space: it does not tell table 7.
+        of_table = "num-fc-layers" in space.ranges
+        named = morphs.MORPHS if of_table else morphs.of_one_parameter(space)
         return morphs.child(space, values, rng, named)
-
-    def _names_of_table(self):
-        return self._space.ranges if self._space else ()
 
     def _admitted(self, drawn_: Iterator[Configuration]) -> Configuration:
         """The first configuration that is admitted.

@@ -45,8 +45,14 @@ class RankSettings(options.Options):
         """Checks the target and the file."""
         if not budgets.parse(self.target):
             raise ValueError("`target` must say what may remain. Received: nothing.")
-        for one in options.listed(self.budgets):
+        family = [self.target, *options.listed(self.budgets)]
+        for one in family:
             budgets.parse(one)
+        if len(set(family)) < len(family):
+            raise ValueError(
+                "`budgets` must be different ones, and others than `target`. Received: "
+                f"target={self.target}, budgets={self.budgets}."
+            )
         if self.ranking and not os.path.isfile(self.ranking):
             raise ValueError(
                 f"`ranking` must be a file that exists. Received: {self.ranking!r}."
@@ -314,12 +320,12 @@ def features_of(layers, groups=None) -> np.ndarray:
 
 def judge_of(context, model, method):
     """What judges cut networks of a run: a fixed part of validation."""
-    from tfsparse.engine import judging
+    from tfsparse.engine import judging, scoring
 
     data = context.dataset
     count = min(method.rank_samples, len(data.x_validation))
     x, y = data.x_validation[:count], data.y_validation
-    y = x if y is None else y[:count]
+    y = scoring.as_floats(x) if y is None else y[:count]  # what is to be rebuilt
     train, batch = None, context.training.batch_of(context.samples)
     if method.rank_steps:
         train = context.training_samples(method.rank_steps * batch)
@@ -343,13 +349,11 @@ def layers_of(model, groups):
         own = []
         for member in group.members:
             if member.role == records.PRODUCER:
-                found = norms_of(values[member.path], member)
-                norms[member.path] = found
-                own.append((member.path, member.units))
+                # An attention's kernel writes heads, and what each of them holds.
+                name = member.path
+                name = f"{name} of {group.name}" if name in norms else name
+                rows = member.slices(values[member.path]).astype("float64")
+                norms[name] = np.square(rows).sum(axis=1)
+                own.append((name, member.units))
         writers[group.name] = tuple(own)
     return affine.Layers(tuple(norms), norms, writers, sizes)
-
-
-def norms_of(value, member):
-    """Squared norm of each of a kernel's filters that a member counts."""
-    return np.square(member.slices(value).astype("float64")).sum(axis=1)

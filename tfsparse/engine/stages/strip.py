@@ -54,7 +54,7 @@ class Strip(stage.Stage):
             )
         for row in found.facts["target"]:
             context.progress.say(self._told(row))
-        if method is not None and model is not None:
+        if method is not None and "sparse" in method.stages and model is not None:
             self._say_if_nothing_died(context, model.model, found.model)
         return found
 
@@ -71,6 +71,8 @@ class Strip(stage.Stage):
             return f"{what} not met: {left} What had to stay takes more; the report says why."
         if share >= filling.FILLED:
             return f"{what} filled: {left}"
+        if "sparse" not in self.method.stages:
+            return f"{what} met: {left}"
         return (
             f"{what} met: {left} Lower --{self.method.sparser} for a fuller one, or let "
             "--trials=8 find the strength."
