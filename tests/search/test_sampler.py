@@ -204,6 +204,26 @@ def test_what_is_not_admitted_is_not_tried():
         searched(MorphSampler(SPACE, admits=lambda values: False), 1)
 
 
+@pytest.mark.parametrize("kind", [MorphSampler, EvolutionSampler, RandomSampler])
+def test_what_was_tried_is_not_tried_again_while_there_is_more(kind):
+    """A space of six configurations: each once, then some once more."""
+    own = Space({
+        "a": optuna.distributions.IntDistribution(1, 3),
+        "b": optuna.distributions.CategoricalDistribution([False, True]),
+    })  # fmt: skip
+    study = optuna.create_study(
+        directions=["minimize"] * 2, sampler=kind(own, startup=2)
+    )
+    for _ in range(8):
+        trial = study.ask()
+        for name, distribution in own.ranges.items():
+            trial._suggest(name, distribution)
+        study.tell(trial, [trial.params["a"], 1.0 + trial.params["b"]])
+    told = [tuple(sorted(t.params.items())) for t in study.trials]
+    few = 5 if kind is EvolutionSampler else 6  # a parent's children may all be known
+    assert len(set(told)) >= few and len(told) == 8
+
+
 def test_the_parent_is_one_of_the_youngest():
     """Aging evolution: who is old has no more children, however good it was."""
     study = searched(EvolutionSampler(SPACE, startup=sampler.POPULATION), 60)

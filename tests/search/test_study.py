@@ -112,6 +112,23 @@ def test_a_trial_that_was_ended_but_not_returned_is_returned_once(tmp_path):
     work(own, 6)
     done = [t.params for t in own.trials if t.state == TrialState.COMPLETE]
     assert done.count(values) == 1 and len(study.finished(own)) == 6
+    count = len(own.trials)  # the second return found it done: it does not come again
+    for _ in range(3):
+        for watch in watches:
+            watch.look(own, own.trials)
+        time.sleep(0.3)
+    assert len(own.trials) == count
+
+
+def test_nobody_leaves_while_another_may_still_die(tmp_path):
+    """All that was wanted is finished, and one more runs: its worker is dead, it seems."""
+    own = opened(tmp_path, beat=1, grace=2)
+    work(own, 3)
+    trial, values = study.asked(own, SPACE)
+    assert study.turn(own, 3)  # after a grace, it waits to be taken over
+    work(own, 3)
+    done = [t.params for t in own.trials if t.state == TrialState.COMPLETE]
+    assert done.count(values) == 1 and len(done) == 4
 
 
 def test_two_workers_may_end_one_trial(tmp_path):

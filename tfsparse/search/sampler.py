@@ -24,6 +24,7 @@ REFIT = 20
 POPULATION, TOURNAMENT = 20, 5
 """Of aging evolution: how many trials live, and how many of them compete."""
 
+CONFIGURATION = "tfsparse:configuration"
 KERNEL = "tfsparse:kernel"
 PARENT = "tfsparse:parent"
 MORPHS = "tfsparse:morphs"
@@ -61,6 +62,7 @@ class RandomSampler(optuna.samplers.BaseSampler):
     ):
         self._space, self._startup = space, startup
         self._bounds, self._admits, self._seed = tuple(bounds), admits, seed
+        self._tried: set[frozenset] = set()
         self._read: dict[tuple, Configuration | None] = {}  # ended trials do not change
 
     def infer_relative_search_space(self, study, trial):
@@ -76,6 +78,7 @@ class RandomSampler(optuna.samplers.BaseSampler):
         rng = self._rng(trial)
         space = self._space or Space(search_space)
         done = self._known(space, completed(study))
+        self._tried = {_key(trial) for trial in study.get_trials(deepcopy=False)}
         if len(done) < self._startup:
             return self._random(space, rng)
         values, parent, names = self._next(study, space, done, rng)
@@ -119,25 +122,35 @@ class RandomSampler(optuna.samplers.BaseSampler):
         return morphs.child(space, values, rng, named)
 
     def _admitted(self, drawn_: Iterator[Configuration]) -> Configuration:
-        """The first configuration that is admitted.
+        """The first configuration that is admitted and new; where all were tried, the first.
 
         Raises:
-            ValueError: None is.
+            ValueError: None is admitted.
         """
-        for values in drawn_:
-            if self._admits(values):
-                return values
+        found = self._first(drawn_)
+        if found is not None:
+            return found
         told = getattr(self._admits, "told", lambda: "")()
         raise ValueError(
             f"`bounds` must leave configurations. Received: none of {TRIES} that were drawn can "
             f"be within them, whatever is pruned.{told}"
         )
 
+    def _first(self, drawn_: Iterator[Configuration]) -> Configuration | None:
+        """The same; None where none is admitted."""
+        known = None
+        for values in drawn_:
+            if self._admits(values):
+                if frozenset(values.items()) not in self._tried:
+                    return values
+                known = known or values
+        return known
+
     def _scalarised(self, study, seen, expected, rng) -> np.ndarray:
         """Random Tchebyshev scalarisation of what is expected; smaller is better.
 
-        Objectives that span orders of magnitude count by their logarithm, as the Gaussian
-        processes see them: else a bound far below the largest that was seen would not steer.
+        Objectives with a bound that span orders of magnitude count by their logarithm: else
+        one far below the largest that was seen would not steer.
 
         Args:
             study: For its directions.
@@ -147,7 +160,8 @@ class RandomSampler(optuna.samplers.BaseSampler):
         """
         signs = signs_of(study)
         y = signs * np.array([values_of(t) for t in seen], float)
-        logs = surrogate.logarithmic(y)
+        bounded = np.array([bound is not None for bound in self._bounds] or [False])
+        logs = surrogate.logarithmic(y) & bounded
         y, expected = surrogate.scaled(y, logs), surrogate.scaled(expected, logs)
         low, high = y.min(axis=0), y.max(axis=0)
         width = np.where(high > low, high - low, 1.0)
@@ -204,11 +218,13 @@ class MorphSampler(RandomSampler):
             trials = [trial for trial, _ in seen]
             scores = self._scalarised(study, trials, expected, rng)
             # What a bound leaves out is known only once a network is built: best first.
-            for place in np.argsort(scores, kind="stable"):
-                if self._admits(found[place][0]):
-                    return found[place][0], parents[place][0], found[place][1]
+            order = np.argsort(scores, kind="stable")
+            values = self._first(found[place][0] for place in order)
+            if values is not None:
+                place = next(n for n in order if found[n][0] is values)
+                return values, parents[place][0], found[place][1]
             tried += CANDIDATES
-        self._admitted(iter(()))
+        return self._admitted(iter(())), None, ()
 
     def _kernel(self, study, count: int):
         """The kernel parameters that the study keeps; None where they are to be fitted."""
@@ -248,15 +264,18 @@ class EvolutionSampler(RandomSampler):
         y = signs_of(study) * np.array([t.values for t, _ in few], float)
         scores = self._scalarised(study, [trial for trial, _ in done], y, rng)
         parent, held = few[int(scores.argmin())]
-        names: list[tuple[str, ...]] = []
+        names: dict[int, tuple[str, ...]] = {}
+        kept = []
 
         def children() -> Iterator[Configuration]:
             for _ in range(TRIES):
                 values, how = self._child(space, held, rng)
-                names.append(how)
+                kept.append(values)  # its id stays its own
+                names[id(values)] = how
                 yield values
 
-        return self._admitted(children()), parent, names[-1]
+        found = self._admitted(children())
+        return found, parent, names[id(found)]
 
 
 SAMPLERS: Mapping[str, type[RandomSampler]] = {
@@ -289,6 +308,11 @@ def values_of(trial) -> list[float]:
 def signs_of(study) -> np.ndarray:
     """1 for each objective that is minimised, -1 for others."""
     return np.array([-1 if d.name == "MAXIMIZE" else 1 for d in study.directions])
+
+
+def _key(trial) -> frozenset:
+    """What a trial tries, or tried: of one that has just begun, what it was told."""
+    return frozenset((trial.user_attrs.get(CONFIGURATION) or trial.params).items())
 
 
 def _within(space: Space, params: Mapping[str, Any]) -> Configuration | None:

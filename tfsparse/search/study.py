@@ -21,7 +21,7 @@ from tfsparse.search.space import Configuration, Space, options_of
 
 NAME = "sparse"
 
-CONFIGURATION = "tfsparse:configuration"
+CONFIGURATION = sampling.CONFIGURATION
 FOLDER = "tfsparse:folder"
 OUTCOME = "tfsparse:outcome"
 WHY = "tfsparse:why"
@@ -207,8 +207,20 @@ class Watch:
 
     def look(self, study: optuna.Study, trials) -> None:
         """Puts back what was left so for longer than the grace."""
-        begun = {t.user_attrs.get(FOLDER, t.number): t.number for t in trials}
-        stuck = {t._trial_id: t for t in trials if self._stuck(t, begun)}
+        # Of a configuration's attempts the last one counts, if none ended or goes on.
+        last = {folder_of(t): t.number for t in trials}
+        going = {folder_of(t) for t in trials if t.state != TrialState.FAIL}
+        going |= {folder_of(t) for t in trials if WHY in t.user_attrs}
+        stuck = {
+            t._trial_id: t
+            for t in trials
+            if (t.state == TrialState.RUNNING and BEGUN not in t.user_attrs)
+            or (
+                CONFIGURATION in t.user_attrs
+                and folder_of(t) not in going
+                and last[folder_of(t)] == t.number
+            )
+        }
         now = time.monotonic()
         self._since = {key: self._since.get(key, now) for key in stuck}
         for key, since in self._since.items():
@@ -220,19 +232,6 @@ class Watch:
                     put_back(study, trial)
             else:
                 put_back(study, trial)
-
-    @staticmethod
-    def _stuck(trial, begun) -> bool:
-        attributes = trial.user_attrs
-        if trial.state == TrialState.RUNNING:
-            return BEGUN not in attributes
-        last = begun[attributes.get(FOLDER, trial.number)] == trial.number
-        return (
-            trial.state == TrialState.FAIL
-            and last
-            and CONFIGURATION in attributes
-            and WHY not in attributes
-        )
 
 
 @contextlib.contextmanager
@@ -369,7 +368,8 @@ def finished(study: optuna.Study) -> list:
 def turn(study: optuna.Study, wanted: int, watch: Watch | None = None) -> bool:
     """Waits until there is something to do: False once so many trials are finished.
 
-    Where several workers ask for the last ones at once, a few more may be tried.
+    Whoever has nothing left to begin waits for the others, whose trials it may have to take
+    over. Where several workers ask for the last ones at once, a few more may be tried.
 
     Args:
         study: The study.
@@ -382,11 +382,13 @@ def turn(study: optuna.Study, wanted: int, watch: Watch | None = None) -> bool:
             optuna.storages.fail_stale_trials(study)
         trials = study.get_trials(deepcopy=False)
         watch.look(study, trials)
-        done = len(finished(study))
-        if done >= wanted:
-            return False
-        waiting = sum(trial.state == TrialState.WAITING for trial in trials)
-        running = sum(trial.state == TrialState.RUNNING for trial in trials)
-        if waiting or done + running < wanted:
+        trials = study.get_trials(deepcopy=False)
+        states = [trial.state for trial in trials]
+        running = states.count(TrialState.RUNNING)
+        if TrialState.WAITING in states:
             return True
+        if len(finished(study)) + running < wanted:
+            return True
+        if not running:
+            return False
         time.sleep(WAIT)
