@@ -98,12 +98,12 @@ def scaled(values) -> np.ndarray:
 
 def growth(row: dict) -> tuple[np.ndarray, np.ndarray]:
     """Epochs trained so far and the hypervolume then, after each trial."""
-    from tfsparse.search import front
+    from tfsparse.search import dominance
 
     told = [None if t["values"] is None else scaled(t["values"]) for t in row["found"]]
     return (
         np.cumsum([t["epochs"] for t in row["found"]]),
-        np.array(front.growth(told, np.ones(len(OBJECTIVES)))),
+        np.array(dominance.growth(told, np.ones(len(OBJECTIVES)))),
     )
 
 

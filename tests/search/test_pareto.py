@@ -6,7 +6,7 @@ import numpy as np
 import optuna
 import pytest
 
-from tfsparse.search import MorphSampler, Space, front, table_7
+from tfsparse.search import MorphSampler, Space, dominance, front, table_7
 
 SPACE = Space(table_7((12,)))
 
@@ -48,18 +48,18 @@ def test_hypervolume_against_counting(objectives):
     reference = np.full(objectives, 0.9)
     grid = rng.random((40_000, objectives)) * 0.9
     covered = (points[None] <= grid[:, None]).all(2).any(1).mean() * 0.9**objectives
-    assert front.hypervolume(points, reference) == pytest.approx(covered, abs=0.01)
-    assert front.hypervolume(points + 1, reference) == 0
+    assert dominance.hypervolume(points, reference) == pytest.approx(covered, abs=0.01)
+    assert dominance.hypervolume(points + 1, reference) == 0
 
 
 def test_growth_is_the_hypervolume_of_each_beginning():
     rng = np.random.default_rng(1)
     points = rng.random((12, 2))
     reference = np.array([1.0, 2.0])
-    told = front.growth([None, *points], reference)
+    told = dominance.growth([None, *points], reference)
     assert told[0] == 0 and told == sorted(told)
     for count in range(1, 13):
-        alone = front.hypervolume(points[:count] / reference, np.ones(2))
+        alone = dominance.hypervolume(points[:count] / reference, np.ones(2))
         assert told[count] == pytest.approx(alone)
 
 
@@ -74,4 +74,4 @@ def test_growth_is_the_hypervolume_of_each_beginning():
     ],
 )
 def test_only_who_is_far_behind_in_everything_is_hopeless(others, expected):
-    assert front.hopeless((0.3, 900.0), others) == expected
+    assert dominance.hopeless((0.3, 900.0), others) == expected

@@ -10,7 +10,7 @@ import pytest
 from optuna.testing import pytest_samplers
 from scipy import optimize
 
-from tfsparse.search import Space, sampler, surrogate, table_7
+from tfsparse.search import Space, dominance, sampler, surrogate, table_7
 from tfsparse.search.sampler import EvolutionSampler, MorphSampler, RandomSampler
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -110,7 +110,7 @@ def test_weights_reach_the_whole_front():
     a = np.linspace(0.02, 1, 30)
     front = np.stack([a, 1.02 - a**2], axis=1)
     found = {
-        int(surrogate.tchebyshev(front, surrogate.weights(rng, np.ones(2))).argmin())
+        int(dominance.tchebyshev(front, dominance.weights(rng, np.ones(2))).argmin())
         for _ in range(3000)
     }
     assert len(found) > 25

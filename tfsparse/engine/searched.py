@@ -29,7 +29,7 @@ from tfsparse.graph import measure
 from tfsparse.graph.cost import layer_costs
 from tfsparse.records import sections as draw
 from tfsparse.report import write_search
-from tfsparse.search import drawing, front, study
+from tfsparse.search import dominance, drawing, front, study
 
 FORMATS = ("keras", "tflite_int8")
 
@@ -110,7 +110,7 @@ def _handed_over(
     failed: dict[int, str] = {}
     made = _begun(trials, evaluate, dataset, chosen, workdir, failed)
     values = np.array([list(point.objectives.values()) for point in made])
-    begun = [made[number] for number in front.front_of(values)]
+    begun = [made[number] for number in dominance.front_of(values)]
     for point in begun:
         point.context.door.open()
     found = [point.told(trials) for point in begun]

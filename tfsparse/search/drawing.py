@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfsparse.records import sections as draw
-from tfsparse.search import front, study
+from tfsparse.search import dominance, front, study
 from tfsparse.search import sampler as sampling
 from tfsparse.search.front import ERROR
 
@@ -148,7 +148,7 @@ def _growth(trials, values) -> draw.Curves:
             draw.Line(
                 "hypervolume",
                 tuple(range(1, len(told) + 1)),
-                tuple(front.growth(told, reference_of(values))),
+                tuple(dominance.growth(told, reference_of(values))),
             ),
         ),
     )

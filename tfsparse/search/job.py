@@ -428,7 +428,7 @@ IN_MEMORY = {"peak_activation_bytes", "working_memory_2"}
 
 def _hopeless(own, names: Sequence[str]):
     """Whether a trial, halfway, is left behind by those before it."""
-    from tfsparse.search import front, study
+    from tfsparse.search import dominance, study
 
     def hopeless(halfway) -> bool:
         told = [
@@ -436,7 +436,7 @@ def _hopeless(own, names: Sequence[str]):
             for trial in study.finished(own)
         ]
         others = [[held[name] for name in names] for held in told if held]
-        return front.hopeless([halfway[name] for name in names], others)
+        return dominance.hopeless([halfway[name] for name in names], others)
 
     return hopeless
 

@@ -172,28 +172,6 @@ def unscaled(y: np.ndarray, logs: np.ndarray) -> np.ndarray:
     return np.where(logs, np.exp(np.where(logs, np.minimum(y, 600.0), 0.0)), y)
 
 
-def tchebyshev(y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The largest weighted objective of each row: max_k lambda_k y_k.
-
-    Example:
-        >>> tchebyshev(np.array([[1.0, 4.0], [3.0, 1.0]]), np.array([1.0, 0.5])).tolist()
-        [2.0, 3.0]
-
-    Reference: Paria et al. 2019 (arXiv 1805.12168); SpArSe, section 2.
-    """
-    return (y * weights).max(axis=1)
-
-
-def weights(rng: np.random.Generator, most: np.ndarray) -> np.ndarray:
-    """Random weights of a scalarisation, 1 / lambda_k uniform in (0, b_k].
-
-    Args:
-        rng: Draws.
-        most: b, `(objectives,)`: up to where an objective may be, the others being good.
-    """
-    return 1.0 / (most * (1.0 - rng.random(len(most))))
-
-
 def _process(theta: Sequence[float] | None):
     kernel = kernels.ConstantKernel(1.0, (1e-2, 1e2)) * Arc() + kernels.WhiteKernel(
         1e-2, NOISE
