@@ -115,6 +115,48 @@ def test_a_ranking_is_cut_again_at_another_budget(ranked, tmp_path):
     assert report["method"]["rank"]["seconds"] == 0
 
 
+def test_workers_find_the_same_each_time_and_after_a_stop(tmp_path, monkeypatch):
+    """Two processes: losses are told in the order of the candidates, whoever ends first."""
+    from tfsparse.ranking import evolution
+
+    target = "--target=macs=0.5", "--workers=2"
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run(whole, *target) == 0
+    real = evolution.State.told
+
+    def told(state, maps, loss, population):
+        if state.done == 9:
+            raise KeyboardInterrupt
+        real(state, maps, loss, population)
+
+    monkeypatch.setattr(evolution.State, "told", told)
+    assert run(cut, *target) != 0
+    monkeypatch.setattr(evolution.State, "told", real)
+    assert run(cut, *target, "--resume") == 0
+    assert (cut / "ranking.json").read_text() == (whole / "ranking.json").read_text()
+    report = files.read_json(whole / "report.json")
+    assert report["method"]["rank"]["evaluations_per_second"] > 0
+
+
+def test_losses_of_a_process_are_those_of_the_run(ranked, tmp_path):
+    """With one candidate known at a time the search is that of one process."""
+    report = files.read_json(ranked / "report.json")
+    two = tmp_path / "two"
+    assert run(two, "--target=macs=0.5", "--workers=2", "--population=14") == 0
+    one = tmp_path / "one"
+    assert run(one, "--target=macs=0.5", "--population=14") == 0
+    assert (one / "ranking.json").read_text() == (two / "ranking.json").read_text()
+    assert report["method"]["rank"]["failed"] == 0
+
+
+@pytest.mark.parametrize("more", ["--rank_search=ddpg", "--rank_search=magnitude"])
+def test_workers_without_candidates_are_an_error(more, tmp_path, capsys):
+    assert run(tmp_path / "run", "--workers=2", more) == 2
+    assert (
+        "`workers` must be 1 where no candidates are judged" in capsys.readouterr().err
+    )
+
+
 def test_a_stopped_search_goes_on_to_the_same_ranking(ranked, tmp_path, monkeypatch):
     from tfsparse.ranking import evolution
 

@@ -350,12 +350,12 @@ def test_trials_run_beside_each_other(tmp_path, capsys, monkeypatch):
 
 
 def test_a_trial_beside_that_fails_says_why(tmp_path):
-    from tfsparse.engine import trials
+    from tfsparse.engine import beside
 
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "config.json").write_text('{"data": "nowhere"}')
-    with trials.Processes(str(tmp_path), 1) as beside:
-        (found,) = beside.run([lambda: _error_of(beside.trial, 0, 1.0, None)])
+    with beside.Processes(str(tmp_path), 1, "sparse") as others:
+        (found,) = others.run([lambda: _error_of(others.ask)])
     assert isinstance(found, ValueError) and "nowhere" in str(found)
 
 

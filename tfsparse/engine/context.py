@@ -148,6 +148,8 @@ class RunContext(Context):
         strategy: Any,
     ):
         self.method, self.store = method, store
+        self.home = store
+        """The folder of the run itself, also where `store` is that of one below it."""
         self.door = sealed.Door(dataset)
         self.dataset = dataset = self.door.dataset
         self.task = dataset.task

@@ -106,6 +106,21 @@ class Stage(abc.ABC):
             What it hands on; None for nothing, so that the next goes on from `before`.
         """
 
+    def beside(
+        self, context: Context, before: records.Result, **work: Any
+    ) -> dict[str, Any]:
+        """A part of the stage's work, in a process beside the run's own (`engine.beside`).
+
+        Args:
+            context: Of the run, made anew; its folder is the run's.
+            before: The untouched network.
+            **work: What is to be done, as JSON.
+
+        Returns:
+            What came of it, as JSON.
+        """
+        raise NotImplementedError(f"{self.name} does nothing beside itself.")
+
     def family(self, context: Context) -> list[tuple[str, Stage]]:
         """Other versions of this stage, from which the list is gone through again.
 

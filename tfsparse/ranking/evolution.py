@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import functools
 from collections.abc import Callable
+from concurrent import futures
 
 import numpy as np
 
@@ -22,12 +25,15 @@ class Settings:
         population: How many live; the oldest leaves as a child comes.
         sample: Drawn with replacement, of whom the best is the parent.
         share: Of the layers that a child changes, one at least.
+        beside: How many candidates are judged at a time, at most a population. A candidate
+            does not know the losses of those that were begun shortly before it.
     """
 
     evaluations: int = 400
     population: int = 64
     sample: int = 16
     share: float = 0.1
+    beside: int = 1
 
 
 @dataclasses.dataclass
@@ -41,6 +47,7 @@ class State:
         done: Evaluations so far.
         failed: Of them, those whose loss was not finite.
         progress: The best loss after each evaluation.
+        waiting: Maps that are being judged, in their order.
     """
 
     maps: list[np.ndarray] = dataclasses.field(default_factory=list)
@@ -49,6 +56,7 @@ class State:
     done: int = 0
     failed: int = 0
     progress: list[float] = dataclasses.field(default_factory=list)
+    waiting: list[np.ndarray] = dataclasses.field(default_factory=list)
 
     def to_json(self) -> dict:
         """As JSON, which knows no infinity; numbers come back bit for bit."""
@@ -59,6 +67,7 @@ class State:
             "done": self.done,
             "failed": self.failed,
             "progress": [_told(loss) for loss in self.progress],
+            "waiting": [own.tolist() for own in self.waiting],
         }
 
     @classmethod
@@ -70,6 +79,7 @@ class State:
             "maps": [np.array(own) for own in held["maps"]],
             "losses": [_loss(own) for own in held["losses"]],
             "progress": [_loss(own) for own in held["progress"]],
+            "waiting": [np.array(own) for own in held["waiting"]],
             "best": best,
         }
         return cls(**found)
@@ -147,8 +157,12 @@ def search(
     seed: int,
     state: State | None = None,
     keep: Callable[[State], None] = lambda state: None,
+    pool: futures.Executor | None = None,
 ) -> State:
     """Evaluates candidates until all are done.
+
+    Losses are told in the order of the candidates, whichever is judged first: the search is
+    the same every time.
 
     Args:
         layers: Of the network.
@@ -157,14 +171,29 @@ def search(
         seed: Of everything random.
         state: Where an earlier search stopped; None for a new one.
         keep: Called with the state after each evaluation.
+        pool: Of threads that evaluate; needed where several are judged at a time.
 
     Raises:
         ValueError: No candidate had a finite loss.
     """
     state = State() if state is None else state
+    beside = min(settings.beside, settings.population) if pool else 1
+
+    def begun(maps) -> Callable[[], float]:
+        if pool is None:
+            return functools.partial(evaluate, maps)
+        return pool.submit(evaluate, maps).result
+
+    answers = collections.deque(begun(maps) for maps in state.waiting)
     while state.done < settings.evaluations:
-        maps = candidate(state, layers, settings, seed)
-        state.told(maps, float(evaluate(maps)), settings.population)
+        number = state.done + len(answers)
+        if len(answers) < beside and number < settings.evaluations:
+            maps = candidate(state, layers, settings, seed, number)
+            state.waiting.append(maps)
+            answers.append(begun(maps))
+            continue
+        loss = float(answers.popleft()())
+        state.told(state.waiting.pop(0), loss, settings.population)
         keep(state)
     if state.best is None or not np.isfinite(state.best[1]):
         raise ValueError(

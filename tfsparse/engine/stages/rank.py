@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -37,6 +38,13 @@ class RankSettings(options.Options):
     ranking: str = options.field(
         "", "A ranking.json that was learned before: it is cut, nothing is searched."
     )
+    workers: int = options.field(
+        1,
+        "So many candidates are judged at a time, each in a process of its own with its share "
+        "of the cores.",
+        low=1,
+        high=64,
+    )
     trained: bool = options.field(
         False, "Whether --model is trained already, so that --dense_epochs may be 0."
     )
@@ -66,10 +74,18 @@ class Rank(stage.Stage):
     settings_class = RankSettings
     inputs = ("dense",)
     folder = "ranked"
+    _judge = None
 
     def check(self, stages):
         dense = stages.get("dense")
         self._trains = bool(dense and dense.settings.dense_epochs)
+        way, many = self.method.rank_search, self.settings.workers > 1
+        if many and (self.settings.ranking or way not in EVOLVED):
+            raise ValueError(
+                "`workers` must be 1 where no candidates are judged beside each other, which "
+                f"{' and '.join(EVOLVED)} do. Received: workers={self.settings.workers}, "
+                f"rank_search={way}, ranking={self.settings.ranking!r}."
+            )
 
     def rehearse(self, context, model):
         if not self._trains and not self.settings.trained:
@@ -172,7 +188,6 @@ class Rank(stage.Stage):
         from tfsparse.ranking import affine, ratios
 
         method, plain = self.method, affine.plain(layers)
-        judge = judge_of(context, model, method)
         groups = list(cut.sizes)
 
         def by_maps(maps):
@@ -186,20 +201,65 @@ class Rank(stage.Stage):
         decode = by_shares if method.rank_search == "amc" else by_maps
         bar = context.progress.stage("rank", 1, method.evaluations)
         started = time.perf_counter()
-        with bar:
-            search = _evolved if method.rank_search in EVOLVED else _acted
-            best, losses, failed = search(
-                context, method, layers, cut, lambda one: judge(decode(one)), bar
-            )
+        count = 0
+
+        with bar, self._judges(context, model) as (judge, pool):
+
+            def evaluate(one) -> float:
+                nonlocal count
+                count += 1
+                return judge(decode(one))
+
+            if method.rank_search in EVOLVED:
+                most = self.settings.workers, pool
+                best, losses, failed = _evolved(
+                    context, method, layers, evaluate, bar, most
+                )
+            else:
+                best, losses, failed = _acted(
+                    context, method, layers, cut, evaluate, bar
+                )
         spent = time.perf_counter() - started
         told = [own if own < float("inf") else None for own in losses]
         facts = {"progress": told, "failed": failed, "seconds": spent,
-                 "evaluations_per_second": judge.count / spent if spent else None,
+                 "evaluations_per_second": count / spent if spent else None,
                  "maps": None if decode is by_shares else best.tolist()}  # fmt: skip
         if context.store.keeps and decode is by_maps:
             text = affine.to_json(layers, best, target=self.settings.target)
             files.write_json(context.store.path(RANKING), json.loads(text))
         return decode(best), facts
+
+    @contextlib.contextmanager
+    def _judges(self, context, model):
+        """What judges masks, and the threads that wait for it where several do."""
+        from tfsparse.engine import beside
+
+        if self.settings.workers == 1 or not context.store.keeps:
+            yield judge_of(context, model, self.method), None
+            return
+
+        def judge(keep) -> float:
+            units = {name: np.flatnonzero(~own).tolist() for name, own in keep.items()}
+            loss = others.ask(off=units, sizes={k: len(v) for k, v in keep.items()})[
+                "loss"
+            ]
+            return float("inf") if loss is None else loss
+
+        count = self.settings.workers
+        with beside.Processes(context.home.workdir, count, self.name) as others:
+            context.progress.say(f"Candidates are judged by {count} processes.")
+            yield judge, others.pool
+
+    def beside(self, context, before, off, sizes):
+        if self._judge is None:
+            dense = context.latest("dense")
+            model = (dense or before).model
+            self._judge = judge_of(context, model, self.method)
+        keep = {name: np.ones(size, bool) for name, size in sizes.items()}
+        for name, units in off.items():
+            keep[name][units] = False
+        loss = self._judge(keep)
+        return {"loss": loss if np.isfinite(loss) else None}
 
     def tell(self, context, results):
         result = results[self.name]
@@ -247,14 +307,17 @@ LEAST = 0.2
 """Share of a group that AMC's agent may choose at least, before the budget scales it."""
 
 
-def _evolved(context, method, layers, cut, evaluate, bar):
+def _evolved(context, method, layers, evaluate, bar, beside):
     """The best maps of an evolution, or of random ones; the least loss after each candidate."""
     from tfsparse.ranking import evolution
 
     population = method.population
     if method.rank_search == "random":
         population = method.evaluations
-    wanted = evolution.Settings(method.evaluations, population, method.sample)
+    count, pool = beside
+    wanted = evolution.Settings(
+        method.evaluations, population, method.sample, beside=count
+    )
     path = _state_of(context)
     held = path and os.path.exists(path) and files.read_json(path)
     state = evolution.State.from_json(held) if held else None
@@ -266,7 +329,7 @@ def _evolved(context, method, layers, cut, evaluate, bar):
             f"{now.done} of {method.evaluations} candidates, best {now.best[1]:.4g}"
         )
 
-    state = evolution.search(layers, evaluate, wanted, context.seed, state, keep)
+    state = evolution.search(layers, evaluate, wanted, context.seed, state, keep, pool)
     return state.best[0], state.progress, state.failed
 
 

@@ -150,11 +150,12 @@ class Sparse(stage.Stage):
             return copied(dense.model)
         return before.model
 
-    def trial_beside(self, context, before, number: int, strength: float, parent):
+    def beside(self, context, before, number, strength, parent):
         """`trial`, in another process than the run's own; its checkpoints are the run's."""
         model = self._first(before, context.latest("dense"))
         job = self.job(context, model)
-        return self.trial(context, model, job, number, strength, parent)
+        cost, steady = self.trial(context, model, job, number, strength, parent)
+        return {"cost": float(cost), "steady": bool(steady)}
 
     def _best(self, context, job, number: int) -> records.Result:
         """The end of the best trial, fitted to the target where its penalty is off."""
@@ -213,7 +214,7 @@ class Sparse(stage.Stage):
 
     def _trials(self, context, model, job) -> list[budgets.Trial]:
         """Bisects the strength; every trial ends with its penalty."""
-        from tfsparse.engine import trials
+        from tfsparse.engine import beside
 
         self._kept: dict[int, records.Result] = {}  # of trials without checkpoints
         start, most = (
@@ -221,15 +222,20 @@ class Sparse(stage.Stage):
             self.settings.trials,
         )
         if self.settings.workers > 1 and context.store.keeps:
-            with trials.Processes(
-                context.store.workdir, self.settings.workers
-            ) as beside:
+            with beside.Processes(
+                context.home.workdir, self.settings.workers, self.name
+            ) as others:
                 context.progress.say(
                     f"Trials run {self.settings.workers} at a time, each in a process of "
                     "its own."
                 )
+
+                def asked(number, strength, parent):
+                    told = others.ask(number=number, strength=strength, parent=parent)
+                    return told["cost"], told["steady"]
+
                 return budgets.bisect(
-                    beside.trial, start, most, self.settings.workers, beside.run
+                    asked, start, most, self.settings.workers, others.run
                 )
 
         def trial(number, strength, parent):

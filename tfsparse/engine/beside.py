@@ -1,7 +1,7 @@
-"""Trials of a search that run beside each other, each in a process of its own.
+"""Work of a stage that is done beside it, by processes of their own: trials, judgements.
 
-The processes know the run's folder: they read its settings there, and keep the checkpoints of
-their trials there, where the run and its next start find them.
+The processes know the run's folder: they read its settings and its checkpoints there, and keep
+theirs there, where the run and its next start find them.
 """
 
 from __future__ import annotations
@@ -18,29 +18,31 @@ from tfsparse import checkpoints, files, progress, records
 from tfsparse.children import process
 
 PATIENCE = 1e9
-"""Seconds that a trial may take."""
+"""Seconds that an answer may take."""
 
 
 class Processes:
-    """So many processes that try strengths; a context manager.
+    """So many processes that do a stage's work; a context manager.
 
     Args:
         workdir: The run's folder, in which its settings are.
         count: How many, each with its share of the cores.
+        stage: Name of the stage, whose `beside` they call.
 
     Example:
-        >>> with Processes("runs/mnist", 2) as beside:
-        ...     budgets.bisect(beside.trial, 0.01, 6, 2, beside.run)
+        >>> with Processes("runs/mnist", 2, "sparse") as beside:
+        ...     beside.ask(number=0, strength=0.01, parent=None)
+        {'cost': 0.52, 'steady': True}
     """
 
-    def __init__(self, workdir: str, count: int):
-        self._workdir = os.path.abspath(workdir)
+    def __init__(self, workdir: str, count: int, stage: str):
+        self._request = {"workdir": os.path.abspath(workdir), "stage": stage}
         own = {**process.share_of_cores(count), "TF_CPP_MIN_LOG_LEVEL": "3"}
         self._children = [process.Child(__name__, own) for _ in range(count)]
         self._free: queue.SimpleQueue = queue.SimpleQueue()
         for child in self._children:
             self._free.put(child)
-        self._pool = futures.ThreadPoolExecutor(count)
+        self.pool = futures.ThreadPoolExecutor(count)
 
     def __enter__(self) -> Processes:
         return self
@@ -49,34 +51,33 @@ class Processes:
         if error[0] is not None:  # nobody waits for what still runs
             for child in self._children:
                 child.kill()
-        self._pool.shutdown(cancel_futures=True)
+        self.pool.shutdown(cancel_futures=True)
         for child in self._children:
             child.close()
 
     def run(self, jobs) -> list[Any]:
         """Runs functions beside each other; what they return, in their order."""
-        started = [self._pool.submit(job) for job in jobs]
+        started = [self.pool.submit(job) for job in jobs]
         return [one.result() for one in started]
 
-    def trial(self, number: int, strength: float, parent: int | None):
-        """A trial in a process that is free: `(cost, steady)`.
+    def ask(self, **work) -> dict[str, Any]:
+        """What the stage's `beside` returns in a process that is free.
+
+        Args:
+            **work: What it is to do, as JSON.
 
         Raises:
-            TrainingError: It is too strong.
-            ValueError: What the trial raised, or its process died.
+            TrainingError: Raised there.
+            ValueError: Whatever else was raised there, or the process died.
         """
         child = self._free.get()
         try:
-            reply = child.ask(
-                {"workdir": self._workdir, "number": number, "strength": strength,
-                 "parent": parent},
-                PATIENCE,
-            )  # fmt: skip
+            reply = child.ask({**self._request, "work": work}, PATIENCE)
         except process.ChildError as error:
             last = (error.said.strip().splitlines() or ["It said nothing"])[-1]
             raise ValueError(
-                f"The process of trial {number + 1} must live. Received: {error.why} ({last}). "
-                "Fewer --workers need less memory; go on with --resume."
+                f"The processes of the stage {self._request['stage']} must live. Received: "
+                f"{error.why} ({last}). Fewer --workers need less memory; go on with --resume."
             ) from error
         finally:
             self._free.put(child)
@@ -87,14 +88,14 @@ class Processes:
                 else ValueError
             )
             raise kind(reply["error"])
-        return reply["cost"], reply["steady"]
+        return reply
 
 
 def answer(request: dict, held: dict) -> dict:
     """What a process makes of a request.
 
     Args:
-        request: The run's `workdir`, and a trial's `number`, `strength` and `parent`.
+        request: The run's `workdir`, the `stage`, and the `work` it is to do.
         held: What is kept from request to request.
     """
     import keras
@@ -108,16 +109,11 @@ def answer(request: dict, held: dict) -> dict:
         held["context"], held["model"] = runner.context_of(
             chosen, store, progress.Silent()
         )
-        (held["stage"],) = (s for s in chosen.stages if s.name == "sparse")
-    keras.utils.set_random_seed(held["context"].seed)
-    cost, steady = held["stage"].trial_beside(
-        held["context"],
-        records.Result(held["model"]),
-        request["number"],
-        request["strength"],
-        request["parent"],
-    )
-    return {"cost": float(cost), "steady": bool(steady)}
+        (held["stage"],) = (s for s in chosen.stages if s.name == request["stage"])
+    context = held["context"]
+    keras.utils.set_random_seed(context.seed)
+    before = records.Result(held["model"])
+    return held["stage"].beside(context, before, **request["work"])
 
 
 def main() -> None:
