@@ -14,7 +14,9 @@ from tfsparse.deploy import criteria, removal
 from tfsparse.deploy.amounts import amounts
 from tfsparse.deploy.recalibrate import recalibrate
 from tfsparse.deploy.strip import strip
+from tfsparse.deploy.variables import values_of
 from tfsparse.graph import groups, measure
+from tfsparse.ranking import Cut, affine
 from tfsparse.ranking.cut import best
 
 SCOPES = ("global", "layer")
@@ -40,6 +42,7 @@ def prune(
     loss=None,
     seed: int = 0,
     recalibrated: bool = True,
+    ranking: str | None = None,
 ):
     """Removes the units that matter least until the target is met.
 
@@ -74,6 +77,8 @@ def prune(
         seed: For the criterion `random`.
         recalibrated: Whether BatchNorm's statistics are taken again on `data`; without,
             what remains computes exactly what it did (`mask`).
+        ranking: A `ranking.json` that a run with `--method=legr` learned on this model: it
+            is cut at the target, in one step and without limits, instead of a criterion.
 
     Returns:
         The small model and a `PruneReport`.
@@ -103,6 +108,8 @@ def prune(
     limits.check_names([g.name for g in original.groups if not g.frozen])
     before = amounts(original, {}, target or {})
     bounds = budgets.absolute(target, before)
+    if ranking is not None:
+        _check_ranking(bounds, limits, steps, criterion, scope)
     small, reasons = model, {}
     for step in range(1, steps + 1):
         share = 1 - (1 - step / steps) ** 3
@@ -110,10 +117,13 @@ def prune(
             k: before[k] - (before[k] - bound) * share for k, bound in bounds.items()
         }
         analysis = groups.analyse(small)
-        job = criteria.Job(analysis, data, loss, seed)
-        scores, reasons = _scores(job, criterion, ignore)
-        wanted = _Limits(limits, sizes, share)
-        keep = _search(analysis, scores, now, scope, wanted)
+        if ranking is None:
+            job = criteria.Job(analysis, data, loss, seed)
+            scores, reasons = _scores(job, criterion, ignore)
+            wanted = _Limits(limits, sizes, share)
+            keep = _search(analysis, scores, now, scope, wanted)
+        else:
+            keep, reasons = _by_ranking(analysis, ranking, now, ignore)
         reasons |= removal.plan(analysis.graph, keep, analysis).surplus
         small = strip(small, keep)
         if recalibrated and data is not None:
@@ -122,7 +132,7 @@ def prune(
             fine_tune(small)
     left = {g.name: g.size for g in groups.find_groups(small)}
     report = records.PruneReport(
-        criterion=criterion,
+        criterion="ranking" if ranking else criterion,
         before=measure(model),
         after=measure(small),
         groups=tuple(
@@ -216,6 +226,52 @@ def _check(target, limits, criterion, scope, steps, data) -> None:
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"`steps` must be a positive int. Received: {steps!r}.")
     _check_criterion(criterion, data)
+
+
+def _check_ranking(bounds, limits, steps, criterion, scope) -> None:
+    """A ranking is all there is to say: what it would pass over is an error."""
+    strange = [
+        name
+        for name, used in {
+            "ratios, minimum or round_to": not limits.trivial,
+            "steps": steps > 1,
+            "criterion": criterion != "l2",
+            "scope": scope != "layer",
+        }.items()
+        if used
+    ]
+    if strange or not bounds:
+        told = f"{' and '.join(strange)} as well" if strange else "no target"
+        raise ValueError(
+            f"`ranking` must come with a target and nothing else that chooses units. "
+            f"Received: {told}."
+        )
+
+
+def _by_ranking(analysis, path: str, bounds, ignore):
+    """The masks that a learned ranking leaves within the bounds, and why others stay."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        raise ValueError(
+            f"`ranking` must be a file that can be read. Received: {path!r} "
+            f"({error.strerror})."
+        ) from error
+    layers = affine.Layers.of_groups(analysis.groups, values_of(analysis.graph))
+    maps = affine.from_json(layers, text)
+    spared = {
+        g.name: "named in `ignore`"
+        for g in analysis.groups
+        if any(fnmatch.fnmatchcase(g.name, pattern) for pattern in ignore)
+    }
+    cut = Cut.of_groups(
+        [g for g in analysis.groups if g.name not in spared],
+        lambda keep, names: amounts(analysis, keep, names),
+        bounds,
+        affine.least_of(text),
+    )
+    return cut(layers.scores(maps)), spared
 
 
 def _check_criterion(criterion, data) -> None:

@@ -11,8 +11,10 @@ from conformance import models
 
 import tfsparse
 from tfsparse import data, files, methods, train
+from tfsparse.deploy import variables
 from tfsparse.engine import judging
 from tfsparse.engine.stages import rank
+from tfsparse.ranking import affine
 
 
 def net():
@@ -113,6 +115,53 @@ def test_a_ranking_is_cut_again_at_another_budget(ranked, tmp_path):
     report = files.read_json(again / "report.json")
     assert report["stages"][-1]["params"] <= 0.4 * report["dense_cost"]["params"]
     assert report["method"]["rank"]["seconds"] == 0
+
+
+def test_prune_cuts_the_ranking_as_the_run_does(ranked, tmp_path, capsys):
+    """In seconds, at any budget: the very same filters stay."""
+    from tfsparse.cli import main
+
+    small = tmp_path / "small.keras"
+    given = f"--ranking={ranked / 'ranking.json'}"
+    half = "--target=macs=0.5"
+    own = ["prune", str(ranked / "trained.keras"), str(small)]
+    assert main.main([*own, half, given]) == 0
+    model = keras.saving.load_model(small)
+    report = files.read_json(ranked / "report.json")
+    left = {g["name"]: g["kept"] for g in report["groups"] if g["kind"] == "unit"}
+    found = {g.name: g.size for g in tfsparse.find_groups(model)}
+    assert left == {name: found.get(name, 0) for name in left}
+    pruned = next(row for row in report["stages"] if row["name"] == "stripped")
+    assert tfsparse.measure(model).macs == pruned["macs"]
+    whole = tfsparse.measure(keras.saving.load_model(ranked / "trained.keras"))
+    _, told = tfsparse.prune(
+        keras.saving.load_model(ranked / "trained.keras"), {"macs": 0.7},
+        ranking=ranked / "ranking.json", ignore="conv1*",
+    )  # fmt: skip
+    assert 0.6 * whole.macs < told.after.macs <= 0.7 * whole.macs
+    assert told.criterion == "ranking"
+    (first, *_) = (g for g in told.groups if g.name.startswith("conv1"))
+    assert first.kept == first.size and first.reason == "named in `ignore`"
+    for more, sentence in {
+        (
+            half,
+            given,
+            "--scope=global",
+        ): "nothing else that chooses units. Received: scope as well",
+        (half, given, "--round_to=4"): "Received: ratios, minimum or round_to as well",
+        ("--target=macs=0.001", given): "`target` must be within reach",
+        (half, "--ranking=nowhere.json"): "`ranking` must be a file that can be read",
+        (
+            half,
+            f"--ranking={ranked / 'report.json'}",
+        ): "file that a search of LeGR wrote",
+    }.items():
+        assert main.main([*own, *more]) == 2
+        assert sentence in capsys.readouterr().err
+    net().save(tmp_path / "other.keras")
+    own[1] = str(tmp_path / "other.keras")
+    assert main.main([*own, half, given]) == 2
+    assert "`ranking` must be one of this model" in capsys.readouterr().err
 
 
 def test_workers_find_the_same_each_time_and_after_a_stop(tmp_path, monkeypatch):
@@ -244,7 +293,7 @@ def test_a_kernel_may_write_the_units_of_two_groups():
     x = keras.layers.GlobalAveragePooling1D()(x)
     model = keras.Model(sequence, keras.layers.Dense(2)(x))
     groups = tfsparse.find_groups(model)
-    found = rank.layers_of(model, groups)
+    found = affine.Layers.of_groups(groups, variables.values_of(model))
     scores = found.scores(np.tile([1.0, 0.0], (len(found), 1)))
     sizes = {g.name: g.size for g in groups if not g.frozen}
     assert {name: len(own) for name, own in scores.items()} == sizes
@@ -276,7 +325,9 @@ def test_pictures_that_are_to_be_rebuilt_are_seen_alike(tmp_path):
 
 def test_layers_are_those_that_write_units():
     model = net()
-    found = rank.layers_of(model, tfsparse.find_groups(model))
+    found = affine.Layers.of_groups(
+        tfsparse.find_groups(model), variables.values_of(model)
+    )
     assert found.names == ("a/kernel", "b/kernel", "c/kernel")
     tied = {path for path, _ in found.groups[next(iter(found.groups))]}
     assert tied == {"a/kernel", "b/kernel"}

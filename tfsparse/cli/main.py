@@ -14,7 +14,7 @@ from tfsparse import train
 ORDER = ("train", "prune", "strip", "sensitivity", "export")
 """Subcommands in the order of their help; others of this folder follow."""
 
-NOT_COMMANDS = ("__init__", "main", "command")
+NOT_COMMANDS = ("__init__", "main", "command", "judging")
 
 
 def commands() -> list[str]:

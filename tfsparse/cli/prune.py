@@ -12,7 +12,9 @@ USAGE = """Prunes a trained .keras model to a target and writes the smaller one.
 
   tfsparse prune model.keras small.keras --target=macs=0.5 --criterion=l2
 
-With --data and --epochs the model is fine-tuned after each of --steps removals."""
+With --data and --epochs the model is fine-tuned after each of --steps removals.
+
+  tfsparse prune dense.keras small.keras --target=macs=0.5 --ranking=runs/legr/ranking.json"""
 
 
 @options.record
@@ -31,6 +33,11 @@ class PruneSettings(options.Options):
         "l2",
         "How much each unit matters.",
         choices=records.CRITERIA,
+    )
+    ranking: str = options.field(
+        "",
+        "A ranking.json that --method=legr learned on this model, which says what goes "
+        "instead of a criterion.",
     )
     scope: str = options.field(
         "layer",
@@ -118,6 +125,7 @@ def work(
         limits=limits,
         loss=loss,
         seed=chosen.seed,
+        ranking=chosen.ranking or None,
     )
     with files.appears_whole(small_path) as temporary:
         small.save(temporary)

@@ -9,6 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from tfsparse import records
+
+LEAST = 0.1
+"""Share of every group's units that stays, unless somebody says otherwise."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
@@ -26,6 +31,32 @@ class Layers:
     norms: Mapping[str, np.ndarray]
     groups: Mapping[str, tuple[tuple[str, np.ndarray], ...]]
     sizes: Mapping[str, int]
+
+    @classmethod
+    def of_groups(cls, groups, values: Mapping[str, np.ndarray]) -> Layers:
+        """The layers that write the units of a model's free groups.
+
+        Args:
+            groups: From `find_groups`.
+            values: Path -> value of the model's variables.
+        """
+        norms: dict[str, np.ndarray] = {}
+        writers, sizes = {}, {}
+        for group in groups:
+            if group.frozen or group.kind != "unit":
+                continue
+            sizes[group.name] = group.size
+            own = []
+            for member in group.members:
+                if member.role == records.PRODUCER:
+                    # An attention's kernel writes heads, and what each of them holds.
+                    name = member.path
+                    name = f"{name} of {group.name}" if name in norms else name
+                    rows = member.slices(values[member.path]).astype("float64")
+                    norms[name] = np.square(rows).sum(axis=1)
+                    own.append((name, member.units))
+            writers[group.name] = tuple(own)
+        return cls(tuple(norms), norms, writers, sizes)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -68,6 +99,11 @@ def to_json(layers: Layers, maps: np.ndarray, **facts: Any) -> str:
         for name, (a, k) in zip(layers.names, maps, strict=True)
     }
     return json.dumps({"layers": told, **facts}, indent=1)
+
+
+def least_of(text: str) -> float:
+    """The share of every group's units that stays, as a file that `from_json` took has it."""
+    return float(json.loads(text).get("least", LEAST))
 
 
 def from_json(layers: Layers, text: str) -> np.ndarray:

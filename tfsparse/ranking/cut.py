@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from tfsparse import budgets
+from tfsparse.ranking.counted import Counted
 
 Masks = dict[str, np.ndarray]
 
@@ -60,6 +61,37 @@ class Cut:
                 f"`target` must be within reach. Received: {self.bounds}; with the units that "
                 f"every group keeps at least, {dict(left)} remain."
             )
+
+    @classmethod
+    def of_groups(
+        cls, groups, amounts, bounds: Mapping[str, float], share: float
+    ) -> Cut:
+        """A cut of a model's free groups of units.
+
+        Args:
+            groups: From `find_groups`.
+            amounts: `(masks, names) -> measure -> amount`, see `Counted`.
+            bounds: Measure -> absolute bound.
+            share: Of every group's units, what stays at least.
+
+        Raises:
+            ValueError: No unit may go, or the bounds are out of reach.
+        """
+        counted = Counted.of_groups(groups, amounts, [*bounds])
+        if not counted.sizes:
+            raise ValueError(
+                "`model` must have units that may go. Received: none; every group is frozen."
+            )
+        least = {g: round(share * n) for g, n in counted.sizes.items()}
+        return cls(counted.sizes, least, counted, bounds)
+
+    def prices(self) -> dict[str, float]:
+        """Group name -> what one unit of the whole network adds to the first bound measure."""
+        name = next(iter(self.bounds))
+        whole = self._cost({})[name]
+        return {
+            g: whole - self._cost({g: n - 1})[name] for g, n in self.sizes.items() if n
+        }
 
     def met(self, kept: Mapping[str, int]) -> bool:
         """Whether so many units of every group are within the bounds."""

@@ -13,8 +13,8 @@ from tfsparse import budgets, files, options, records
 from tfsparse.engine import stage
 from tfsparse.engine.stages.dense import copied
 
-STATE, RANKING = "rank.json", "ranking.json"
-"""Files of a run's folder: where the search stands, and what it found."""
+STATE, RANKING, TRAINED = "rank.json", "ranking.json", "trained.keras"
+"""Files of a run's folder: where the search stands, what it found, of which network."""
 
 
 @options.record
@@ -121,25 +121,22 @@ class Rank(stage.Stage):
         Raises:
             ValueError: Nothing may go, or the target is out of reach.
         """
-        from tfsparse import ranking
+        from tfsparse.deploy import variables
         from tfsparse.deploy.amounts import amounts
         from tfsparse.graph import groups
+        from tfsparse.ranking import Cut, affine
 
         analysis = groups.analyse(model)
         target = budgets.parse(target or self.settings.target) or {}
         bounds = budgets.absolute(target, amounts(analysis, {}, target))
-        counted = ranking.Counted.of_groups(
+        cut = Cut.of_groups(
             analysis.groups,
             lambda keep, names: amounts(analysis, keep, names),
-            [*bounds],
+            bounds,
+            self.method.least,
         )
-        if not counted.sizes:
-            raise ValueError(
-                "`model` must have units that may go. Received: none; every group is frozen."
-            )
-        least = {g: round(self.method.least * n) for g, n in counted.sizes.items()}
-        cut = ranking.Cut(counted.sizes, least, counted, bounds)
-        return layers_of(model, analysis.groups), cut, bounds
+        values = variables.values_of(model)
+        return affine.Layers.of_groups(analysis.groups, values), cut, bounds
 
     def run(self, context, before, dense=None):
         from tfsparse.engine import filling
@@ -224,9 +221,18 @@ class Rank(stage.Stage):
         facts = {"progress": told, "failed": failed, "seconds": spent,
                  "evaluations_per_second": count / spent if spent else None,
                  "maps": None if decode is by_shares else best.tolist()}  # fmt: skip
+        if decode is by_maps:
+            prices = cut.prices()
+            owner = {path: g for g, own in layers.groups.items() for path, _ in own}
+            costs = [prices[owner[name]] for name in layers.names]
+            facts["follows"] = affine.follows(layers, best, costs)
         if context.store.keeps and decode is by_maps:
-            text = affine.to_json(layers, best, target=self.settings.target)
+            text = affine.to_json(
+                layers, best, target=self.settings.target, least=method.least
+            )
             files.write_json(context.store.path(RANKING), json.loads(text))
+            with files.appears_whole(context.store.path(TRAINED)) as temporary:
+                model.save(temporary)
         return decode(best), facts
 
     @contextlib.contextmanager
@@ -279,7 +285,7 @@ class Rank(stage.Stage):
              draw.Column("kappa", draw.NUMBER)),
             rows,
             before="A filter's score is alpha times its squared norm plus kappa; the least of "
-            "all layers together go.",
+            "all layers together go." + _told_follows(facts.get("follows")),
         )  # fmt: skip
         sections: list = [table] if rows else []
         if facts["progress"]:
@@ -296,9 +302,18 @@ class Rank(stage.Stage):
             )
         told = {
             key: facts.get(key)
-            for key in ("failed", "seconds", "evaluations_per_second")
+            for key in ("failed", "seconds", "evaluations_per_second", "follows")
         }
         return stage.Told(method={"rank": told}, sections=sections)
+
+
+def _told_follows(follows: float | None) -> str:
+    if follows is None:
+        return ""
+    return (
+        f" Rank correlation of kappa with minus the price of a filter: {follows:+.2f}; the "
+        "bound behind LeGR says that it is positive."
+    )
 
 
 EVOLVED = ("evolution", "random")
@@ -396,27 +411,3 @@ def judge_of(context, model, method):
         model, context.task.loss(), x, y, method.rank_steps, method.rank_learning_rate,
         train, batch,
     )  # fmt: skip
-
-
-def layers_of(model, groups):
-    """The layers that write the units of a model's free groups, and their squared norms."""
-    from tfsparse.deploy import variables
-    from tfsparse.ranking import affine
-
-    values = variables.values_of(model)
-    norms, writers, sizes = {}, {}, {}
-    for group in groups:
-        if group.frozen or group.kind != "unit":
-            continue
-        sizes[group.name] = group.size
-        own = []
-        for member in group.members:
-            if member.role == records.PRODUCER:
-                # An attention's kernel writes heads, and what each of them holds.
-                name = member.path
-                name = f"{name} of {group.name}" if name in norms else name
-                rows = member.slices(values[member.path]).astype("float64")
-                norms[name] = np.square(rows).sum(axis=1)
-                own.append((name, member.units))
-        writers[group.name] = tuple(own)
-    return affine.Layers(tuple(norms), norms, writers, sizes)
