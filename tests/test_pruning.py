@@ -208,6 +208,31 @@ def test_sensitivity_prunes_what_prune_would():
     assert row["value"] == pytest.approx(change(tfsparse.strip(model, keep)))
 
 
+def test_sensitivity_takes_statistics_again_and_forgets_them():
+    """In one model, group after group, as in a network made anew for each."""
+    image = keras.Input((8, 8, 2))
+    x = keras.layers.Conv2D(6, 3, name="a")(image)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="n")(x))
+    x = keras.layers.Conv2D(5, 3, name="b")(x)
+    x = keras.layers.BatchNormalization(name="m")(x)
+    x = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))
+    model = models.randomise(keras.Model(image, x), seed=1)
+    x = np.random.default_rng(0).normal(size=(64, 8, 8, 2)).astype("float32")
+
+    def total(small):
+        return float(np.asarray(small(x), "float64").sum())
+
+    given = x, np.zeros(64)
+    rows = tfsparse.sensitivity(model, total, (0.7, 0.3), data=given)
+    assert len(rows) == 5
+    for row in rows[1:]:
+        own = scores(model, "l2")[row["group"]]
+        keep = np.isin(np.arange(len(own)), np.argsort(-own)[: row["kept"]])
+        small = tfsparse.strip(model, {row["group"]: keep})
+        recalibrate(small, x)
+        assert row["value"] == pytest.approx(total(small), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

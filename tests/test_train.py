@@ -685,6 +685,18 @@ PUBLISHED = {
         "strength": (0.0001, 0.0002, 0.0005, 0.002, 0.004), "scaling": "none",
         "partition": "operation", "threshold": 1e-6, "optimizer": "sgd",
     },
+    # LeGR's code, scripts for ResNet-56; its appendix C, table 2.
+    "resnet56_legr": {
+        "evaluations": 400, "population": 64, "sample": 16, "least": 0.1, "rank_steps": 0,
+        "target": "macs=0.47", "budgets": "macs=0.7", "batch_size": 128,
+        "fine_tune_epochs": 400, "fine_tune_learning_rate": 0.01,
+    },
+    "resnet56_cifar100_legr": {
+        "rank_steps": 200, "rank_learning_rate": 0.01, "target": "macs=0.2",
+        "fine_tune_epochs": 60, "fine_tune_learning_rate": 0.01,
+    },
+    "resnet50_legr": {"target": "macs=0.47", "budgets": "macs=0.58,macs=0.73"},
+    "mobilenet_v2_legr": {"target": "macs=0.5", "budgets": "macs=0.6,macs=0.7"},
     # He et al. 2016, section 3.4.
     "resnet50": {
         "batch_size": 256, "settle_learning_rate": 0.1, "weight_decay": 0.0001 * 10,

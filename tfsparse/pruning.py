@@ -12,6 +12,7 @@ import numpy as np
 from tfsparse import budgets, options, records
 from tfsparse.deploy import criteria, removal
 from tfsparse.deploy.amounts import amounts
+from tfsparse.deploy.masked import Masked
 from tfsparse.deploy.recalibrate import recalibrate
 from tfsparse.deploy.strip import strip
 from tfsparse.deploy.variables import values_of
@@ -160,7 +161,9 @@ def sensitivity(
 
     Args:
         model: A trained, built model.
-        evaluate: `model -> float`, such as the accuracy on validation data.
+        evaluate: `model -> float`, such as the accuracy on validation data. It is given one
+            model whose units are switched off, again and again; functions that were traced
+            of it stay right.
         fractions: Shares of units that remain.
         criterion, data, loss, ignore: As for `prune`.
 
@@ -198,11 +201,17 @@ def sensitivity(
             "value": value_of(model),
         }
     ]
+    masked = Masked(model)
+    units = {g.name for g in analysis.groups if g.kind == "unit"}
     for name, own in scores.items():
         for fraction in fractions:
             kept = max(1, round(fraction * len(own)))
             if kept < len(own):
-                small = strip(model, {name: best(own, kept)})
+                keep = {name: best(own, kept)}
+                if name in units:
+                    masked.restore()  # what was calibrated before
+                    masked.set(keep)
+                small = masked.model if name in units else strip(model, keep)
                 if data is not None:
                     recalibrate(small, data[0])
                 value = value_of(small)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 
 import keras
 import numpy as np
@@ -366,3 +367,71 @@ def test_a_family_is_searched_once(tmp_path, monkeypatch):
 def test_a_budget_of_a_family_that_is_out_of_reach_is_said_first(tmp_path, capsys):
     code = run(tmp_path / "run", "--target=macs=0.5", "--budgets=macs=0.0001")
     assert code == 2 and "`target` must be within reach" in capsys.readouterr().err
+
+
+# Flagfiles ---------------------------------------------------------------------------------
+
+SHAPES = {
+    "lenet5_legr": (28, 28, 1), "resnet8_legr": (28, 28, 1), "resnet20_legr": (28, 28, 1),
+    "resnet56_legr": (32, 32, 3), "resnet56_cifar100_legr": (32, 32, 3),
+    "resnet50_legr": (224, 224, 3), "mobilenet_v2_legr": (224, 224, 3),
+}  # fmt: skip
+FLAGFILES = sorted(pathlib.Path(__file__).parents[2].glob("configs/*_legr.flags"))
+
+
+def test_every_flagfile_has_its_data_here():
+    assert {path.stem for path in FLAGFILES} == SHAPES.keys()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        if path.stem == "lenet5_legr"
+        else pytest.param(path, marks=pytest.mark.slow)
+        for path in FLAGFILES
+    ],
+    ids=lambda path: path.stem,
+)
+def test_a_flagfile_takes_two_steps(path, tmp_path):
+    """On made pictures of its shape, two classes: a family, all else as it says."""
+    from tfsparse import zoo
+
+    shape = SHAPES[path.stem]
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (8, *shape)).astype("uint8")
+    y = np.array([0, 1] * 4)
+    made = {"x_train": x[:4], "y_train": y[:4], "x_val": x[4:6], "y_val": y[4:6]}
+    np.savez(tmp_path / "made.npz", **made, x_test=x[6:], y_test=y[6:])
+    lines = {
+        key: value
+        for key, _, value in (
+            line.removeprefix("--").partition("=")
+            for line in path.read_text().splitlines()
+            if line.startswith("--")
+        )
+    }
+    if lines["model"].endswith(".keras"):
+        name = pathlib.Path(lines["model"]).parent.name
+        lines["model"] = str(tmp_path / "trained.keras")
+        zoo.build(name, shape, 2).save(lines["model"])
+    else:
+        lines["dense_epochs"] = "1"
+    for key in ("strategy", "validation", "image_size"):  # made data have their own
+        lines.pop(key, None)
+    if lines.get("augment", "").startswith("resized_crop"):
+        lines["augment"] = "flip"
+    lines |= {"data": str(tmp_path / "made.npz"), "batch_size": "2", "passes": "1",
+              "fine_tune_epochs": "1", "evaluations": "2", "population": "2",
+              "rank_steps": str(min(2, int(lines.get("rank_steps", 0)))),
+              "formats": "keras", "tensorboard": "false", "preflight": "false",
+              "workdir": str(tmp_path / "run")}  # fmt: skip
+    given = [f"--{key}={value}" for key, value in lines.items()]
+    assert train.main(["train", *given]) == 0
+    main = files.read_json(tmp_path / "run" / "report.json")
+    for target in [None, *lines["budgets"].split(",")]:
+        report = files.read_json(tmp_path / "run" / (target or "") / "report.json")
+        share = float(
+            (target or main["config"].get("target", "macs=0.5")).split("=")[1]
+        )
+        assert report["stages"][-1]["macs"] <= share * main["dense_cost"]["macs"]

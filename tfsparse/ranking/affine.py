@@ -134,7 +134,7 @@ def from_json(layers: Layers, text: str) -> np.ndarray:
 def follows(layers: Layers, maps: np.ndarray, costs: Sequence[float]) -> float:
     """Whether kappa follows the cost of a layer, as the bound behind LeGR has it.
 
-    The bound is kappa_l = eta tau Omega_l^2 - lambda R_l, with R_l the cost of layer l: of
+    The bound is kappa_l = -(eta tau Omega_l^2 + lambda R_l), with R_l a filter's cost: of
     layers that are alike otherwise, the costlier has the lower kappa.
 
     Args:
