@@ -17,7 +17,7 @@ from tfsparse.deploy.recalibrate import recalibrate
 from tfsparse.deploy.strip import strip
 from tfsparse.deploy.variables import values_of
 from tfsparse.graph import groups, measure
-from tfsparse.ranking import Cut, affine
+from tfsparse.ranking import Counted, Cut, affine
 from tfsparse.ranking.cut import best
 
 SCOPES = ("global", "layer")
@@ -274,12 +274,12 @@ def _by_ranking(analysis, path: str, bounds, ignore):
         for g in analysis.groups
         if any(fnmatch.fnmatchcase(g.name, pattern) for pattern in ignore)
     }
-    cut = Cut.of_groups(
+    counted = Counted.of_groups(
         [g for g in analysis.groups if g.name not in spared],
         lambda keep, names: amounts(analysis, keep, names),
-        bounds,
-        affine.least_of(text),
+        [*bounds],
     )
+    cut = Cut.of_counted(counted, bounds, affine.least_of(text))
     return cut(layers.scores(maps)), spared
 
 

@@ -188,6 +188,7 @@ def test_workers_find_the_same_each_time_and_after_a_stop(tmp_path, monkeypatch)
     assert report["method"]["rank"]["evaluations_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_losses_of_a_process_are_those_of_the_run(ranked, tmp_path):
     """With one candidate known at a time the search is that of one process."""
     report = files.read_json(ranked / "report.json")

@@ -14,7 +14,7 @@ USAGE = """Prunes a trained .keras model to a target and writes the smaller one.
 
 With --data and --epochs the model is fine-tuned after each of --steps removals.
 
-  tfsparse prune dense.keras small.keras --target=macs=0.5 --ranking=runs/legr/ranking.json"""
+  tfsparse prune runs/one/trained.keras small.keras --target=macs=0.5 --ranking=runs/one/ranking.json"""
 
 
 @options.record
@@ -36,7 +36,7 @@ class PruneSettings(options.Options):
     )
     ranking: str = options.field(
         "",
-        "A ranking.json that --method=legr learned on this model, which says what goes "
+        "A ranking.json that a run learned on this model, which says what goes "
         "instead of a criterion.",
     )
     scope: str = options.field(

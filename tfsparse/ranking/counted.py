@@ -109,14 +109,21 @@ class Counted:
         sizes = {g.name: g.size for g in free}
         return cls(sizes, sorted(meetings), amounts, names)
 
-    def __call__(self, kept: Mapping[str, int]) -> dict[str, float]:
-        """What is left with so many units kept; groups that are not named are whole."""
+    def __call__(
+        self, kept: Mapping[str, int], names: Sequence[str] | None = None
+    ) -> dict[str, float]:
+        """What is left with so many units kept; groups that are not named are whole.
+
+        Args:
+            kept: Group name -> units.
+            names: Measures that are wanted, all by default.
+        """
         dropped = {g: self.sizes[g] - int(count) for g, count in kept.items()}
         found = self._polynomials(dropped)
-        if all(self.exact.values()):
-            return found
-        slow = [name for name in self.names if not self.exact[name]]
-        return found | {name: self._measured(dropped, slow)[name] for name in slow}
+        slow = [name for name in names or self.names if not self.exact[name]]
+        if slow:
+            found |= self._measured(dropped, slow)
+        return {name: found[name] for name in names or self.names}
 
     def _polynomials(self, dropped: Mapping[str, int]) -> dict[str, float]:
         d = np.zeros(len(self.sizes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -63,27 +64,26 @@ class Cut:
             )
 
     @classmethod
-    def of_groups(
-        cls, groups, amounts, bounds: Mapping[str, float], share: float
+    def of_counted(
+        cls, counted: Counted, bounds: Mapping[str, float], share: float
     ) -> Cut:
         """A cut of a model's free groups of units.
 
         Args:
-            groups: From `find_groups`.
-            amounts: `(masks, names) -> measure -> amount`, see `Counted`.
+            counted: What the model costs, in the measures of the bounds at least.
             bounds: Measure -> absolute bound.
             share: Of every group's units, what stays at least.
 
         Raises:
             ValueError: No unit may go, or the bounds are out of reach.
         """
-        counted = Counted.of_groups(groups, amounts, [*bounds])
         if not counted.sizes:
             raise ValueError(
                 "`model` must have units that may go. Received: none; every group is frozen."
             )
         least = {g: round(share * n) for g, n in counted.sizes.items()}
-        return cls(counted.sizes, least, counted, bounds)
+        cost = functools.partial(counted, names=[*bounds])
+        return cls(counted.sizes, least, cost, bounds)
 
     def prices(self) -> dict[str, float]:
         """Group name -> what one unit of the whole network adds to the first bound measure."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import time
+from typing import Any
 
 import numpy as np
 
@@ -75,6 +76,9 @@ class Rank(stage.Stage):
     inputs = ("dense",)
     folder = "ranked"
     _judge = None
+    _counted: Any = None
+    """What the network costs, counted once: the same before it is trained and after, and for
+    every budget of a family."""
 
     def check(self, stages):
         dense = stages.get("dense")
@@ -102,18 +106,14 @@ class Rank(stage.Stage):
     def family(self, context):
         path = self.settings.ranking or context.store.path(RANKING)
         fixed = not os.path.exists(path)  # shares are searched anew, for each budget
-        return [
-            (
-                target,
-                Rank(
-                    self.settings.replaced(
-                        target=target, budgets="", ranking="" if fixed else path
-                    ),
-                    self.method,
-                ),
-            )
-            for target in options.listed(self.settings.budgets)
-        ]
+        found = []
+        for target in options.listed(self.settings.budgets):
+            given = "" if fixed else path
+            other = self.settings.replaced(target=target, budgets="", ranking=given)
+            one = Rank(other, self.method)
+            one._counted = self._counted
+            found.append((target, one))
+        return found
 
     def _parts(self, context, model, target: str | None = None):
         """The layers that are ranked, the cut, and absolute bounds.
@@ -124,17 +124,20 @@ class Rank(stage.Stage):
         from tfsparse.deploy import variables
         from tfsparse.deploy.amounts import amounts
         from tfsparse.graph import groups
-        from tfsparse.ranking import Cut, affine
+        from tfsparse.ranking import Counted, Cut, affine
 
         analysis = groups.analyse(model)
         target = budgets.parse(target or self.settings.target) or {}
         bounds = budgets.absolute(target, amounts(analysis, {}, target))
-        cut = Cut.of_groups(
-            analysis.groups,
-            lambda keep, names: amounts(analysis, keep, names),
-            bounds,
-            self.method.least,
-        )
+        if self._counted is None:
+            family = [self.settings.target, *options.listed(self.settings.budgets)]
+            names = {name for one in family for name in budgets.parse(one) or {}}
+            self._counted = Counted.of_groups(
+                analysis.groups,
+                lambda keep, names: amounts(analysis, keep, names),
+                sorted(names),
+            )
+        cut = Cut.of_counted(self._counted, bounds, self.method.least)
         values = variables.values_of(model)
         return affine.Layers.of_groups(analysis.groups, values), cut, bounds
 
