@@ -465,6 +465,11 @@ BENCHMARKS = {
         "Recipes of the LeNets, tried on validation at a third of the epochs; the best of six "
         "(*) is the flagfile of that name"
     ),
+    "ranking_rivals": (
+        "LeGR (evolution) beside other ways of choosing filters: ResNet-20, half as wide, "
+        "Fashion-MNIST, one dense network a seed, five epochs of fine-tuning; mean and spread "
+        "over seeds, whole test split"
+    ),
     "search_growth": (
         "Searches of MNIST (12,000 images, six epochs a trial): hypervolume of error, bytes and "
         "working memory on validation, where all samplers have trained for as many epochs"

@@ -14,7 +14,8 @@ USAGE = """Prunes a trained .keras model to a target and writes the smaller one.
 
 With --data and --epochs the model is fine-tuned after each of --steps removals.
 
-  tfsparse prune runs/one/trained.keras small.keras --target=macs=0.5 --ranking=runs/one/ranking.json"""
+  tfsparse prune runs/one/trained.keras small.keras --target=macs=0.5 \\
+      --ranking=runs/one/ranking.json"""
 
 
 @options.record

@@ -315,7 +315,7 @@ def _told_follows(follows: float | None) -> str:
         return ""
     return (
         f" Rank correlation of kappa with minus the price of a filter: {follows:+.2f}; the "
-        "bound behind LeGR says that it is positive."
+        "bound behind such rankings says that it is positive."
     )
 
 
