@@ -14,6 +14,8 @@ from tfsparse import data, files, flags
 from tfsparse.engine.training import Training
 from tfsparse.search import Tuner, job, own, sampler, study
 from tfsparse.search import __main__ as program
+from tfsparse.search.admission import Admission
+from tfsparse.search.settings import SearchSettings
 
 
 def run(folder, *more, epochs=2):
@@ -154,7 +156,7 @@ def test_what_cannot_ship_is_told_and_left_out(searched, monkeypatch):
         return real(model, artifacts, x)
 
     monkeypatch.setattr(engine, "verify", verify)
-    chosen = job.SearchSettings(
+    chosen = SearchSettings(
         workdir=str(folder), model=f"{__name__}:small", objectives="error,weight_bytes",
         trials=5, startup=3, epochs=2,
     )  # fmt: skip
@@ -210,10 +212,10 @@ def test_a_bound_that_nothing_meets_is_said_before_training(
 def test_bounds_are_looked_at_before_training():
     from tfsparse import search
 
-    chosen = job.SearchSettings(
+    chosen = SearchSettings(
         objectives="error,working_memory_2", bounds="working_memory_2=1000"
     )
-    admits = job.Admission(chosen, search.build, search.smallest, (28, 28, 1), 10)
+    admits = Admission(chosen, search.build, search.smallest, (28, 28, 1), 10)
     space = search.Space(search.table_7((28, 28, 1)))
     rng = np.random.default_rng(0)
     drawn = [space.sample(rng) for _ in range(12)]
@@ -228,8 +230,8 @@ def test_what_is_too_large_to_train_is_not_tried():
     import tfsparse
     from tfsparse import search
 
-    chosen = job.SearchSettings(largest="macs=1e6,params=1e5")
-    admits = job.Admission(chosen, search.build, search.smallest, (28, 28, 1), 10)
+    chosen = SearchSettings(largest="macs=1e6,params=1e5")
+    admits = Admission(chosen, search.build, search.smallest, (28, 28, 1), 10)
     space = search.Space(search.table_7((28, 28, 1)))
     own = sampler.RandomSampler(space, admits=admits)
     study_ = optuna.create_study(sampler=own, directions=["minimize"] * 3)
@@ -239,7 +241,7 @@ def test_what_is_too_large_to_train_is_not_tried():
         )
         assert cost.macs <= 1e6 and cost.params <= 1e5
     with pytest.raises(ValueError, match="`largest` must be of"):
-        job.SearchSettings(largest="speed=3")
+        SearchSettings(largest="speed=3")
 
 
 # keras-tuner ---------------------------------------------------------------------------------
@@ -329,9 +331,7 @@ def ends_in_softmax(hp):
 
 
 def test_probabilities_are_known_for_what_they_are(tmp_path):
-    chosen = job.SearchSettings(
-        workdir=str(tmp_path), model=f"{__name__}:ends_in_softmax"
-    )
+    chosen = SearchSettings(workdir=str(tmp_path), model=f"{__name__}:ends_in_softmax")
     found = job.begun(chosen, data.Data(data="digits"), Training())
     assert found.dataset.task.probabilities
     assert found.evaluate.dataset.task.probabilities
@@ -436,13 +436,13 @@ def test_a_flagfile_tries_a_configuration(path, tmp_path):
     np.savez(tmp_path / "made.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     line = flags.expanded([f"--flagfile={path}"])
     found, _ = flags.read(line, program.PARTS, once=True)
-    chosen = found[job.SearchSettings] | {
+    chosen = found[SearchSettings] | {
         "workdir": str(tmp_path / "s"), "trials": 1, "epochs": 1, "bounds": "",
     }  # fmt: skip
     source = found[data.Data] | {"data": str(tmp_path / "made.npz"), "validation": 0.2}
     training = found[Training] | {"batch_size": (count + 1) // 2, "passes": 1}
     search = job.begun(
-        job.SearchSettings(**chosen), data.Data(**source), Training(**training)
+        SearchSettings(**chosen), data.Data(**source), Training(**training)
     )
     search.work()
     (trial,) = study.finished(search.study)

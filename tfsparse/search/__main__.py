@@ -16,7 +16,7 @@ from tfsparse import data, flags, options, train
 from tfsparse.children import process
 from tfsparse.engine.training import Training
 from tfsparse.search import job
-from tfsparse.search.job import SearchSettings
+from tfsparse.search.settings import SearchSettings
 
 USAGE = """Searches architecture, hyper-parameters and pruning together, under bounds.
 

@@ -1,4 +1,4 @@
-"""A search, put together: its settings, what evaluates and chooses, one worker's life."""
+"""A search, put together: what evaluates and chooses, one worker's life."""
 
 from __future__ import annotations
 
@@ -13,118 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tfsparse import budgets, data, options
+from tfsparse import data, options
 from tfsparse.engine.training import Training
-from tfsparse.search.front import ERROR, OBJECTIVES
+from tfsparse.search.admission import Admission
 from tfsparse.search.sampler import SAMPLERS
-
-METHODS = {"bayesian_compression": True, "sparse_vd": False}
-"""Methods that trials prune by -> whether units go, or single weights."""
-
-TABLE = "table_7"
-
-
-@options.record
-class SearchSettings(options.Options):
-    """What is sought, and how hard."""
-
-    part = "The search"
-
-    workdir: str = options.field("runs/search", "Folder that every result goes to.")
-    method: str = options.field(
-        "bayesian_compression",
-        "What prunes every trial: units, or single weights.",
-        choices=tuple(METHODS),
-    )
-    objectives: str = options.patterns(
-        "error,weight_bytes,working_memory_2",
-        f"What is made small: {ERROR} (on validation) and any of "
-        f"{', '.join(OBJECTIVES[1:])}.",
-        example="error,weight_bytes",
-    )
-    bounds: str = options.pairs(
-        "",
-        "Up to where an objective matters, in its own unit.",
-        example="weight_bytes=2000,working_memory_2=2000",
-        above=0,
-    )
-    largest: str = options.pairs(
-        "",
-        "What a network may have before it is pruned; larger ones, which take long to train, "
-        "are not tried.",
-        example="macs=3e6,params=2e5",
-        above=0,
-    )
-    model: str = options.field(
-        TABLE,
-        "What is searched: table_7, the space of the paper, or package.module:name of a "
-        "keras_tuner.HyperModel of your own.",
-    )
-    trials: int = options.field(60, "How many configurations are tried.", low=1)
-    startup: int = options.field(10, "How many of them are random, at first.", low=2)
-    sampler: str = options.field(
-        "morphs",
-        "What comes after them: morphs that Gaussian processes choose; evolution, the "
-        "children of good young trials; or random ones.",
-        choices=tuple(SAMPLERS),
-    )
-    epochs: int = options.field(20, "Epochs of a trial.", low=1)
-    stop_hopeless: bool = options.field(
-        True,
-        "Whether a trial ends halfway where three others had there at most four fifths of "
-        "its value in every objective.",
-    )
-    polish: int = options.field(
-        0,
-        "Epochs that every point of the front is trained on for, following the most "
-        "accurate one; 0 for none.",
-        low=0,
-    )
-    polish_learning_rate: float = options.field(
-        2e-3, "Learning rate of --polish, falling to 0 along a cosine.", above=0
-    )
-    workers: int = options.field(
-        1,
-        "So many processes work beside each other, each with its share of the cores.",
-        low=1,
-        high=256,
-    )
-    storage: str = options.field(
-        "",
-        "Database of the trials, such as postgresql+psycopg://user@host/name; by default a "
-        "file of the workdir.",
-    )
-    seed: int = options.field(0, "Seed of everything random.", low=0, below=2**32)
-
-    def names(self) -> tuple[str, ...]:
-        """The objectives."""
-        return tuple(options.listed(self.objectives))
-
-    def limits(self) -> dict[str, float]:
-        """The bounds, by objective."""
-        return options.numbers(self.bounds, "bounds", "weight_bytes=2000")
-
-    def trained(self) -> dict[str, float]:
-        """What a network may have before it is pruned, by measure."""
-        return options.numbers(self.largest, "largest", "macs=3e6")
-
-    def check(self) -> None:
-        """Checks objectives and bounds."""
-        if strange := sorted(set(self.trained()) - set(budgets.COSTS)):
-            raise ValueError(
-                f"`largest` must be of {', '.join(budgets.COSTS)}. Received: {strange}."
-            )
-        names = self.names()
-        if not names or len(set(names)) < len(names) or set(names) - set(OBJECTIVES):
-            raise ValueError(
-                f"`objectives` must join different names among {', '.join(OBJECTIVES)}. "
-                f"Received: objectives={self.objectives!r}."
-            )
-        if strange := sorted(set(self.limits()) - set(names)):
-            raise ValueError(
-                f"`bounds` must be on objectives ({', '.join(names)}). Received: {strange}."
-            )
-
+from tfsparse.search.settings import METHODS, TABLE, SearchSettings
 
 STORAGE = "TFSPARSE_SEARCH_STORAGE"
 """The address of the trials, for a worker: no command line shows its password."""
@@ -246,7 +139,7 @@ def begun(
     Raises:
         ValueError: The data are of another task, or the storage holds another search.
     """
-    from tfsparse import methods, search
+    from tfsparse import methods
     from tfsparse.engine import candidate, sealed
     from tfsparse.engine.runner import check
     from tfsparse.search import study
@@ -258,14 +151,8 @@ def begun(
             f"{dataset.task.kind}."
         )
     check(source, training, dataset)
-    names, limits = chosen.names(), chosen.limits()
-    build: Any = search.build
-    if chosen.model == TABLE and hypermodel is None:
-        structured = METHODS[chosen.method]
-        space = search.Space(search.table_7(dataset.shape, structured))
-    else:
-        space, build = search.searched(hypermodel or search.named(chosen.model))
-        dataset = _answered(dataset, space, build, chosen)
+    names = chosen.names()
+    space, build, dataset = _space_of(chosen, dataset, hypermodel)
     evaluate = candidate.Candidates(
         sealed.Door(dataset).dataset,
         os.path.join(chosen.workdir, "trials"),
@@ -277,23 +164,11 @@ def begun(
         data.parse_augmentation(source.augment),
         build,
     )
-    own = SAMPLERS[chosen.sampler](
-        space,
-        startup=chosen.startup,
-        bounds=[limits.get(name) for name in names],
-        admits=Admission(
-            chosen,
-            build,
-            search.smallest if build is search.build else None,
-            dataset.shape,
-            evaluate.outputs,
-        ),
-        seed=chosen.seed,
-    )
     os.makedirs(chosen.workdir, exist_ok=True)
     held = os.path.abspath(os.path.join(chosen.workdir, "study.db"))
     what = _what(chosen, source, training, space, dataset)
     storage = chosen.storage or os.environ.get(STORAGE) or f"sqlite:///{held}"
+    own = _sampler_of(chosen, space, build, dataset.shape, evaluate.outputs)
     opened = study.opened(storage, names, what, own)
     told = json.dumps(what, sort_keys=True).encode()
     evaluate = dataclasses.replace(
@@ -310,6 +185,33 @@ def begun(
     if hypermodel is not None:
         config["model"] = f"{type(hypermodel).__module__}:a hyper-model of Python"
     return Search(chosen, opened, space, evaluate, dataset, config)
+
+
+def _space_of(chosen: SearchSettings, dataset: data.Dataset, hypermodel):
+    """The space, what builds a network of it, and the data as its networks answer them."""
+    from tfsparse import search
+
+    if chosen.model == TABLE and hypermodel is None:
+        structured = METHODS[chosen.method]
+        space = search.Space(search.table_7(dataset.shape, structured))
+        return space, search.build, dataset
+    space, build = search.searched(hypermodel or search.named(chosen.model))
+    return space, build, _answered(dataset, space, build, chosen)
+
+
+def _sampler_of(chosen: SearchSettings, space, build, shape, outputs: int):
+    """What chooses the next configuration."""
+    from tfsparse import search
+
+    limits = chosen.limits()
+    smallest = search.smallest if build is search.build else None
+    return SAMPLERS[chosen.sampler](
+        space,
+        startup=chosen.startup,
+        bounds=[limits.get(name) for name in chosen.names()],
+        admits=Admission(chosen, build, smallest, shape, outputs),
+        seed=chosen.seed,
+    )
 
 
 def _what(chosen: SearchSettings, source, training, space, dataset) -> dict[str, Any]:
@@ -365,65 +267,6 @@ def _answered(dataset: data.Dataset, space, build, chosen: SearchSettings):
     end = activation_at_end(trace.read(model)) or ""
     task = dataset.task.fitted(model.output_shape[1:], end, chosen.model)
     return dataclasses.replace(dataset, task=task)
-
-
-class Admission:
-    """Whether a configuration may be tried: not too large before it is pruned, and such that
-    it can be within the bounds, whatever is pruned.
-
-    Args:
-        chosen: The search.
-        build: `(configuration, shape, outputs) -> model`.
-        smallest: The same for what pruning leaves at least; None where that is not known.
-        shape: One sample's.
-        outputs: How many.
-    """
-
-    def __init__(self, chosen: SearchSettings, build, smallest, shape, outputs: int):
-        # Single weights may go one by one; what stands in memory stays.
-        known = LEAST if METHODS[chosen.method] else LEAST & IN_MEMORY
-        limits = {name: own for name, own in chosen.limits().items() if name in known}
-        self._looks = [
-            ("bounds", smallest, limits if smallest else {}),
-            ("largest", build, chosen.trained()),
-        ]
-        self._of = shape, outputs
-        self._least: dict[tuple[str, str], float] = {}
-
-    def __call__(self, values) -> bool:
-        """Whether this one may be tried."""
-        from tfsparse import graph
-
-        for flag, network, wanted in self._looks:
-            if not wanted:
-                continue
-            cost = graph.measure(network(values, *self._of))
-            for name in wanted:
-                seen = self._least.get((flag, name), float("inf"))
-                self._least[flag, name] = min(seen, getattr(cost, name))
-            if any(getattr(cost, name) > own for name, own in wanted.items()):
-                return False
-        return True
-
-    def told(self) -> str:
-        """The least that was seen, for a message."""
-        if not self._least:
-            return ""
-        seen = ", ".join(
-            f"{name} {least:,.0f} (--{flag})"
-            for (flag, name), least in self._least.items()
-        )
-        return f" The least of each that was seen: {seen}."
-
-
-LEAST = {
-    "params", "macs", "weight_bytes", "peak_activation_bytes", "working_memory_1",
-    "working_memory_2",
-}  # fmt: skip
-"""Measures whose least is known before training."""
-
-IN_MEMORY = {"peak_activation_bytes", "working_memory_2"}
-"""Those that single weights do not make less."""
 
 
 def _hopeless(own, names: Sequence[str]):

@@ -12,6 +12,7 @@ import numpy as np
 from tfsparse import data, files, options
 from tfsparse.engine.training import Training
 from tfsparse.search import front, job, study
+from tfsparse.search.settings import SearchSettings
 
 
 class StudyOracle(keras_tuner.Oracle):
@@ -115,7 +116,7 @@ class Tuner(keras_tuner.Tuner):
                 "several of your own processes with one storage and directory. Received: "
                 f"workers={settings['workers']}."
             )
-        self._chosen = job.SearchSettings(
+        self._chosen = SearchSettings(
             workdir=os.path.join(directory, project_name),
             method=method,
             objectives=",".join(objectives),
