@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+import tfsparse.nas  # noqa: F401 its supernets are networks that --model names
 from tfsparse import data, zoo
 from tfsparse.graph import trace
 from tfsparse.graph.ends import activation_at_end

@@ -64,6 +64,12 @@ class GSparsity(base.Method):
         "that only one input of an Add needs; or a shape of single kernels.",
         choices=PARTITIONS,
     )
+    shared: str = options.patterns(
+        "",
+        "With the partition operation: how the names of cells begin that share their "
+        "operations, a number after each; an operation is then one group over all of them.",
+        example="normal,reduction",
+    )
     carriers: bool = options.field(
         True,
         "Whether biases and BatchNorm scales belong to a unit's group; if not, they are "
@@ -87,6 +93,14 @@ class GSparsity(base.Method):
         example="stage2*=2,stage3*=2",
         low=0,
     )
+
+    def check(self) -> None:
+        """Checks that what is shared are operations."""
+        if self.shared and self.partition != "operation":
+            raise ValueError(
+                "`shared` must be empty unless operations die. Received: "
+                f"shared={self.shared!r}, partition={self.partition}."
+            )
 
     @property
     def kinds(self):
@@ -151,6 +165,8 @@ class GSparsity(base.Method):
             found = partitions.units(model, groups, self.carriers, ignore)
         elif self.partition == "operation":
             found = partitions.operations(model, groups, ignore)
+            if self.shared:
+                found = partitions.shared(found, options.listed(self.shared))
         else:
             found = partitions.by_shape(model, self.partition, ignore)
         factors = options.numbers(self.multipliers, "multipliers", "stage2*=2")

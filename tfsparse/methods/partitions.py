@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -168,6 +169,66 @@ def operations(
     }
     _some(labels, ignore)
     return records.Partition(labels, tuple(names))
+
+
+def shared(partition: records.Partition, prefixes: Sequence[str]) -> records.Partition:
+    """One group of each operation over all cells of a kind.
+
+    Variables whose paths are the same once the number behind a prefix is cut out (`normal2_a/x`
+    and `normal7_a/x`) are in one group, and with them all that their groups hold.
+
+    Args:
+        partition: Groups of whole variables, see `operations`.
+        prefixes: How the names of cells begin, a number after each.
+
+    Returns:
+        A Partition with a label for each operation.
+
+    Raises:
+        ValueError: A prefix fits no variable.
+
+    Example:
+        >>> shared(operations(net, groups), ["normal", "reduction"]).groups
+        14
+
+    Reference: GSparsity, section 3.2: a group is an operation over all cells of a type.
+    """
+    first: dict[str, int] = {}
+    to = list(
+        range(len(partition.names))
+    )  # label -> the least label that it is one with
+    seen = set()
+
+    def root(label: int) -> int:
+        while to[label] != label:
+            label = to[label]
+        return label
+
+    def told(text: str) -> str:
+        for prefix in prefixes:
+            cut = re.sub(rf"^{re.escape(prefix)}\d+_", f"{prefix}_", text)
+            if cut != text:
+                seen.add(prefix)
+                return cut
+        return text
+
+    for path, labels in partition.labels.items():
+        own = root(int(labels.flat[0]))
+        other = root(first.setdefault(told(path), own))
+        to[max(own, other)] = min(own, other)
+    if strange := sorted(set(prefixes) - seen):
+        raise ValueError(
+            f"`shared` must be prefixes of cells, a number after each. Received: {strange}, "
+            f"which fit none of {sorted(partition.labels)[:3]}."
+        )
+    kept = sorted({root(label) for label in range(len(to))})
+    number = {label: place for place, label in enumerate(kept)}
+    labels = {
+        path: np.full(own.shape, number[root(int(own.flat[0]))], "int32")
+        for path, own in partition.labels.items()
+    }
+    names = tuple(told(partition.names[label]) for label in kept)
+    return records.Partition(labels, names)
 
 
 def weighted(

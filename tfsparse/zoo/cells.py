@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import layers
 
-from tfsparse.zoo.resnet import BN_MOMENTUM
+from tfsparse.zoo.operations import OPERATIONS, halve, norm, project
 
 DARTS_V2 = {
     "normal": (
@@ -31,7 +31,7 @@ def darts_v2(inputs, outputs: int, width):
 
     Reference: Liu et al. 2019, arXiv:1806.09055; GSparsity, appendix D.
     """
-    return _network(inputs, outputs, width(36), 20, (6, 13))
+    return network(inputs, outputs, width(36), DARTS_V2, 20, (6, 13))
 
 
 def cells(inputs, outputs: int, width):
@@ -39,98 +39,65 @@ def cells(inputs, outputs: int, width):
 
     The stem halves the image, the second cell again; 24 operations.
     """
-    return _network(inputs, outputs, width(8), 3, (1,), stem_strides=2)
+    return network(inputs, outputs, width(8), DARTS_V2, 3, (1,), stem_strides=2)
 
 
-def _network(x, outputs: int, filters: int, count: int, halving, stem_strides: int = 1):
-    """A stem, cells of which some halve the image, a pooling, a classifier."""
+def network(
+    x,
+    outputs: int,
+    filters: int,
+    genotype,
+    count: int,
+    halving,
+    stem_strides: int = 1,
+    searched: bool = False,
+):
+    """A stem, cells of which some halve the image, a pooling, a classifier.
+
+    Args:
+        x: Pictures.
+        outputs: Of the classifier.
+        filters: Of the first cell's operations.
+        genotype: See `DARTS_V2`; where all candidates of a space stand in it, the network is
+            the supernet of that space.
+        count: How many cells.
+        halving: Numbers of those that halve the picture and double the filters, from 0.
+        stem_strides: Of the first convolution.
+        searched: Whether BatchNorms in cells have no scale and offset, in which an operation
+            could hide; and cells of a kind are numbered, for those that share groups by it.
+    """
     stem = layers.Conv2D(
         3 * filters, 3, stem_strides, "same", use_bias=False, name="stem"
     )(x)
-    before = last = _norm(stem, "stem")
+    before = last = norm(stem, "stem")
     halved = False
     for number in range(count):
         halves = number in halving
         filters *= 2 if halves else 1
-        name = f"cell{number + 1}"
-        new = _cell(name, "reduction" if halves else "normal", before, last, filters,
-                    halved)  # fmt: skip
+        kind = "reduction" if halves else "normal"
+        name = f"{kind if searched else 'cell'}{number + 1}"
+        new = _cell(name, genotype[kind], halves, before, last, filters, halved,
+                    not searched)  # fmt: skip
         before, last, halved = last, new, halves
     pooled = layers.GlobalAveragePooling2D(name="pool")(last)
     return layers.Dense(outputs, name="logits")(pooled)
 
 
-def _cell(name: str, kind: str, before, last, filters: int, halved: bool):
-    """One cell: nodes that add two operations each, concatenated."""
-    if halved:
-        before = _halve(before, filters, f"{name}_pre0")
-    else:
-        before = _project(before, filters, f"{name}_pre0")
-    states = [before, _project(last, filters, f"{name}_pre1")]
-    for number, operations in enumerate(DARTS_V2[kind], 2):
+def _cell(name: str, nodes, halves, before, last, filters: int, halved: bool, affine):
+    """One cell: nodes that add what their operations put out, concatenated."""
+    around = halve if halved else project
+    states = [
+        around(before, filters, f"{name}_pre0", affine),
+        project(last, filters, f"{name}_pre1", affine),
+    ]
+    for number, operations in enumerate(nodes, 2):
         added = []
-        for place, (operation, source) in enumerate(operations):
-            strides = 2 if kind == "reduction" and source < 2 else 1
-            label = f"{name}_node{number}_{place}_{operation}"
-            added.append(OPERATIONS[operation](states[source], filters, strides, label))
-        states.append(layers.Add(name=f"{name}_node{number}")(added))
+        for operation, source in operations:
+            strides = 2 if halves and source < 2 else 1
+            label = f"{name}_node{number}_from{source}_{operation}"
+            added.append(
+                OPERATIONS[operation](states[source], filters, strides, label, affine)
+            )
+        joined = layers.Add(name=f"{name}_node{number}")
+        states.append(joined(added) if len(added) > 1 else added[0])
     return layers.Concatenate(name=name)(states[2:])
-
-
-def _norm(x, name: str):
-    return layers.BatchNormalization(
-        momentum=BN_MOMENTUM, epsilon=1e-5, name=f"{name}_bn"
-    )(x)
-
-
-def _project(x, filters: int, name: str):
-    """ReLU, 1x1 convolution, BatchNorm."""
-    x = layers.ReLU(name=f"{name}_relu")(x)
-    return _norm(layers.Conv2D(filters, 1, use_bias=False, name=name)(x), name)
-
-
-def _halve(x, filters: int, name: str):
-    """Two 1x1 convolutions of stride 2, one of them a pixel further, side by side."""
-    x = layers.ReLU(name=f"{name}_relu")(x)
-    first, options = filters // 2, {"strides": 2, "use_bias": False}
-    one = layers.Conv2D(first, 1, **options, name=f"{name}_even")(x)
-    shifted = layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"{name}_pad")(x)
-    shifted = layers.Cropping2D(((1, 0), (1, 0)), name=f"{name}_shift")(shifted)
-    two = layers.Conv2D(filters - first, 1, **options, name=f"{name}_odd")(shifted)
-    return _norm(layers.Concatenate(name=f"{name}_join")([one, two]), name)
-
-
-def _separable(x, filters: int, strides: int, name: str, dilation: int = 1):
-    """ReLU, 3x3 depthwise and 1x1 convolution, BatchNorm."""
-    x = layers.ReLU(name=f"{name}_relu")(x)
-    x = layers.DepthwiseConv2D(
-        3, strides, "same", dilation_rate=dilation, use_bias=False, name=f"{name}_depth"
-    )(x)
-    x = layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_point")(x)
-    return _norm(x, name)
-
-
-def _sep_conv(x, filters: int, strides: int, name: str):
-    x = _separable(x, filters, strides, f"{name}_1")
-    return _separable(x, filters, 1, f"{name}_2")
-
-
-def _dil_conv(x, filters: int, strides: int, name: str):
-    return _separable(x, filters, strides, name, dilation=2)
-
-
-def _max_pool(x, filters: int, strides: int, name: str):
-    return layers.MaxPooling2D(3, strides, "same", name=name)(x)
-
-
-def _skip(x, filters: int, strides: int, name: str):
-    return x if strides == 1 else _halve(x, filters, name)
-
-
-OPERATIONS = {
-    "sep_conv_3x3": _sep_conv,
-    "dil_conv_3x3": _dil_conv,
-    "max_pool_3x3": _max_pool,
-    "skip_connect": _skip,
-}
-"""Name -> `(tensor, filters, strides, name) -> tensor`."""

@@ -1,0 +1,174 @@
+"""Spaces of cells: what a supernet holds, what is left of it, and networks made of that."""
+
+from __future__ import annotations
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from conformance import models
+
+import tfsparse
+from tfsparse import files, methods, nas, train
+from tfsparse.methods import partitions
+from tfsparse.nas import spaces
+
+
+def small(name: str, cells: int = 3):
+    space = nas.SPACES[name]
+    return nas.Space(name, space.kinds, cells, filters=4, stem_strides=2)
+
+
+@pytest.mark.parametrize("name", nas.SPACES)
+def test_a_supernet_holds_every_candidate(name):
+    space = small(name)
+    model = space.supernet((16, 16, 1), 10)
+    found = nas.genotype_of(model)
+    for kind, nodes in space.kinds.items():
+        # An identity has no layer of its own: it shows in what is added.
+        for own, node in zip(found[kind], nodes, strict=True):
+            wanted = {c for c in node if c[0] != "skip_connect"}
+            assert set(own) >= wanted and set(own) <= set(node)
+    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    inside = [x for x in norms if x.name != "stem_bn"]
+    assert inside and not any(x.scale or x.center for x in inside)
+
+
+def test_edges_of_s1_are_those_of_its_code():
+    assert [len(node) for node in spaces.S1["normal"]] == [4, 6, 8, 10]
+    assert spaces.S1["normal"][0] == (
+        ("skip_connect", 0), ("dil_conv_3x3", 0), ("skip_connect", 1), ("dil_conv_5x5", 1),
+    )  # fmt: skip
+    assert spaces.S1["reduction"][3][-2:] == (("skip_connect", 4), ("dil_conv_5x5", 4))
+    assert set(spaces.S1["normal"][3][-4:]) == {
+        ("dil_conv_3x3", 3), ("dil_conv_5x5", 3), ("dil_conv_3x3", 4), ("dil_conv_5x5", 4),
+    }  # fmt: skip
+
+
+def test_darts_has_fourteen_edges_of_seven_operations():
+    for nodes in nas.SPACES["darts"].kinds.values():
+        assert [len(node) for node in nodes] == [14, 21, 28, 35]
+
+
+# Groups ------------------------------------------------------------------------------------
+
+
+def test_cells_of_a_kind_share_their_operations():
+    space = nas.Space("mine", spaces.every(("conv_3x3", "skip_connect"), 2), 4, 4, 2)
+    model = space.supernet((16, 16, 1), 10)
+    method = methods.find("gsparsity")(partition="operation", shared="normal,reduction")
+    groups = tfsparse.find_groups(model, ("branch",))
+    prepared = method.prepare(model, groups)
+    found = tfsparse.find_groups(prepared, ("branch",))
+    ignore = ["stem*", "*_pre?*", "logits*"]
+    alone = partitions.operations(prepared, found, ignore)
+    shared = partitions.shared(alone, ["normal", "reduction"])
+    # Two kinds, nodes of two and three sources, two operations on each.
+    assert shared.groups == len(shared.names) == 2 * (2 + 3) * 2
+    assert alone.groups > shared.groups
+    by_operation = {}
+    for path, labels in shared.labels.items():
+        name = path.split("/")[0]
+        kind = name[: len("normal") if name.startswith("normal") else len("reduction")]
+        by_operation.setdefault(
+            (kind, name.split("_", 1)[1].rsplit("/")[0]), set()
+        ).add(int(labels.flat[0]))
+    assert all(len(labels) == 1 for labels in by_operation.values())
+    values = {v.path: np.asarray(v) for v in prepared.trainable_variables}
+    norms = {p: np.square(values[p]).sum() for p in shared.labels}
+    conv = [p for p in norms if "node2_from0_conv_3x3/" in p and p.startswith("normal")]
+    assert len(conv) == 2  # cells 1 and 4; 2 and 3 halve
+    label = int(shared.labels[conv[0]].flat[0])
+    expected = np.sqrt(sum(norms[p] for p in conv))
+    assert shared.norms(values)[label] == pytest.approx(expected, rel=1e-6)
+
+
+def test_prefixes_that_fit_nothing_are_refused():
+    model = small("s2").supernet((16, 16, 1), 10)
+    groups = tfsparse.find_groups(model, ("branch",))
+    found = partitions.operations(model, groups)
+    with pytest.raises(ValueError, match="`shared` must be prefixes.*'odd'"):
+        partitions.shared(found, ["normal", "odd"])
+    with pytest.raises(ValueError, match="`shared` must be empty unless"):
+        methods.find("gsparsity")(shared="normal")
+
+
+# What is left ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["s1", "mcu_cells"])
+def test_a_genotype_is_read_off_the_stripped_net_and_built_anew(name):
+    """Some operations die in all cells of a kind; outputs stay those of the masked one."""
+    space = small(name)
+    model = models.randomise(space.supernet((16, 16, 1), 10), seed=1)
+    rng = np.random.default_rng(0)
+    keep, whole = {}, nas.genotype_of(model)
+    for group in tfsparse.find_groups(model, ("branch",)):
+        if not group.frozen:
+            stays = rng.random(group.size) < 0.5
+            stays[0] = True
+            keep[group.name] = stays
+    stripped = tfsparse.strip(model, keep)
+    x = rng.normal(size=(4, 16, 16, 1)).astype("float32")
+    masked = tfsparse.mask(model, keep)
+    np.testing.assert_allclose(stripped(x), masked(x), rtol=1e-4, atol=1e-4)
+    found = nas.genotype_of(stripped)
+    for kind, nodes in found.items():
+        for own, all_ in zip(nodes, whole[kind], strict=False):
+            assert set(own) <= set(all_)
+    left = sum(len(node) for nodes in found.values() for node in nodes)
+    assert left < sum(len(node) for nodes in whole.values() for node in nodes)
+
+
+def test_a_network_of_a_genotype():
+    genotype = {
+        "normal": [[["conv_3x3", 0], ["skip_connect", 1]], [["sep_conv_3x3", 2]]],
+        "reduction": [[["max_pool_3x3", 0]], [["conv_1x1", 1], ["skip_connect", 2]]],
+    }
+    again = json.loads(json.dumps(genotype))
+    wide = nas.built(again, (28, 28, 1), 10, count=5, filters=8, stem_strides=2)
+    narrow = nas.built(again, (28, 28, 1), 10, count=3, filters=4, stem_strides=2)
+    assert wide.count_params() > 3 * narrow.count_params()
+    assert wide(np.zeros((2, 28, 28, 1))).shape == (2, 10)
+    for broken, sentence in {
+        "kind": "`genotype` must hold normal and reduction cells. Received: \\['normal'\\]",
+        "node": "`genotype` must have an operation at every node",
+        "operation": "An operation must be one of .* Received: 'magic'",
+        "source": "A source of node 2 must be a state before it. Received: 2",
+    }.items():
+        own = json.loads(json.dumps(genotype))
+        if broken == "kind":
+            del own["reduction"]
+        if broken == "node":
+            own["normal"][1] = []
+        if broken == "operation":
+            own["normal"][0][0][0] = "magic"
+        if broken == "source":
+            own["normal"][0][0][1] = 2
+        with pytest.raises(ValueError, match=sentence):
+            nas.built(own, (28, 28, 1), 10, 3, 4)
+    with pytest.raises(ValueError, match="must be a supernet"):
+        nas.genotype_of(narrow)
+
+
+@pytest.mark.slow
+def test_the_main_job_searches(tmp_path):
+    """A supernet is a model, a search the sparse stage: operations die in all cells alike."""
+    folder = tmp_path / "run"
+    code = train.main(
+        ["train", "--data=digits", "--model=mcu_cells", "--width=0.5", "--method=gsparsity",
+         "--partition=operation", "--shared=normal,reduction",
+         "--ignore=stem*,*_pre?*,logits*", "--strength=2", "--epochs=4",
+         "--shrink_epochs=4", "--fine_tune_epochs=1", "--formats=keras",
+         "--tensorboard=false", "--preflight=false", f"--workdir={folder}"]
+    )  # fmt: skip
+    assert code == 0
+    report = files.read_json(folder / "report.json")
+    stages = {row["name"]: row for row in report["stages"]}
+    assert stages["sparse"]["accuracy"] == stages["stripped"]["accuracy"]
+    assert stages["stripped"]["params"] < report["dense_cost"]["params"]
+    model = keras.saving.load_model(folder / "model.keras")
+    found = nas.genotype_of(model)
+    whole = nas.SPACES["mcu_cells"].kinds
+    assert sum(map(len, found["normal"])) < sum(map(len, whole["normal"]))

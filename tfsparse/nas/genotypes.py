@@ -1,0 +1,107 @@
+"""What a search left of a supernet, as data: read off a network, and built anew."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import keras
+
+from tfsparse.nas.spaces import INPUTS, Nodes, check
+from tfsparse.zoo import cells, operations
+
+NAMES = "|".join(sorted(operations.OPERATIONS, key=len, reverse=True))
+
+LABEL = re.compile(rf"(normal|reduction)(\d+)_node(\d+)_from(\d+)_({NAMES})(?=_|/|$)")
+"""Kind and number of a cell, node, source and operation in a layer's name."""
+
+
+def genotype_of(model) -> dict[str, Nodes]:
+    """The operations that are left in each kind of cell.
+
+    Args:
+        model: A supernet, stripped or not.
+
+    Returns:
+        Kind -> nodes -> `(operation, source)`; an operation counts where any cell of the kind
+        holds it.
+
+    Raises:
+        ValueError: The model holds no cells.
+    """
+    found: dict[str, set] = {}
+    for name in _names(model):
+        told = LABEL.match(name)
+        if told:
+            kind, _, node, source, operation = told.groups()
+            found.setdefault(kind, set()).add((int(node), int(source), operation))
+    if not found:
+        raise ValueError(
+            "`model` must be a supernet, or what is left of one. Received: a model without "
+            "cells."
+        )
+    return {kind: _nodes(own) for kind, own in sorted(found.items())}
+
+
+def _names(model):
+    """Names of layers, and of what they wrap."""
+    for layer in model.layers:
+        yield layer.name
+        if isinstance(layer, keras.Model):
+            yield from _names(layer)
+
+
+def _nodes(own: set) -> Nodes:
+    last = max(node for node, *_ in own)
+    return tuple(
+        tuple((op, source) for n, source, op in sorted(own) if n == node)
+        for node in range(INPUTS, last + 1)
+    )
+
+
+def built(
+    genotype: Mapping[str, Nodes],
+    shape,
+    outputs: int,
+    count: int,
+    filters: int,
+    stem_strides: int = 1,
+):
+    """A network of any depth and width whose cells are those of a genotype.
+
+    Args:
+        genotype: Kind -> nodes -> `(operation, source)`, such as JSON holds it.
+        shape: One picture's.
+        outputs: How many numbers it puts out.
+        count: How many cells; those after a third and two thirds halve the picture.
+        filters: Of the first cell's operations.
+        stem_strides: Of the first convolution.
+
+    Raises:
+        ValueError: A kind is missing, a node has no operation, or one is unknown.
+
+    Example:
+        >>> small = built(genotype_of(stripped), (28, 28, 1), 10, count=3, filters=8)
+    """
+    kinds = {
+        kind: tuple(
+            tuple((str(op), int(source)) for op, source in node) for node in own
+        )
+        for kind, own in genotype.items()
+    }
+    if set(kinds) != {"normal", "reduction"}:
+        raise ValueError(
+            "`genotype` must hold normal and reduction cells. Received: "
+            f"{sorted(kinds)}."
+        )
+    for kind, own in kinds.items():
+        check(own)
+        if not own or not all(own):
+            raise ValueError(
+                f"`genotype` must have an operation at every node. Received: {own} in {kind} "
+                "cells."
+            )
+    halving = sorted({count // 3, 2 * count // 3})
+    image = keras.Input(shape)
+    found = cells.network(image, outputs, filters, kinds, count, halving, stem_strides)
+    return keras.Model(image, found)
