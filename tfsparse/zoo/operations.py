@@ -84,7 +84,9 @@ def _pool(layer):
 
 
 def _skip(x, filters: int, strides: int, name: str, affine: bool):
-    return x if strides == 1 else halve(x, filters, name, affine)
+    if strides == 1:  # a layer, so that its name tells that it is there
+        return layers.Identity(name=name)(x)
+    return halve(x, filters, name, affine)
 
 
 OPERATIONS = {
