@@ -35,7 +35,7 @@ GUARDED = {
 OTHERS = {
     "children/interpreting.py": {"_get_ops_details"},
     "children/process.py": {"_exit"},
-    "engine/trials.py": {"_exit"},
+    "engine/beside.py": {"_exit"},
     "search/sampler.py": {"_storage", "_trial_id"},
     "search/study.py": {"_storage", "_trial_id"},
 }

@@ -20,6 +20,12 @@ SPACE = Space(table_7((12,)))
 NAMES = ("error", "weight_bytes")
 
 
+@pytest.fixture(autouse=True)
+def every_candidate_has_a_parent(monkeypatch):
+    """Without the random ones among them: what is tested here is who the parent is."""
+    monkeypatch.setattr(sampler, "FRESH", 0.0)
+
+
 def opened(folder, startup=4, search=None, **arguments):
     return study.opened(
         f"sqlite:///{folder}/study.db",

@@ -76,7 +76,7 @@ class Rank(stage.Stage):
     inputs = ("dense",)
     folder = "ranked"
     _judge = None
-    _counted: Any = None
+    counted: Any = None
     """What the network costs, counted once: the same before it is trained and after, and for
     every budget of a family."""
 
@@ -111,7 +111,7 @@ class Rank(stage.Stage):
             given = "" if fixed else path
             other = self.settings.replaced(target=target, budgets="", ranking=given)
             one = Rank(other, self.method)
-            one._counted = self._counted
+            one.counted = self.counted
             found.append((target, one))
         return found
 
@@ -129,15 +129,15 @@ class Rank(stage.Stage):
         analysis = groups.analyse(model)
         target = budgets.parse(target or self.settings.target) or {}
         bounds = budgets.absolute(target, amounts(analysis, {}, target))
-        if self._counted is None:
+        if self.counted is None:
             family = [self.settings.target, *options.listed(self.settings.budgets)]
             names = {name for one in family for name in budgets.parse(one) or {}}
-            self._counted = Counted.of_groups(
+            self.counted = Counted.of_groups(
                 analysis.groups,
                 lambda keep, names: amounts(analysis, keep, names),
                 sorted(names),
             )
-        cut = Cut.of_counted(self._counted, bounds, self.method.least)
+        cut = Cut.of_counted(self.counted, bounds, self.method.least)
         values = variables.values_of(model)
         return affine.Layers.of_groups(analysis.groups, values), cut, bounds
 
