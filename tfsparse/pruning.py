@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -276,7 +277,7 @@ def _by_ranking(analysis, path: str, bounds, ignore):
     }
     counted = Counted.of_groups(
         [g for g in analysis.groups if g.name not in spared],
-        lambda keep, names: amounts(analysis, keep, names),
+        functools.partial(amounts, analysis),
         [*bounds],
     )
     cut = Cut.of_counted(counted, bounds, affine.least_of(text))

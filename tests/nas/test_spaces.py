@@ -142,7 +142,7 @@ def test_a_network_of_a_genotype():
     assert wide(np.zeros((2, 28, 28, 1))).shape == (2, 10)
     for broken, sentence in {
         "kind": "`genotype` must hold normal and reduction cells. Received: \\['normal'\\]",
-        "node": "`genotype` must have an operation at every node",
+        "node": "`genotype` must have operations, and none that reads a node without any",
         "operation": "An operation must be one of .* Received: 'magic'",
         "source": "A source of node 2 must be a state before it. Received: 2",
     }.items():
@@ -150,15 +150,40 @@ def test_a_network_of_a_genotype():
         if broken == "kind":
             del own["reduction"]
         if broken == "node":
-            own["normal"][1] = []
+            own["normal"][0] = []  # which the next one reads
         if broken == "operation":
             own["normal"][0][0][0] = "magic"
         if broken == "source":
             own["normal"][0][0][1] = 2
         with pytest.raises(ValueError, match=sentence):
             nas.built(own, (28, 28, 1), 10, 3, 4)
+    told = {
+        kind: tuple(tuple(sorted(map(tuple, node))) for node in nodes)
+        for kind, nodes in genotype.items()
+    }
+    for model in (wide, narrow):
+        found = nas.genotype_of(model)
+        assert {k: tuple(tuple(sorted(n)) for n in v) for k, v in found.items()} == told
+    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="must be a supernet"):
-        nas.genotype_of(narrow)
+        nas.genotype_of(plain)
+
+
+def test_a_node_that_died_is_left_out():
+    """Its operations are gone in every cell of the kind; what is left is built as well."""
+    model = small("mcu_cells").supernet((16, 16, 1), 10)
+    groups = tfsparse.find_groups(model, ("branch",))
+    keep = {
+        g.name: np.arange(g.size) == 4  # the identity of one input
+        for g in groups
+        if g.name.startswith(("normal", "reduction")) and not g.frozen
+    }
+    found = nas.genotype_of(tfsparse.strip(model, keep))
+    empty = {kind: ((), nodes[1]) for kind, nodes in found.items()}
+    again = nas.built(empty, (16, 16, 1), 10, count=3, filters=4)
+    assert nas.genotype_of(again) == empty
+    with pytest.raises(ValueError, match="`genotype` must have operations"):
+        nas.built({**empty, "normal": ((), ())}, (16, 16, 1), 10, 3, 4)
 
 
 @pytest.mark.slow

@@ -126,12 +126,10 @@ def _cell(x, filters: int, name: str, architecture: Architecture | None):
                 if own != NONE and state is not None:
                     label = f"{name}_node{number}_from{source}_{OPERATIONS[own]}"
                     build = operations.OPERATIONS[OPERATIONS[own]]
-                    added.append(
-                        build(state, filters, 1, label, architecture is not None)
-                    )
-        joined = layers.Add(name=f"{name}_node{number}")
-        several = len(added) > 1
-        states.append(joined(added) if several else added[0] if added else None)
+                    # No BatchNorm behind a pooling here, other than in DARTS's search.
+                    affine = architecture is not None or own == "avg_pool_3x3"
+                    added.append(build(state, filters, 1, label, affine))
+        states.append(operations.added_up(added, f"{name}_node{number}"))
     if states[-1] is None:
         raise ValueError(
             "`architecture` must lead from a cell's input to its output. Received: "

@@ -20,11 +20,11 @@ def genotype_of(model) -> dict[str, Nodes]:
     """The operations that are left in each kind of cell.
 
     Args:
-        model: A supernet, stripped or not.
+        model: A supernet, stripped or not, or a network that `built` made.
 
     Returns:
         Kind -> nodes -> `(operation, source)`; an operation counts where any cell of the kind
-        holds it.
+        holds it. A node whose operations have all died is empty.
 
     Raises:
         ValueError: The model holds no cells.
@@ -78,7 +78,8 @@ def built(
         stem_strides: Of the first convolution.
 
     Raises:
-        ValueError: A kind is missing, a node has no operation, or one is unknown.
+        ValueError: A kind is missing or empty, an operation is unknown, or reads a node that
+            has none.
 
     Example:
         >>> small = built(genotype_of(stripped), (28, 28, 1), 10, count=3, filters=8)
@@ -96,12 +97,14 @@ def built(
         )
     for kind, own in kinds.items():
         check(own)
-        if not own or not all(own):
+        read = {source for node in own for _, source in node}
+        dead = {number for number, node in enumerate(own, INPUTS) if not node}
+        if not any(own) or read & dead:
             raise ValueError(
-                f"`genotype` must have an operation at every node. Received: {own} in {kind} "
-                "cells."
+                "`genotype` must have operations, and none that reads a node without any. "
+                f"Received: {own} in {kind} cells."
             )
-    halving = sorted({count // 3, 2 * count // 3})
     image = keras.Input(shape)
+    halving = cells.thirds(count)
     found = cells.network(image, outputs, filters, kinds, count, halving, stem_strides)
     return keras.Model(image, found)

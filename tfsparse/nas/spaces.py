@@ -52,15 +52,11 @@ class Space:
         for nodes in self.kinds.values():
             check(nodes)
 
-    @property
-    def halving(self) -> tuple[int, ...]:
-        """Numbers of the reduction cells, from 0: after a third, and after two thirds."""
-        return tuple(sorted({self.cells // 3, 2 * self.cells // 3}))
-
     def network(self, inputs, outputs: int, width):
         """All candidates at once, as the zoo builds: `(tensor, outputs, width) -> tensor`."""
         return cells.network(
-            inputs, outputs, width(self.filters), self.kinds, self.cells, self.halving,
+            inputs, outputs, width(self.filters), self.kinds, self.cells,
+            cells.thirds(self.cells),
             self.stem_strides, searched=True,
         )  # fmt: skip
 

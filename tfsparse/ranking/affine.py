@@ -102,8 +102,18 @@ def to_json(layers: Layers, maps: np.ndarray, **facts: Any) -> str:
 
 
 def least_of(text: str) -> float:
-    """The share of every group's units that stays, as a file that `from_json` took has it."""
-    return float(json.loads(text).get("least", LEAST))
+    """The share of every group's units that stays, as a file that `from_json` took has it.
+
+    Raises:
+        ValueError: It is no share.
+    """
+    told = json.loads(text).get("least", LEAST)
+    if not isinstance(told, int | float) or not 0 <= told <= 1:
+        raise ValueError(
+            "`ranking` must be a file that a search of LeGR wrote. Received: "
+            f"least={told!r}, no share."
+        )
+    return float(told)
 
 
 def from_json(layers: Layers, text: str) -> np.ndarray:

@@ -6,7 +6,7 @@ All they know comes from the stored trials, so any number of workers may have on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,9 @@ TRIES = 400
 """So often another candidate is drawn in place of one that is not admitted."""
 
 Known = list[tuple[Any, Configuration]]
+
+Candidate = tuple[Configuration, Any, Sequence[str]]
+"""A configuration, the trial that it is a child of (None of a random one), its morphs."""
 
 
 class RandomSampler(optuna.samplers.BaseSampler):
@@ -87,7 +90,7 @@ class RandomSampler(optuna.samplers.BaseSampler):
         done = self._known(space, completed(study))
         self._tried = {_key(trial) for trial in study.get_trials(deepcopy=False)}
         if len(done) < self._startup:
-            return self._random(space, rng)
+            return self._random(space, rng)[0]
         values, parent, names = self._next(study, space, done, rng)
         if parent is not None:
             storage, number = study._storage, trial._trial_id
@@ -100,12 +103,12 @@ class RandomSampler(optuna.samplers.BaseSampler):
         name = int.from_bytes(param_name.encode()[:8], "little")
         return drawn(param_distribution, self._rng(trial, name))
 
-    def _next(self, study, space: Space, done: Known, rng):
-        """The next configuration after the first ones, its parent, names of its morphs."""
-        return self._random(space, rng), None, ()
+    def _next(self, study, space: Space, done: Known, rng) -> Candidate:
+        """The next candidate after the first ones."""
+        return self._random(space, rng)
 
-    def _random(self, space: Space, rng) -> Configuration:
-        return self._admitted(space.sample(rng) for _ in range(TRIES))
+    def _random(self, space: Space, rng) -> Candidate:
+        return self._admitted((space.sample(rng), None, ()) for _ in range(TRIES))
 
     def _rng(self, trial, more: int = 0) -> np.random.Generator:
         return np.random.default_rng((self._seed, trial.number, more))
@@ -121,15 +124,17 @@ class RandomSampler(optuna.samplers.BaseSampler):
                 found.append((trial, own))
         return found
 
-    def _child(self, space: Space, values: Configuration, rng):
-        """A configuration near another, and the names of the morphs between them."""
+    def _child(self, space: Space, parent: tuple[Any, Configuration], rng) -> Candidate:
+        """A configuration near one that was tried."""
         # "alpha" is a parameter of every space: it does not tell table 7.
         of_table = "num-fc-layers" in space.ranges
         named = morphs.MORPHS if of_table else morphs.of_one_parameter(space)
-        return morphs.child(space, values, rng, named)
+        trial, values = parent
+        found, names = morphs.child(space, values, rng, named)
+        return found, trial, names
 
-    def _admitted(self, drawn_: Iterator[Configuration]) -> Configuration:
-        """The first configuration that is admitted and new; where all were tried, the first.
+    def _admitted(self, drawn_: Iterable[Candidate]) -> Candidate:
+        """The first candidate that is admitted and new; where all were tried, the first.
 
         Raises:
             ValueError: None is admitted.
@@ -143,14 +148,14 @@ class RandomSampler(optuna.samplers.BaseSampler):
             f"be within them, whatever is pruned.{told}"
         )
 
-    def _first(self, drawn_: Iterator[Configuration]) -> Configuration | None:
+    def _first(self, drawn_: Iterable[Candidate]) -> Candidate | None:
         """The same; None where none is admitted."""
         known = None
-        for values in drawn_:
-            if self._admits(values):
-                if frozenset(values.items()) not in self._tried:
-                    return values
-                known = known or values
+        for candidate in drawn_:
+            if self._admits(candidate[0]):
+                if frozenset(candidate[0].items()) not in self._tried:
+                    return candidate
+                known = known or candidate
         return known
 
     def _scalarised(self, study, seen, expected, rng) -> np.ndarray:
@@ -191,9 +196,8 @@ class MorphSampler(RandomSampler):
     Random configurations first. Then, for each trial: a Gaussian process an objective (`Arc`
     kernel), one joint sample of them over `CANDIDATES` random morphs of trials of the front
     (and some random configurations), a random Tchebyshev scalarisation, and its best candidate.
-    The parent of a morph,
-    and the names of its morphs, are attributes of its trial. A trial that was stopped counts
-    with what it had by then, and has no children.
+    The parent of a morph, and the names of its morphs, are attributes of its trial. A trial that
+    was stopped counts with what it had by then, and has no children.
 
     Args:
         space, startup, bounds, admits, seed: See `RandomSampler`.
@@ -232,19 +236,17 @@ class MorphSampler(RandomSampler):
             scores = self._scalarised(study, trials, expected, rng)
             # What a bound leaves out is known only once a network is built: best first.
             order = np.argsort(scores, kind="stable")
-            values = self._first(found[place][0] for place in order)
-            if values is not None:
-                return next(one for one in found if one[0] is values)
+            chosen = self._first(found[place] for place in order)
+            if chosen is not None:
+                return chosen
             tried += CANDIDATES
-        return self._admitted(iter(())), None, ()
+        return self._admitted(())
 
-    def _candidate(self, space: Space, best: Known, rng):
-        """A morph of one of the best, or a random configuration; its parent; morphs."""
+    def _candidate(self, space: Space, best: Known, rng) -> Candidate:
+        """A morph of one of the best, or a random configuration."""
         if rng.random() < FRESH:
             return space.sample(rng), None, ()
-        parent, held = best[int(rng.integers(len(best)))]
-        values, names = self._child(space, held, rng)
-        return values, parent, names
+        return self._child(space, best[int(rng.integers(len(best)))], rng)
 
     def _best(self, study, done: Known) -> Known:
         """The front of what was tried, within the bounds where any of it is."""
@@ -292,19 +294,8 @@ class EvolutionSampler(RandomSampler):
         few = [young[int(number)] for number in chosen]
         y = signs_of(study) * np.array([t.values for t, _ in few], float)
         scores = self._scalarised(study, [trial for trial, _ in done], y, rng)
-        parent, held = few[int(scores.argmin())]
-        names: dict[int, tuple[str, ...]] = {}
-        kept = []
-
-        def children() -> Iterator[Configuration]:
-            for _ in range(TRIES):
-                values, how = self._child(space, held, rng)
-                kept.append(values)  # its id stays its own
-                names[id(values)] = how
-                yield values
-
-        found = self._admitted(children())
-        return found, parent, names[id(found)]
+        parent = few[int(scores.argmin())]
+        return self._admitted(self._child(space, parent, rng) for _ in range(TRIES))
 
 
 SAMPLERS: Mapping[str, type[RandomSampler]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import layers
 
-from tfsparse.zoo.operations import OPERATIONS, halve, norm, project
+from tfsparse.zoo.operations import OPERATIONS, added_up, halve, norm, project
 
 DARTS_V2 = {
     "normal": (
@@ -42,6 +42,11 @@ def cells(inputs, outputs: int, width):
     return network(inputs, outputs, width(8), DARTS_V2, 3, (1,), stem_strides=2)
 
 
+def thirds(count: int) -> tuple[int, ...]:
+    """Numbers of the cells that halve the picture, from 0: after one third, and after two."""
+    return tuple(sorted({count // 3, 2 * count // 3}))
+
+
 def network(
     x,
     outputs: int,
@@ -64,7 +69,7 @@ def network(
         halving: Numbers of those that halve the picture and double the filters, from 0.
         stem_strides: Of the first convolution.
         searched: Whether BatchNorms in cells have no scale and offset, in which an operation
-            could hide; and cells of a kind are numbered, for those that share groups by it.
+            could hide.
     """
     stem = layers.Conv2D(
         3 * filters, 3, stem_strides, "same", use_bias=False, name="stem"
@@ -75,7 +80,7 @@ def network(
         halves = number in halving
         filters *= 2 if halves else 1
         kind = "reduction" if halves else "normal"
-        name = f"{kind if searched else 'cell'}{number + 1}"
+        name = f"{kind}{number + 1}"
         new = _cell(name, genotype[kind], halves, before, last, filters, halved,
                     not searched)  # fmt: skip
         before, last, halved = last, new, halves
@@ -98,6 +103,6 @@ def _cell(name: str, nodes, halves, before, last, filters: int, halved: bool, af
             added.append(
                 OPERATIONS[operation](states[source], filters, strides, label, affine)
             )
-        joined = layers.Add(name=f"{name}_node{number}")
-        states.append(joined(added) if len(added) > 1 else added[0])
-    return layers.Concatenate(name=name)(states[2:])
+        states.append(added_up(added, f"{name}_node{number}"))
+    left = [state for state in states[2:] if state is not None]
+    return layers.Concatenate(name=name)(left) if len(left) > 1 else left[0]

@@ -36,6 +36,13 @@ def halve(x, filters: int, name: str, affine: bool = True):
     return norm(layers.Concatenate(name=f"{name}_join")([one, two]), name, affine)
 
 
+def added_up(tensors, name: str):
+    """Their sum; None of none."""
+    if len(tensors) < 2:
+        return tensors[0] if tensors else None
+    return layers.Add(name=name)(tensors)
+
+
 def _separable(x, filters: int, strides: int, name: str, affine, size, dilation=1):
     """ReLU, depthwise and 1x1 convolution, BatchNorm."""
     x = layers.ReLU(name=f"{name}_relu")(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import time
@@ -134,7 +135,7 @@ class Rank(stage.Stage):
             names = {name for one in family for name in budgets.parse(one) or {}}
             self.counted = Counted.of_groups(
                 analysis.groups,
-                lambda keep, names: amounts(analysis, keep, names),
+                functools.partial(amounts, analysis),
                 sorted(names),
             )
         cut = Cut.of_counted(self.counted, bounds, self.method.least)
