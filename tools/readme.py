@@ -474,6 +474,10 @@ BENCHMARKS = {
         "Fashion-MNIST, one dense network a seed, five epochs of fine-tuning; mean and spread "
         "over seeds, whole test split"
     ),
+    "small_nets": (
+        "MNIST without a search: the two networks that SpArSe's authors released, trained here, "
+        "and three drawn by hand; int8 on TensorFlow Lite Micro, whole test split"
+    ),
     "search_growth": (
         "Searches of MNIST (12,000 images, six epochs a trial): hypervolume of error, bytes and "
         "working memory on validation, where all samplers have trained for as many epochs"

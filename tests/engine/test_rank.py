@@ -200,6 +200,19 @@ def test_losses_of_a_process_are_those_of_the_run(ranked, tmp_path):
     assert report["method"]["rank"]["failed"] == 0
 
 
+def test_workers_do_not_know_a_method_of_your_own():
+    from tfsparse.engine import stage
+
+    class Mine(methods.find("legr")):
+        name = "mine"
+
+    with pytest.raises(
+        ValueError, match="`workers` must be 1 with a method of your own"
+    ):
+        stage.check_workers(Mine(), 2)
+    stage.check_workers(Mine(), 1)
+
+
 @pytest.mark.parametrize("more", ["--rank_search=ddpg", "--rank_search=magnitude"])
 def test_workers_without_candidates_are_an_error(more, tmp_path, capsys):
     assert run(tmp_path / "run", "--workers=2", more) == 2

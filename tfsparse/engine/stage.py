@@ -8,7 +8,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tfsparse import options, records
+from tfsparse import methods, options, records
 
 if TYPE_CHECKING:
     from tfsparse.engine.context import Context
@@ -142,6 +142,19 @@ class Stage(abc.ABC):
             results: By stage, and `model`: the untouched one.
         """
         return Told()
+
+
+def check_workers(method: Method, workers: int) -> None:
+    """Checks that processes beside the run's own (`engine.beside`) can do its work.
+
+    Raises:
+        ValueError: They do not know the method.
+    """
+    if workers > 1 and ":" in methods.title_of(method):
+        raise ValueError(
+            "`workers` must be 1 with a method of your own, which other processes do not "
+            f"import. Received: workers={workers}."
+        )
 
 
 def known() -> dict[str, type[Stage]]:

@@ -84,6 +84,7 @@ class Rank(stage.Stage):
     def check(self, stages):
         dense = stages.get("dense")
         self._trains = bool(dense and dense.settings.dense_epochs)
+        stage.check_workers(self.method, self.settings.workers)
         way, many = self.method.rank_search, self.settings.workers > 1
         if many and (self.settings.ranking or way not in EVOLVED):
             raise ValueError(

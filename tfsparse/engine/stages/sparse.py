@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-from tfsparse import budgets, methods, options, records
+from tfsparse import budgets, options, records
 from tfsparse.engine import stage, training
 
 NEAR = 1.5
@@ -98,11 +98,8 @@ class Sparse(stage.Stage):
                 f"`{method.sparser}` must be positive with trials. Received: "
                 f"{method.sparser}={method.get_config().get(method.sparser)}."
             )
-        if settings.trials and settings.workers > 1 and ":" in methods.title_of(method):
-            raise ValueError(
-                "`workers` must be 1 with a method of your own, which other processes do not "
-                f"import. Received: workers={settings.workers}."
-            )
+        if settings.trials:
+            stage.check_workers(method, settings.workers)
         last = settings.epochs if method.stays else settings.shrink_epochs
         method.check_epochs(min(settings.epochs, last))
 
