@@ -264,3 +264,13 @@ def test_tests_mirror_the_rooms():
     assert folders <= rooms
     names = [p.name for p in here.rglob("test_*.py")]
     assert len(names) == len(set(names))
+
+
+def test_every_subcommand_can_be_called():
+    """What `tfsparse --help` lists has a `main`: helpers of the folder are no commands."""
+    import importlib
+
+    from tfsparse.cli import main
+
+    for name in main.commands():
+        assert callable(importlib.import_module(f"tfsparse.cli.{name}").main), name
