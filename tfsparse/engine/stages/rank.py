@@ -290,7 +290,7 @@ class Rank(stage.Stage):
              draw.Column("kappa", draw.NUMBER)),
             rows,
             before="A filter's score is alpha times its squared norm plus kappa; the least of "
-            "all layers together go." + _told_follows(facts.get("follows")),
+            "all layers together go." + _told_follows(facts.get("follows"), len(rows)),
         )  # fmt: skip
         sections: list = [table] if rows else []
         if facts["progress"]:
@@ -312,14 +312,17 @@ class Rank(stage.Stage):
         return stage.Told(method={"rank": told}, sections=sections)
 
 
-def _told_follows(follows: float | None) -> str:
-    if follows is None:
+def _told_follows(follows: float | None, layers: int) -> str:
+    if follows is None or layers < FEW:
         return ""
     return (
         f" Rank correlation of kappa with minus the price of a filter: {follows:+.2f}; the "
         "bound behind such rankings says that it is positive."
     )
 
+
+FEW = 4
+"""Of fewer layers a rank correlation says nothing."""
 
 EVOLVED = ("evolution", "random")
 
