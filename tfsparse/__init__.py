@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 
 _HOMES = {
+    "BayesNAS": "tfsparse.methods",
     "BayesNASCompression": "tfsparse.methods",
     "BayesianCompression": "tfsparse.methods",
     "GSparsity": "tfsparse.methods",
@@ -30,6 +31,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BayesNAS",
     "BayesNASCompression",
     "BayesianCompression",
     "GSparsity",

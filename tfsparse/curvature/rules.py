@@ -225,6 +225,14 @@ def _structural(visit: Visit):
     return [visit.through(function, visit.slope, visit.bend)]
 
 
+def _house(visit: Visit):
+    """A house layer of one factor, which says itself what passes it."""
+    layer, (x,) = visit.call.operation, visit.inputs
+    slope, bend, own = layer.curved(x, visit.slope, visit.bend, visit.averaged)
+    visit.found.append((layer.factor, own))
+    return [(slope, bend)]
+
+
 def _rescaling(visit: Visit):
     factor = ops.convert_to_tensor(visit.call.operation.scale, visit.slope.dtype)
     return [(visit.slope * factor, visit.bend * ops.square(factor))]
@@ -303,4 +311,6 @@ def rule_of(operation):
     """The rule of an operation, that of its stock class for a twin; None if unknown."""
     if getattr(operation, "lora_enabled", False):  # other variables make its kernel
         return None
+    if hasattr(operation, "curved"):
+        return _house
     return RULES.get(getattr(operation, "stock_class", type(operation)))

@@ -96,12 +96,11 @@ def finish(model, keep: removal.Keep, *, dead_stay: bool = False):
     if dead_stay:
         alive = {name: own | keep.get(name, False) for name, own in alive.items()}
     folded = fold.fold(lowered, alive)
-    decided = {
-        name: np.where(alive[name], values, folded.keep[name])
-        if name in alive
-        else values
-        for name, values in {**alive, **budgets.spare_one(keep)}.items()
-    }
+    decided = budgets.spare_one(keep)
+    for name, own in alive.items():
+        decided[name] = np.where(own, keep.get(name, own), folded.keep[name])
+        if not decided[name].any():  # one that lives, or the zero that stands for all
+            decided[name][int(own.argmax())] = True
     small = removed(lowered, fold.Folded(decided, folded.biases, folded.reasons)).model
     left = {variable.path for variable in small.variables}
     spared = {

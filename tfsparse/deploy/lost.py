@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import keras
 import numpy as np
 
 from tfsparse.deploy import probe, removal, variables
@@ -36,6 +37,10 @@ def _is_shut(graph, call, values, tolerance: float) -> bool:
     Those that its record names (BatchNorm's gamma), else its kernels.
     """
     layer = call.operation
+    if isinstance(layer, keras.layers.Rescaling):
+        return not np.any(layer.scale)
+    if hasattr(layer, "lowered"):
+        return not layer.lowered(call.kwargs)[0].any()
     factors = rule_of(layer).multiplies
     if factors is None:
         own = [v for v in trace.variables_of(layer) if len(v.shape) > 1]

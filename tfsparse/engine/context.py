@@ -190,6 +190,8 @@ class RunContext(Context):
         elif optimizer == "sgd":
             optimizer = keras.optimizers.SGD(rate, momentum=0.9, weight_decay=decay)
         optimizers.spare_decay(optimizer, model.trainable_variables)
+        if not optimizer.built:  # variables born in a first step have it traced twice
+            optimizer.build(model.trainable_variables)
         model.compile(
             optimizer,
             self.task.loss(),

@@ -27,6 +27,9 @@ RETRACE_MACS = 5e10
 A constant instead of a clock: the same seed must remove at the same epochs.
 """
 
+RETRACED = 50
+"""Up to so many layers a retrace costs that; more in proportion."""
+
 TRAINING_PASSES = 3
 """Forward, and backward to inputs and to weights, in forward passes."""
 
@@ -166,6 +169,7 @@ class Shrinking:
         state.stopped = model.stop_training
         history = [*result.history, entry]
         saved = method.products * (whole.macs - cost.macs)
+        saved //= max(1, len(model.layers) / RETRACED)
         if trims or self._may_leave(model, groups, keep, state, epoch, saved):
             model = self._collected(model, groups, keep, state, epoch)
         finishing.check_alive(model, epoch)  # before a dead model would be kept

@@ -16,9 +16,13 @@ SUMS = (layers.Add, layers.Average, trace.operation_class(ops.add, inputs=2))
 def find(graph: trace.Graph) -> list[records.UnitGroup]:
     """One group for each call of an Add or Average with two inputs or more."""
     found = []
-    for call in graph.calls:
-        if type(call.operation) not in SUMS or len(call.inputs) < 2:
-            continue
+    sums = [c for c in graph.calls if type(c.operation) in SUMS and len(c.inputs) > 1]
+    private = {
+        call: [only_for(graph, {call: {number}}) for number in range(len(call.inputs))]
+        for call in sums
+    }
+    inside = {c for parts in private.values() for part in parts for c in part} | {*sums}
+    for call in sums:
         shapes = {tensor.shape[1:] for tensor in call.inputs}
         shapes.add(call.outputs[0].shape[1:])
         frozen = None
@@ -35,13 +39,48 @@ def find(graph: trace.Graph) -> list[records.UnitGroup]:
         )
         members = tuple(
             records.Member(path, 0, records.PRODUCER, *_whole(variable, number))
-            for number, path, variable in _own(graph, call)
+            for number, path, variable in _own(graph, private[call])
         )
-        group = records.UnitGroup(
-            name_of(call), "branch", count, frozen, members, (), gates
+        begins = tuple(
+            _beginning(graph, call.inputs[number], part, sums)
+            for number, part in enumerate(private[call])
         )
-        found.append(group)
+        ends = tuple(
+            graph.writers[t].name if t in graph.writers else t.origin
+            for t in call.inputs
+        )
+        output = call.outputs[0]
+        shown = output in graph.outputs or any(
+            reader not in inside for reader in graph.readers.get(output, [])
+        )
+        found.append(
+            records.UnitGroup(
+                name_of(call),
+                "branch",
+                count,
+                frozen,
+                members,
+                (),
+                gates,
+                begins,
+                ends,
+                shown,
+            )  # fmt: skip
+        )
     return found
+
+
+def _beginning(graph: trace.Graph, last, calls, sums) -> str:
+    """The name of what writes the one tensor that a branch's own calls read, or ''."""
+    read = {t for c in calls for t in c.inputs} - {t for c in calls for t in c.outputs}
+    read = read or {last}
+    if len(read) > 1:
+        return ""
+    (tensor,) = read
+    writer = graph.writers.get(tensor)
+    if writer is None:
+        return tensor.origin
+    return name_of(writer) if writer in sums else f"{writer.name}_{writer.index}"
 
 
 def name_of(call) -> str:
@@ -54,11 +93,10 @@ def _whole(variable, number: int):
     return np.arange(size), np.full(size, number)
 
 
-def _own(graph: trace.Graph, call) -> list[tuple]:
+def _own(graph: trace.Graph, private) -> list[tuple]:
     """`(input number, path, variable)` of all weights that only one input needs."""
     own = []
-    for number in range(len(call.inputs)):
-        calls = only_for(graph, {call: {number}})
+    for number, calls in enumerate(private):
         lost = {id(c.operation) for c in calls}
         lost -= {id(c.operation) for c in graph.calls if c not in calls}
         own += [

@@ -37,6 +37,20 @@ def peak(graph, left) -> int:
     }
     for tensor in graph.outputs:
         readers[tensor] |= 1 << len(graph.calls)  # read at the end
+    # Of each call, once: what it puts out, reads, writes over, and what nobody reads.
+    new = [sum(size[t] for t in call.outputs) for call in graph.calls]
+    read = [
+        [(size[t], readers[t]) for t in dict.fromkeys(call.inputs)]
+        for call in graph.calls
+    ]
+    over = [in_place(call.operation) for call in graph.calls]
+    unread = [
+        sum(size[t] for t in call.outputs if not readers[t]) for call in graph.calls
+    ]
+    opens = [
+        {number[c] for t in call.outputs for c in graph.readers.get(t, [])}
+        for call in graph.calls
+    ]
     live = sum(size[t] for t in graph.inputs)
     ready = frozenset(n for n, need in enumerate(needs) if not need)
     state = [(live, live, ready, 0)]
@@ -44,21 +58,12 @@ def peak(graph, left) -> int:
         following: dict[frozenset, tuple] = {}
         for most, live, ready, done in state:
             for n in sorted(ready):
-                call, now = graph.calls[n], done | 1 << n
-                new = sum(size[t] for t in call.outputs)
-                freed = sum(
-                    size[t] for t in dict.fromkeys(call.inputs) if not readers[t] & ~now
-                )
-                during = live + new - (freed if in_place(call.operation) else 0)
-                unread = sum(size[t] for t in call.outputs if not readers[t])
-                opened = {
-                    number[reader]
-                    for tensor in call.outputs
-                    for reader in graph.readers.get(tensor, [])
-                    if not needs[number[reader]] & ~now
-                }
+                now = done | 1 << n
+                freed = sum(own for own, reading in read[n] if not reading & ~now)
+                during = live + new[n] - (freed if over[n] else 0)
+                opened = {m for m in opens[n] if not needs[m] & ~now}
                 key = frozenset((ready - {n}) | opened)
-                found = (max(most, during), live + new - freed - unread)
+                found = (max(most, during), live + new[n] - freed - unread[n])
                 known = following.get(key)
                 if known is None or found < known[:2]:
                     following[key] = (*found, key, now)

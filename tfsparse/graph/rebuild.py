@@ -136,6 +136,7 @@ def graft(
     after: Callable | None = None,
     before: Callable | None = None,
     swap: Callable | None = None,
+    replay: Callable | None = None,
 ) -> keras.Model:
     """A copy of `model`, with layers reconfigured and calls added around layers.
 
@@ -148,6 +149,7 @@ def graft(
         before: `(layer name, call index, number of the input, tensor) -> tensor`.
         swap: Layer -> the class of its copy, which has variables of the same names, and
             perhaps more; None for its own.
+        replay: As `call` of `rebuild`, in place of `after` and `before`.
 
     Returns:
         A new functional model with the same layer names and the same weights.
@@ -175,7 +177,7 @@ def graft(
                 before(item.name, item.index, number, x)
                 for number, x in enumerate(_tensors(args, kwargs))
             ]
-            args, kwargs = _refilled(tensors, args, kwargs)
+            args, kwargs = refilled(tensors, args, kwargs)
         outputs = operation(*args, **kwargs)
         return after(item.name, item.index, outputs) if after else outputs
 
@@ -183,7 +185,7 @@ def graft(
         asked = after and old in graph.inputs and len(old.shape) == 2
         return after(old.origin, 0, new) if asked else new
 
-    copy, operations = rebuild(graph, make, call, at_input)
+    copy, operations = rebuild(graph, make, replay or call, at_input)
     for layer in graph.operations:
         copy_weights(layer, operations[id(layer)])
     return copy
@@ -194,7 +196,7 @@ def _tensors(args, kwargs) -> list:
     return [x for x in flat_arguments if isinstance(x, keras.KerasTensor)]
 
 
-def _refilled(tensors, args, kwargs) -> tuple[tuple, dict]:
+def refilled(tensors, args, kwargs) -> tuple[tuple, dict]:
     """A call's arguments with other tensors, one by one."""
     tensors = iter(tensors)
     return keras.tree.map_structure(

@@ -2,7 +2,7 @@
 
 from tfsparse.layers.filter import Filter
 from tfsparse.layers.penalty import SwitchDecay
-from tfsparse.layers.scale import Scale
+from tfsparse.layers.scale import ArchitectureParameter, Scale
 from tfsparse.layers.variational import (
     TWINS,
     VariationalConv1D,
@@ -14,6 +14,7 @@ from tfsparse.layers.variational_scale import VariationalScale, certain
 
 __all__ = [
     "TWINS",
+    "ArchitectureParameter",
     "Filter",
     "Scale",
     "SwitchDecay",

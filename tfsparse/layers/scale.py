@@ -1,4 +1,4 @@
-"""Scale: one learned factor for all that an operation without weights puts out."""
+"""One learned factor for all that an operation puts out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Scale(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    # What graph and deploy ask of a house layer ------------------------------------
+    # What graph, deploy and curvature ask of a house layer --------------------------
 
     def unit_rule(self, walk, call, axes):
         """Units pass as they are."""
@@ -51,3 +51,63 @@ class Scale(keras.layers.Layer):
         """What stock layers have to do instead: scale all channels alike."""
         factor = ops.convert_to_numpy(self.factor).astype("float32")
         return np.repeat(factor, self.channels), None
+
+    def curved(self, inputs, slope, bend, averaged: bool):
+        """Gradient and curvature by the input, and curvature by the factor w.
+
+        H_x = w^2 H_y and H_w = sum x^2 H_y; `averaged` takes the mean of |x| over the
+        batch, squared, for x^2.
+
+        Reference: BayesNAS, eqs. C.3.1 and C.3.2, whose mean over a sample's places and
+        channels is the sum of the released code here.
+        """
+        w = ops.cast(self.factor, inputs.dtype)
+        size = ops.abs(inputs)
+        if averaged:
+            size = ops.mean(size, axis=0, keepdims=True)
+        own = ops.reshape(ops.sum(ops.square(size) * bend), (1,))
+        return slope * w, bend * ops.square(w), own
+
+
+@keras.saving.register_keras_serializable("tfsparse")
+class ArchitectureParameter(Scale):
+    """The factor w of an operation in a search, and its prior variance gamma.
+
+    Args:
+        source, target: What the operation reads and the sum that it adds to, as
+            `UnitGroup.begins` and `UnitGroup.name` have them.
+        edge: Name of the parameter of all operations between the same two nodes; empty
+            where there is none.
+        operation: Name of the operation.
+        shown: Whether anything but operations reads the sum.
+        kwargs: As of every layer.
+
+    Example:
+        >>> w = ArchitectureParameter("image", "add:branches", "", "conv")
+
+    Reference: BayesNAS, section 4.2.
+    """
+
+    def __init__(
+        self, source="", target="", edge="", operation="", shown=True, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.source, self.target = source, target
+        self.edge, self.operation, self.shown = edge, operation, shown
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.variance = self.add_weight(
+            shape=(1,), name="variance", initializer="ones", trainable=False
+        )
+
+    def get_config(self):
+        """The arguments."""
+        return {
+            **super().get_config(),
+            "source": self.source,
+            "target": self.target,
+            "edge": self.edge,
+            "operation": self.operation,
+            "shown": self.shown,
+        }

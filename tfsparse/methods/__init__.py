@@ -15,6 +15,7 @@ from tfsparse.methods.base import (
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
+BayesNAS = METHODS["bayesnas"]
 BayesNASCompression = METHODS["bayesnas_compression"]
 BayesianCompression = METHODS["bayesian_compression"]
 GSparsity = METHODS["gsparsity"]
@@ -28,6 +29,7 @@ __all__ = [
     "DEFAULT",
     "METHODS",
     "NO_METHOD",
+    "BayesNAS",
     "BayesNASCompression",
     "BayesianCompression",
     "GSparsity",

@@ -222,31 +222,8 @@ class GSparsity(base.Method):
         dead = optimizer.dead(self.threshold)
         values = base.values_of(model)
         values |= optimizer.partition.emptied(optimizer.values(), dead)
-        live = _live_branches(optimizer.partition, groups, dead)
+        live = partitions.live_branches(optimizer.partition, groups, dead)
         return live | base.alive_units(groups, values)
-
-
-def _live_branches(partition, groups, dead) -> dict[str, np.ndarray]:
-    """Masks of the branches whose group lives; what has no group, has no verdict.
-
-    The labels in a branch that no inner branch owns are its own.
-    """
-    found = []
-    for group in groups:
-        if group.kind == "branch" and not group.frozen:
-            for number in range(group.size):
-                paths = {m.path for m in group.members if (m.units == number).all()}
-                paths &= partition.labels.keys()
-                labels = {int(n) for p in paths for n in np.unique(partition.labels[p])}
-                found.append((len(paths), group, number, labels - {-1}))
-    keep = {group.name: np.ones(group.size, bool) for _, group, *_ in found}
-    claimed: set[int] = set()
-    for _, group, number, labels in sorted(found, key=lambda entry: entry[0]):
-        own = labels - claimed
-        claimed |= own
-        if own:
-            keep[group.name][number] = not dead[list(own)].all()
-    return keep
 
 
 def optimizer_of(model):

@@ -63,7 +63,7 @@ def by_shape(model, shape: str, ignore: Sequence[str] = ()) -> records.Partition
     names: list[str] = []
     start = 0
     for path, kernel in kernels(model):
-        if _named(path, ignore):
+        if named(path, ignore):
             continue
         letters = ["h", "w"][: len(kernel.shape) - 2] + ["i", "o"]
         kept = [
@@ -111,7 +111,7 @@ def units(
     followers: dict[str, np.ndarray] = {}
     names: list[str] = []
     for group in groups:
-        if group.frozen or group.kind != "unit" or _named(group.name, ignore):
+        if group.frozen or group.kind != "unit" or named(group.name, ignore):
             continue
         start = len(names)
         names += [f"{group.name}[{unit}]" for unit in range(group.size)]
@@ -153,12 +153,12 @@ def operations(
     variables = {v.path: v for v in model.trainable_variables}
     owned: dict[str, list[str]] = {}
     for group in groups:
-        if group.frozen or group.kind != "branch" or _named(group.name, ignore):
+        if group.frozen or group.kind != "branch" or named(group.name, ignore):
             continue
         for number, gate in enumerate(group.gates):
             paths = {m.path for m in group.members if (m.units == number).all()}
             paths.add(f"{scale_name(gate)}/factor")
-            own = [p for p in paths if p in variables and not _named(p, ignore)]
+            own = [p for p in paths if p in variables and not named(p, ignore)]
             owned[f"{group.name}[{number}]"] = own
     inner_last = sorted(owned, key=lambda name: -len(owned[name]))
     owner = {path: name for name in inner_last for path in owned[name]}
@@ -229,6 +229,32 @@ def shared(partition: records.Partition, prefixes: Sequence[str]) -> records.Par
     }
     names = tuple(told(partition.names[label]) for label in kept)
     return records.Partition(labels, names)
+
+
+def live_branches(partition, groups, dead) -> dict[str, np.ndarray]:
+    """Masks of the branches whose group lives; what has no group, has no verdict.
+
+    The weights in a branch that no inner branch owns are its own.
+
+    Args:
+        partition: Groups of whole variables, see `operations`.
+        groups: From `find_groups`, branches among them.
+        dead: Which groups of the partition are. `(groups,)` bool.
+    """
+    found = []
+    for group in groups:
+        if group.kind == "branch" and not group.frozen:
+            for number in range(group.size):
+                paths = {m.path for m in group.members if (m.units == number).all()}
+                found.append((paths & partition.labels.keys(), group, number))
+    keep = {group.name: np.ones(group.size, bool) for _, group, _ in found}
+    claimed: set[str] = set()
+    for paths, group, number in sorted(found, key=lambda entry: len(entry[0])):
+        own = {int(n) for p in paths - claimed for n in partition.labels[p].flat}
+        claimed |= paths
+        if own := sorted(own - {-1}):
+            keep[group.name][number] = not dead[own].all()
+    return keep
 
 
 def weighted(
@@ -319,7 +345,8 @@ def kernels(model):
                 yield variable.path, variable
 
 
-def _named(name: str, patterns: Sequence[str]) -> bool:
+def named(name: str, patterns: Sequence[str]) -> bool:
+    """Whether one of the patterns fits a name."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 

@@ -10,11 +10,13 @@ from tfsparse.numerics.curvature import (
     dense_hessian,
     dense_recursion,
 )
+from tfsparse.numerics.dependence import Dependence, connected
 from tfsparse.numerics.evidence import (
     ENTROPY_GAMMA,
     evidence_slopes,
     evidence_variance,
     is_relevant,
+    joined_variance,
 )
 from tfsparse.numerics.groups import (
     dykstra,
@@ -55,6 +57,7 @@ from tfsparse.numerics.variational import (
 
 __all__ = [
     "Block",
+    "Dependence",
     "ENTROPY_GAMMA",
     "LIMIT",
     "NEWTON_STEPS",
@@ -72,6 +75,7 @@ __all__ = [
     "dykstra",
     "elementwise_root",
     "elementwise_step",
+    "connected",
     "evidence_slopes",
     "evidence_variance",
     "gaps",
@@ -81,6 +85,7 @@ __all__ = [
     "half_cauchy_kl",
     "inverse_gamma_kl",
     "is_relevant",
+    "joined_variance",
     "log_alpha",
     "log_uniform_divergence",
     "log_uniform_kl",

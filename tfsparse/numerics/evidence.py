@@ -54,6 +54,32 @@ def evidence_variance(norm, omega):
     return norm / ops.maximum(omega, 1e-12)
 
 
+def joined_variance(own, *others):
+    """The prior variance of a weight that is of use only where others are.
+
+    gamma = (1 / s + sum_i 1 / s_i)^-1: no larger than the least of them.
+
+    Args:
+        own: s, the weight's own prior variance, not negative.
+        others: Of each thing that it depends on, in that shape: an edge's own, the sum over
+            all predecessors; inf where there is none.
+
+    Returns:
+        gamma, of that shape; 0 where one of them is 0.
+
+    Example:
+        >>> float(joined_variance(ops.array(1.0), ops.array(1.0), ops.array(0.5)))
+        0.25
+
+    Reference: BayesNAS, eqs. 6 and 8 (misprint 1 of eq. 6 corrected).
+    """
+    tiny = 1e-30
+    inverse = 1.0 / ops.maximum(own, tiny)
+    for other in others:
+        inverse = inverse + 1.0 / ops.maximum(other, tiny)
+    return 1.0 / inverse
+
+
 def is_relevant(gamma):
     """Whether a weight or group stays: ln(2 pi e gamma) / 2 > 0.
 

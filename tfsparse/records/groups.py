@@ -98,6 +98,11 @@ class UnitGroup:
         sites: Where a switch can stand. For a feature group, the call whose output
             the features are.
         gates: Where units end without weights.
+        begins: For a branch group, what each input's own operations read: the name of the
+            branch group that writes it, or of another operation; empty where that is not
+            one tensor.
+        ends: For a branch group, the name of the operation that writes each input.
+        shown: For a branch group, whether anything but branches reads what it adds up.
     """
 
     name: str
@@ -107,6 +112,9 @@ class UnitGroup:
     members: tuple[Member, ...]
     sites: tuple[Site, ...] = ()
     gates: tuple[Gate, ...] = ()
+    begins: tuple[str, ...] = ()
+    ends: tuple[str, ...] = ()
+    shown: bool = True
 
     @property
     def paths(self) -> frozenset[str]:
