@@ -23,7 +23,10 @@ COSTS = tuple(field.name for field in dataclasses.fields(records.Cost))
 FINISHED = ("file_bytes", "arena_bytes")
 """Measures of the finished int8 file; it has to be made to know them."""
 
-MEASURES = (*COSTS, "units", *FINISHED)
+SEARCHED = "operations"
+"""Measure of a search: operations that are left, those that cells share counted once."""
+
+MEASURES = (*COSTS, "units", SEARCHED, *FINISHED)
 """All names that a target may hold; `units` are those of groups that are not frozen."""
 
 EXAMPLE = "params=8000,macs=0.1"

@@ -11,6 +11,7 @@ from conformance import models
 
 import tfsparse
 from tfsparse import files, methods, nas, train
+from tfsparse.engine import filling
 from tfsparse.methods import partitions
 from tfsparse.nas import spaces
 
@@ -206,3 +207,47 @@ def test_the_main_job_searches(tmp_path):
     found = nas.genotype_of(model)
     whole = nas.SPACES["mcu_cells"].kinds
     assert sum(map(len, found["normal"])) < sum(map(len, whole["normal"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["gsparsity", "bayesnas"])
+def test_a_number_of_operations_is_a_target(tmp_path, method):
+    """The penalty alone takes as many as are asked for, each kind's counted once."""
+    folder, path = tmp_path / "run", tmp_path / "supernet.keras"
+    space = nas.Space("mine", spaces.every(("conv_3x3", "skip_connect"), 2), 2, 4)
+    space.supernet((8, 8, 1), 10).save(path)
+    own = ["--shared=reduction", "--target=operations=4", f"--model={path}"]
+    if method == "gsparsity":
+        own += [
+            "--partition=operation",
+            "--ignore=stem*,*_pre?*,logits*",
+            "--strength=0.5",
+        ]
+    else:
+        own += ["--strength=0.03", "--loop_epochs=1"]
+    code = train.main(
+        ["train", "--data=digits", f"--method={method}", *own, "--epochs=6", "--shrink_epochs=5", "--fine_tune_epochs=1",
+         "--formats=keras", "--tensorboard=false", "--preflight=false",
+         f"--workdir={folder}"]
+    )  # fmt: skip
+    assert code == 0
+    report = files.read_json(folder / "report.json")
+    (row,) = report["target"]
+    found = nas.genotype_of(keras.saving.load_model(folder / "model.keras"))
+    assert row["measure"] == "operations" and row["bound"] == 4
+    assert row["left"] == sum(len(node) for nodes in found.values() for node in nodes)
+    assert 1 <= row["left"] < 10
+
+
+def test_operations_are_counted_by_kind_or_by_input():
+    model = small("mcu_cells").supernet((16, 16, 1), 10)
+    nodes = [node for own in nas.SPACES["mcu_cells"].kinds.values() for node in own]
+    assert filling.operations(model) == sum(map(len, nodes)) == 50
+    image = keras.Input((4,))
+    one = keras.layers.Add()(
+        [keras.layers.Dense(4)(image), keras.layers.Dense(4)(image)]
+    )
+    plain = keras.Model(image, keras.layers.Add()([one, image]))
+    assert filling.operations(plain) == 4
+    with pytest.raises(ValueError, match="operations only where a penalty searches"):
+        tfsparse.prune(plain, {"operations": 0.5})

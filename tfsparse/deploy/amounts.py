@@ -21,7 +21,16 @@ def amounts(
         analysis: Of the model.
         keep: Group name -> bool `(units,)`, True = stays.
         names: Measures that are wanted; those of a finished file make one.
+
+    Raises:
+        ValueError: Operations are wanted, which only a search counts.
     """
+    if budgets.SEARCHED in names:
+        raise ValueError(
+            "`target` must hold operations only where a penalty searches among them "
+            "(gsparsity with --partition=operation, bayesnas). Received: "
+            f"{budgets.SEARCHED} where units go by rank."
+        )
     planned = removal.plan(analysis.graph, keep, analysis) if keep else None
     free = [g for g in analysis.groups if not g.frozen]
     alive = {g.name: keep.get(g.name, np.ones(g.size, bool)) for g in free}

@@ -10,8 +10,9 @@ import numpy as np
 from tfsparse import budgets, records
 from tfsparse.deploy import collect, finished, removal, variables
 from tfsparse.engine import limiting
-from tfsparse.graph import find_groups, measure
+from tfsparse.graph import branches, find_groups, measure, trace
 from tfsparse.methods import base
+from tfsparse.nas import genotypes
 
 NEARLY_FULL = 0.97
 """From that share of its target on, a choice is not made fuller."""
@@ -55,12 +56,33 @@ def left(
         sizes: Group name -> units in the untouched model, see `limiting.sizes_of`.
     """
     keep = limiting.limited(model, groups, keep, limits, sizes)
-    cost = measure(model, removal.plan(model, keep))
+    planned = removal.plan(model, keep)
+    cost = measure(model, planned)
     found = budgets.with_units(cost, limiting.every_unit(groups, keep))
+    if budgets.SEARCHED in bounds:
+        found[budgets.SEARCHED] = operations(model, planned.lost)
     if set(budgets.FINISHED) & set(bounds):
         small = collect.finish(model, keep, dead_stay=True)[0]
         found |= finished.sizes(small, bounds)
     return found
+
+
+def operations(model, lost: Mapping | None = None) -> int:
+    """How many operations a search has left: those of cells, where the names of layers tell
+    them, each kind's once; else the inputs of every Add.
+
+    Args:
+        model: A model.
+        lost: Call -> numbers of its inputs that are dropped; None for none.
+    """
+    graph, lost = trace.read(model), lost or {}
+    gone = branches.only_for(graph, lost)
+    calls = [call for call in graph.calls if call not in gone]
+    return genotypes.count(call.name for call in calls) or sum(
+        len(call.inputs) - len(lost.get(call, ()))
+        for call in calls
+        if type(call.operation) in branches.SUMS and len(call.inputs) > 1
+    )
 
 
 def swaps(bounds: Mapping[str, float]) -> int:
@@ -78,7 +100,7 @@ def shares(small, bounds: Mapping[str, float]) -> list[dict]:
         return []
     groups = find_groups(small, ("unit", "feature"))
     found = budgets.with_units(measure(small), limiting.every_unit(groups, {}))
-    found |= finished.sizes(small, bounds)
+    found |= finished.sizes(small, bounds) | {budgets.SEARCHED: operations(small)}
     return [
         {
             "measure": name,

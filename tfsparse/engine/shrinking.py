@@ -191,6 +191,7 @@ class Shrinking:
         """What there is of an untouched model of stock layers, for a target."""
         keep = limiting.every_unit(find_groups(model, self.method.kinds), {})
         found = budgets.with_units(measure(model), keep)
+        found[budgets.SEARCHED] = filling.operations(model)
         return found | finished.sizes(model, self.bounds, untrained=True)
 
     def left(self, model) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import keras
 
@@ -30,17 +30,27 @@ def genotype_of(model) -> dict[str, Nodes]:
         ValueError: The model holds no cells.
     """
     found: dict[str, set] = {}
-    for name in _names(model):
-        told = LABEL.match(name)
-        if told:
-            kind, _, node, source, operation = told.groups()
-            found.setdefault(kind, set()).add((int(node), int(source), operation))
+    for kind, *candidate in _candidates(_names(model)):
+        found.setdefault(kind, set()).add(tuple(candidate))
     if not found:
         raise ValueError(
             "`model` must be a supernet, or what is left of one. Received: a model without "
             "cells."
         )
     return {kind: _nodes(own) for kind, own in sorted(found.items())}
+
+
+def count(names: Iterable[str]) -> int:
+    """How many operations layers of these names hold, those of one kind's cells once."""
+    return len(set(_candidates(names)))
+
+
+def _candidates(names: Iterable[str]):
+    """`(kind, node, source, operation)` of every layer of an operation."""
+    for name in names:
+        if told := LABEL.match(name):
+            kind, _, node, source, operation = told.groups()
+            yield kind, int(node), int(source), operation
 
 
 def _names(model):

@@ -134,7 +134,7 @@ class Sparse(stage.Stage):
         if made:
             found.facts["trials"] = [dataclasses.asdict(trial) for trial in made]
             found.facts["strength"] = made[budgets.best(made)].strength
-        if job.bounds and self.settings.fill:
+        if job.bounds and (self.settings.fill or budgets.SEARCHED in job.bounds):
             found.facts["bounds"] = dict(job.bounds)
             self._say_what_rank_took(context, job, found)
         return found
@@ -206,6 +206,8 @@ class Sparse(stage.Stage):
             return job
         whole = dataclasses.replace(job, bounds=target).amounts_of(model)
         bounds = budgets.absolute(target, whole)
+        if budgets.SEARCHED in bounds:  # the penalty alone chooses operations
+            job = dataclasses.replace(job, fill=False)
         limiting.check_reach(model, bounds, context.limits, job.sizes)
         return dataclasses.replace(job, bounds=bounds)
 

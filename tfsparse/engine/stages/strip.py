@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from tfsparse import records
+from tfsparse import budgets, records
 from tfsparse.engine import stage, training
 
 
@@ -32,7 +32,9 @@ class Strip(stage.Stage):
         method = self.method
         first = before.model if model is None else model.model
         sizes = limiting.sizes_of(find_groups(first, context.kinds))
-        bounds = before.facts.get("bounds", {})
+        whole = before.facts.get("bounds", {})
+        # The penalty alone chooses operations: none goes by rank.
+        bounds = {k: v for k, v in whole.items() if k != budgets.SEARCHED}
         found = context.latest(self.folder)
         if found is None:
             facts = {"reasons": {}, "trace": {}}
@@ -44,7 +46,7 @@ class Strip(stage.Stage):
                 if method is not None:
                     groups = find_groups(before.model, method.kinds)
                     facts["trace"] = method.trace(before.model, groups)
-            facts["target"] = filling.shares(stripped, bounds)
+            facts["target"] = filling.shares(stripped, whole)
             found = records.Result(stripped, facts=facts)
             context.store.save(self.folder, 0, found)
         elif method is not None:  # what `finish` did to the model kept before it
