@@ -36,7 +36,7 @@ ROOMS = {
         "graph.rebuild",
     },
     "zoo": {"options", "layers", "records"},
-    "nas": {"layers", "zoo", "records", "options"},
+    "nas": {"files", "layers", "zoo", "records", "options"},
     "curvature": {"graph", "gradients", "numerics", "records"},
     "deploy": {
         "graph", "numerics", "gradients", "records", "budgets", "files", "children",

@@ -205,7 +205,7 @@ class RunContext(Context):
     def fit_epoch(self, model, name, epoch, rate, bar, fitted=None):
         seed = (self.seed, sum(map(ord, name)), epoch)
         model.optimizer.learning_rate.assign(rate)
-        _reseed(model, seed)
+        _reseed(model, fitted, seed)
         result = (fitted or model).fit(
             self._train.epoch(seed, self._passes),
             validation_data=self._validation.epoch(),
@@ -264,9 +264,11 @@ def strategy_of(name: str) -> Any:
     return tf.distribute.get_strategy()
 
 
-def _reseed(model, seed: tuple[int, ...]) -> None:
-    """Restarts Dropout's generators, so that a resumed epoch draws the same."""
-    for number, variable in enumerate(model.variables):
+def _reseed(model, fitted, seed: tuple[int, ...]) -> None:
+    """Restarts the random numbers of layers, so that a resumed epoch draws the same."""
+    own = {id(variable) for variable in model.variables}
+    more = [v for v in fitted.variables if id(v) not in own] if fitted else []
+    for number, variable in enumerate([*model.variables, *more]):
         if "seed_generator_state" in variable.path:
             words = np.random.SeedSequence((*seed, number)).generate_state(2, np.uint32)
             variable.assign(words.astype(variable.dtype))

@@ -7,8 +7,7 @@ from typing import Any
 
 import keras
 
-import tfsparse.nas  # noqa: F401 its supernets are networks that --model names
-from tfsparse import data, zoo
+from tfsparse import data, nas, zoo  # of nas, supernets are networks that --model names
 from tfsparse.graph import trace
 from tfsparse.graph.ends import activation_at_end
 from tfsparse.graph.rebuild import flat
@@ -34,10 +33,16 @@ def untouched(
         ValueError: There is no such network, or it does not fit the data or the task.
     """
     reconstructs = dataset.task.kind == "reconstruction"
-    name = zoo.named(chosen.model, dataset.shape, reconstructs)
+    name, builder = zoo.named(chosen.model, dataset.shape, reconstructs), None
+    if chosen.genotype:
+        name, builder = "genotype", nas.genotypes.builder(
+            nas.genotypes.load(chosen.genotype),
+            chosen.cells, chosen.filters, chosen.stem_strides,
+        )  # fmt: skip
     dataset = _shaped(name, dataset)
     task = dataset.task
-    scaling = _scaling(name, wanted.normalize, dataset)
+    house = builder is not None or name in zoo.MODELS
+    scaling = _scaling(house, wanted.normalize, dataset)
     if reconstructs and not dataset.scaled:
         statistics = dataset.statistics()
         scale = () if statistics is None else tuple(map(float, statistics[1]))
@@ -52,6 +57,7 @@ def untouched(
                 chosen.width,
                 chosen.hidden or None,
                 scaling,
+                builder,
             )
         )
     graph = trace.read(model)
@@ -100,14 +106,14 @@ def _shaped(name: str, dataset: data.Dataset) -> data.Dataset:
     return dataset
 
 
-def _scaling(name: str, normalize: str, dataset: data.Dataset) -> zoo.Scaling:
-    """The constants around a network of the zoo, or before one's own if asked for.
+def _scaling(house: bool, normalize: str, dataset: data.Dataset) -> zoo.Scaling:
+    """The constants around a network of the house, or before one's own if asked for.
 
     Raises:
         ValueError: Pixels are to be normalised.
     """
     statistics, task = dataset.statistics(), dataset.task
-    own = name not in zoo.MODELS
+    own = not house
     if normalize == "true" and statistics is None:
         raise ValueError(
             "`normalize` must not be true for pixels, which are divided by white. "

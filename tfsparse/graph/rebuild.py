@@ -111,6 +111,28 @@ def rebuild(
     return graph.model_of(inputs, outputs), operations
 
 
+def around(model, before: Callable):
+    """The same layers, weights shared, with calls added in front of their inputs.
+
+    Args:
+        model: A built Functional or Sequential model; training either trains both.
+        before: `(operation, number of the input, tensor) -> tensor`.
+
+    Returns:
+        A new functional model.
+    """
+
+    def call(item, operation, args, kwargs):
+        tensors = [
+            before(operation, number, x)
+            for number, x in enumerate(_tensors(args, kwargs))
+        ]
+        args, kwargs = refilled(tensors, args, kwargs)
+        return operation(*args, **kwargs)
+
+    return rebuild(model, lambda operation, name: operation, call)[0]
+
+
 def flat(model):
     """The model itself; or, where models are nested in it, a copy without nesting.
 

@@ -1,5 +1,6 @@
 """The house's own Keras layers and regularizers."""
 
+from tfsparse.layers.drop_path import DropPath
 from tfsparse.layers.filter import Filter
 from tfsparse.layers.penalty import SwitchDecay
 from tfsparse.layers.scale import ArchitectureParameter, Scale
@@ -15,6 +16,7 @@ from tfsparse.layers.variational_scale import VariationalScale, certain
 __all__ = [
     "TWINS",
     "ArchitectureParameter",
+    "DropPath",
     "Filter",
     "Scale",
     "SwitchDecay",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import keras
 
+from tfsparse import files
 from tfsparse.nas.spaces import INPUTS, Nodes, check
 from tfsparse.zoo import cells, operations
 
@@ -69,37 +73,42 @@ def _nodes(own: set) -> Nodes:
     )
 
 
-def built(
-    genotype: Mapping[str, Nodes],
-    shape,
-    outputs: int,
-    count: int,
-    filters: int,
-    stem_strides: int = 1,
-):
-    """A network of any depth and width whose cells are those of a genotype.
+def load(path: str | os.PathLike) -> dict[str, Nodes]:
+    """Reads a genotype that a search wrote.
+
+    Raises:
+        ValueError: The file cannot be read, or holds none; as for `checked`.
+    """
+    try:
+        return checked(files.read_json(path))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"`genotype` must be a JSON file that can be read. Received: {path!s}."
+        ) from error
+
+
+def checked(genotype: Any) -> dict[str, Nodes]:
+    """A genotype as tuples.
 
     Args:
         genotype: Kind -> nodes -> `(operation, source)`, such as JSON holds it.
-        shape: One picture's.
-        outputs: How many numbers it puts out.
-        count: How many cells; those after a third and two thirds halve the picture.
-        filters: Of the first cell's operations.
-        stem_strides: Of the first convolution.
 
     Raises:
         ValueError: A kind is missing or empty, an operation is unknown, or reads a node that
             has none.
-
-    Example:
-        >>> small = built(genotype_of(stripped), (28, 28, 1), 10, count=3, filters=8)
     """
-    kinds = {
-        kind: tuple(
-            tuple((str(op), int(source)) for op, source in node) for node in own
-        )
-        for kind, own in genotype.items()
-    }
+    try:
+        kinds = {
+            kind: tuple(
+                tuple((str(op), int(source)) for op, source in node) for node in own
+            )
+            for kind, own in genotype.items()
+        }
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            "`genotype` must map normal and reduction to nodes, each a list of "
+            f"[operation, source]. Received: {str(genotype)[:80]}."
+        ) from error
     if set(kinds) != {"normal", "reduction"}:
         raise ValueError(
             "`genotype` must hold normal and reduction cells. Received: "
@@ -114,7 +123,47 @@ def built(
                 "`genotype` must have operations, and none that reads a node without any. "
                 f"Received: {own} in {kind} cells."
             )
+    return kinds
+
+
+def builder(
+    genotype: Mapping[str, Nodes], count: int, filters: int, stem_strides: int = 1
+) -> Callable:
+    """`(tensor, outputs, width) -> tensor`, as the zoo builds; arguments as of `built`."""
+    kinds, halving = checked(genotype), cells.thirds(count)
+
+    def network(x, outputs: int, width):
+        return cells.network(
+            x, outputs, width(filters), kinds, count, halving, stem_strides
+        )
+
+    return network
+
+
+def built(
+    genotype: Mapping[str, Nodes],
+    shape,
+    outputs: int,
+    count: int,
+    filters: int,
+    stem_strides: int = 1,
+):
+    """A network of any depth and width whose cells are those of a genotype.
+
+    Args:
+        genotype: Kind -> nodes -> `(operation, source)`, such as JSON holds it.
+        shape: One sample's.
+        outputs: How many numbers it puts out.
+        count: How many cells; those after a third and two thirds halve the picture.
+        filters: Of the first cell's operations.
+        stem_strides: Of the first convolution.
+
+    Raises:
+        ValueError: As for `checked`.
+
+    Example:
+        >>> small = built(genotype_of(stripped), (28, 28, 1), 10, count=3, filters=8)
+    """
     image = keras.Input(shape)
-    halving = cells.thirds(count)
-    found = cells.network(image, outputs, filters, kinds, count, halving, stem_strides)
-    return keras.Model(image, found)
+    network = builder(genotype, count, filters, stem_strides)
+    return keras.Model(image, network(image, outputs, lambda number: number))

@@ -64,7 +64,7 @@ class Space:
         """The supernet as a Keras model.
 
         Args:
-            shape: One picture's, `(height, width, channels)`.
+                shape: One sample's, `(height, width, channels)` or `(steps, channels)`.
             outputs: How many numbers it puts out.
             width: Multiplies the filters.
         """
@@ -136,10 +136,12 @@ SPACES: dict[str, Space] = {
         Space("darts", every(DARTS)),
         Space("s1", S1),
         Space("s2", every(("skip_connect", "sep_conv_3x3"))),
+        Space("s4", every(("sep_conv_3x3", "noise"))),
         Space("mcu_cells", every(MCU, nodes=2), cells=3, filters=8, stem_strides=2),
     )
 }
-"""Spaces by name: DARTS's; S1 and S2 of Zela et al., on which skip connections tempt it; small
-cells for a chip."""
+"""Spaces by name: DARTS's; S1, S2 and S4 of Zela et al., on which skip connections or noise tempt
+it; small cells for a chip. All are for pictures and for series."""
 
 builder.MODELS |= {name: space.network for name, space in SPACES.items()}
+builder.AXES |= dict.fromkeys(SPACES)

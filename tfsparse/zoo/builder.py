@@ -15,7 +15,17 @@ import keras
 # Checkpoints hold house layers: Keras knows those that are imported.
 import tfsparse.layers  # noqa: F401
 from tfsparse import options
-from tfsparse.zoo import cells, drawn, ds_cnn, lenet, mcu, mobilenet, resnet, vgg
+from tfsparse.zoo import (
+    cells,
+    drawn,
+    ds_cnn,
+    lenet,
+    mcu,
+    mobilenet,
+    pyramid,
+    resnet,
+    vgg,
+)
 
 MODELS: dict[str, Callable] = {
     "mcu_cnn": mcu.mcu_cnn,
@@ -35,6 +45,8 @@ MODELS: dict[str, Callable] = {
     "mobilenet_v2": mobilenet.mobilenet_v2,
     "cells": cells.cells,
     "darts_v2": cells.darts_v2,
+    "tree_pyramid": pyramid.tree_pyramid,
+    "tree_pyramid_84": pyramid.tree_pyramid_84,
     **drawn.DRAWN,
     **{
         f"{name}_bn": functools.partial(builder, norm=True)
@@ -43,7 +55,13 @@ MODELS: dict[str, Callable] = {
 }
 """Builders by the name that `--model` takes; each turns an input into outputs."""
 
-AXES = {"mlp": None, "autoencoder": None, "lenet_300_100": None, "mcu_tcn": 2}
+AXES = {
+    "tree_pyramid": None,
+    "mlp": None,
+    "autoencoder": None,
+    "lenet_300_100": None,
+    "mcu_tcn": 2,
+}
 """Axes of the samples that a network takes, None for any; of all others 3, pictures."""
 
 
@@ -93,6 +111,7 @@ def build(
     width: float = 1.0,
     hidden: tuple[int, ...] | None = None,
     scaling: Scaling | None = None,
+    builder: Callable | None = None,
 ):
     """Builds a model of the zoo, or a user's own.
 
@@ -106,6 +125,7 @@ def build(
         hidden: Hidden layers of `mlp`, before the width multiplier.
         scaling: Of inputs and outputs of a network of the zoo; of a model of one's own its
             inputs alone.
+        builder: In place of that of `MODELS`, for a network of another name.
 
     Returns:
         An uncompiled Keras model.
@@ -121,6 +141,8 @@ def build(
         raise ValueError(f"`width` must be positive. Received: width={width}.")
     shape = (outputs,) if isinstance(outputs, int) else tuple(outputs)
     scaling = scaling or Scaling()
+    if builder is not None:
+        return _from_zoo(name, builder, input_shape, shape, width, hidden, scaling)
     name = named(name, input_shape)
     if name.endswith(".keras"):
         model = load(name)
@@ -134,7 +156,8 @@ def build(
     if hidden is not None and name != "mlp":
         raise ValueError(f"`hidden` is for the model 'mlp'. Received: model={name!r}.")
     if name in MODELS:
-        return _from_zoo(name, input_shape, shape, width, hidden, scaling)
+        own = MODELS[name]
+        return _from_zoo(name, own, input_shape, shape, width, hidden, scaling)
     if width != 1.0:
         raise ValueError(
             f"`width` must be 1 for a model of your own. Received: width={width}."
@@ -146,8 +169,7 @@ def build(
     return keras.Model(inputs, model(_normalised(inputs, scaling)), name=model.name)
 
 
-def _from_zoo(name, input_shape, outputs, width, hidden, scaling: Scaling):
-    builder = MODELS[name]
+def _from_zoo(name, builder, input_shape, outputs, width, hidden, scaling: Scaling):
     if hidden is not None:
         builder = functools.partial(builder, hidden=hidden)
     axes = axes_of(name)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from keras import layers
 
-from tfsparse.zoo.operations import OPERATIONS, added_up, halve, norm, project
+from tfsparse.zoo.operations import (
+    KINDS,
+    OPERATIONS,
+    added_up,
+    conv,
+    halve,
+    norm,
+    project,
+    rank_of,
+)
 
 DARTS_V2 = {
     "normal": (
@@ -60,7 +69,7 @@ def network(
     """A stem, cells of which some halve the image, a pooling, a classifier.
 
     Args:
-        x: Pictures.
+        x: Pictures or series.
         outputs: Of the classifier.
         filters: Of the first cell's operations.
         genotype: See `DARTS_V2`; where all candidates of a space stand in it, the network is
@@ -71,10 +80,7 @@ def network(
         searched: Whether BatchNorms in cells have no scale and offset, in which an operation
             could hide.
     """
-    stem = layers.Conv2D(
-        3 * filters, 3, stem_strides, "same", use_bias=False, name="stem"
-    )(x)
-    before = last = norm(stem, "stem")
+    before = last = norm(conv(x, 3 * filters, 3, "stem", stem_strides), "stem")
     halved = False
     for number in range(count):
         halves = number in halving
@@ -84,7 +90,7 @@ def network(
         new = _cell(name, genotype[kind], halves, before, last, filters, halved,
                     not searched)  # fmt: skip
         before, last, halved = last, new, halves
-    pooled = layers.GlobalAveragePooling2D(name="pool")(last)
+    pooled = KINDS[rank_of(last)].whole(name="pool")(last)
     return layers.Dense(outputs, name="logits")(pooled)
 
 

@@ -25,3 +25,30 @@ class Model(options.Options):
     hidden: tuple[int, ...] = options.field(
         (), "Units of each hidden layer of the network mlp, such as 24,16.", low=1
     )
+    genotype: str = options.field(
+        "",
+        "A genotype.json that a search wrote: the network is made of its cells, in place of "
+        "--model.",
+    )
+    cells: int = options.field(
+        8,
+        "Cells of a network of a genotype; those after a third and two thirds halve the "
+        "picture.",
+        low=1,
+    )
+    filters: int = options.field(
+        16, "Filters of the first cell of a network of a genotype.", low=1
+    )
+    stem_strides: int = options.field(
+        1,
+        "Strides of the first convolution of a network of a genotype; 2 halves the picture.",
+        low=1,
+    )
+
+    def check(self) -> None:
+        """Checks that a genotype is not given beside a model."""
+        if self.genotype and (self.model != "auto" or self.hidden):
+            raise ValueError(
+                "`model` must be left out with a genotype, which is the model. Received: "
+                f"model={self.model!r}, genotype={self.genotype!r}."
+            )

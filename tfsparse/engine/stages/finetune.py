@@ -29,6 +29,19 @@ class FineTuneSettings(options.Options):
     fine_tune_learning_rate: float = options.field(
         1e-3, "Learning rate of fine-tuning, falling to 0 along a cosine.", low=0
     )
+    retrain: str = options.field(
+        "inherit",
+        "Whether fine-tuning goes on from the weights that were found, or trains the same "
+        "network from scratch.",
+        choices=("inherit", "scratch"),
+    )
+    drop_path: float = options.field(
+        0.0,
+        "Probability at the end of fine-tuning that an input of an Add is left out of a "
+        "sample while it trains; it grows from 0. Identities always stay.",
+        low=0,
+        below=1,
+    )
     distill: float = options.field(
         0.0,
         "Share of the loss by which fine-tuning follows the dense stage's answers, too; 0 "
@@ -72,7 +85,7 @@ class FineTune(stage.Stage):
         tuned = training.train(
             context,
             self.folder,
-            lambda: copied(context, stripped, rate, settings.fine_tune_optimizer),
+            lambda: self._start(context, stripped, rate),
             settings.fine_tune_epochs,
             rate,
             lambda model: self._prepare(context, model, dense),
@@ -87,14 +100,34 @@ class FineTune(stage.Stage):
         shipped = tuned.model if kept else stripped
         return records.Result(shipped, tuned.history, facts)
 
+    def _start(self, context, stripped, rate: float):
+        """The compiled network that training begins with."""
+        optimizer = self.settings.fine_tune_optimizer
+        model = copied(context, stripped, rate, optimizer)
+        if self.settings.retrain == "scratch":
+            import keras
+
+            keras.utils.set_random_seed(context.seed)
+            with context.scope():
+                model.set_weights(keras.models.clone_model(stripped).get_weights())
+        return model
+
     def _prepare(self, context, model, dense):
-        """Zeros that stay, answers that are followed: nothing of it is in a checkpoint."""
+        """Zeros that stay, paths that are dropped, answers that are followed: nothing of it
+        is in a checkpoint.
+        """
         from tfsparse import distillation
 
-        if self.method is not None and self.method.holds_zeros:
+        fresh = self.settings.retrain == "scratch"
+        if self.method is not None and self.method.holds_zeros and not fresh:
             training.hold_zeros(model)
+        fitted = None
+        if self.settings.drop_path:
+            with context.scope():
+                steps = context.steps * self.settings.fine_tune_epochs
+                model = fitted = _dropping(model, self.settings.drop_path, steps)
         if not self.settings.distill:
-            return None
+            return fitted
         with context.scope():
             return distillation.Distilled(
                 model,
@@ -126,6 +159,30 @@ class FineTune(stage.Stage):
                     )
         facts = {"fine_tune_history": result.history, **result.facts}
         return stage.Told([row], facts)
+
+
+def _dropping(model, rate: float, steps: int):
+    """The compiled model with `DropPath` in front of the inputs of every Add."""
+    import keras
+
+    from tfsparse import layers, optimizers
+    from tfsparse.graph import branches, rebuild
+
+    iterations = model.optimizer.iterations
+
+    def share():
+        return keras.ops.cast(iterations, "float32") / steps
+
+    def before(operation, number, tensor):
+        writer = tensor._keras_history.operation
+        same = isinstance(writer, keras.layers.Identity | keras.layers.InputLayer)
+        if type(operation) not in branches.SUMS or same:
+            return tensor
+        return layers.DropPath(rate, share, number)(tensor)
+
+    fitted = rebuild.around(model, before)
+    optimizers.recompile(fitted, model, model.optimizer)
+    return fitted
 
 
 def _distance(task):

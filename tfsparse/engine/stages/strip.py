@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
-from tfsparse import budgets, records
+from tfsparse import budgets, files, records
 from tfsparse.engine import stage, training
+
+GENOTYPE = "genotype.json"
+"""File: the cells that a search left, see `nas.genotypes`."""
+
+
+def _genotype(model) -> dict | None:
+    """What is left of a supernet; None of any other model."""
+    from tfsparse import nas
+
+    try:
+        return nas.genotype_of(model)
+    except ValueError:
+        return None
 
 
 class Strip(stage.Stage):
@@ -54,6 +68,10 @@ class Strip(stage.Stage):
             finishing.decide(
                 before.model, method, groups, context.limits, sizes, bounds
             )
+        if context.store.keeps and (genotype := _genotype(found.model)):
+            path = os.path.join(context.store.workdir, GENOTYPE)
+            files.write_json(path, genotype)
+            context.progress.say(f"The cells that are left stand in {path}")
         for row in found.facts["target"]:
             context.progress.say(self._told(row))
         if method is not None and "sparse" in method.stages and model is not None:
