@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import os
 import time
 from collections.abc import Iterator
 
@@ -32,6 +33,14 @@ def release_memory() -> None:
     gc.collect()  # models and their traced functions hang in reference cycles
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # glibc only
+
+
+def machine_bytes() -> int | None:
+    """The memory of this machine, in bytes; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _reset_peak() -> bool:

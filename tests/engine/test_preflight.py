@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tfsparse import train
+from tfsparse import meters, train, zoo
 from tfsparse.children import process
 from tfsparse.engine import context
+from tfsparse.graph import memory
 
 X = np.random.default_rng(0).normal(size=(120, 10, 6)).astype("float32")
 
@@ -99,3 +100,29 @@ def test_it_leaves_no_trace_in_the_result(tmp_path, capsys):
         report = files.read_json(tmp_path / name / "run" / "report.json")
         losses.append([entry["loss"] for entry in report["method"]["history"]])
     assert losses[0] == losses[1]
+
+
+def test_memory_of_a_training_step_is_stated_first(tmp_path, monkeypatch, capsys):
+    """Within a factor of two of what a step takes; too much is refused before anything."""
+    net = zoo.build("resnet8", (32, 32, 3), 10)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    net.compile("adam", loss, jit_compile=False)
+    net.train_on_batch(np.zeros((8, 32, 32, 3), "float32"), np.zeros(8))
+    x = np.zeros((512, 32, 32, 3), "float32")
+    meters.release_memory()
+    with meters.metered() as before:
+        pass
+    with meters.metered() as spent:
+        net.train_on_batch(x, np.zeros(512))
+    if "peak_memory_bytes" in spent:
+        grown = spent["peak_memory_bytes"] - before["peak_memory_bytes"]
+        assert 0.5 < memory.of_training(net, 512) / grown < 2
+    monkeypatch.setattr(meters, "machine_bytes", lambda: 1_000_000)
+    code = train.main(
+        ["train", "--data=digits", "--model=resnet8", "--epochs=1", "--batch_size=64",
+         f"--workdir={tmp_path / 'run'}"]
+    )  # fmt: skip
+    assert code == 2
+    said = capsys.readouterr().err
+    assert "error: A training step must fit into memory. Received: about 0.0 GB" in said
+    assert not (tmp_path / "run" / "report.json").exists()

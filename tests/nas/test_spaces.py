@@ -226,8 +226,9 @@ def test_a_number_of_operations_is_a_target(tmp_path, method):
     else:
         own += ["--strength=0.03", "--loop_epochs=1"]
     code = train.main(
-        ["train", "--data=digits", f"--method={method}", *own, "--epochs=6", "--shrink_epochs=5", "--fine_tune_epochs=1",
-         "--formats=keras", "--tensorboard=false", "--preflight=false",
+        ["train", "--data=digits", f"--method={method}", *own, "--epochs=6",
+         "--shrink_epochs=5", "--fine_tune_epochs=1", "--formats=keras", "--tensorboard=false",
+         "--preflight=false",
          f"--workdir={folder}"]
     )  # fmt: skip
     assert code == 0

@@ -7,9 +7,10 @@ import time
 
 import numpy as np
 
+from tfsparse import meters
 from tfsparse.deploy import collect, finished, recalibrate
 from tfsparse.engine import shrinking
-from tfsparse.graph import find_groups, measure
+from tfsparse.graph import find_groups, measure, memory
 
 TIMED = 2
 """Steps of which the fastest is taken for all."""
@@ -31,6 +32,7 @@ class Preflight:
         half: Parameters with half of those units.
         sizes: `file_bytes` and `arena_bytes` of that half as an int8 file, so far as they
             were asked for.
+        step_bytes: About what a training step holds at most.
         epoch_seconds: About what an epoch takes at most; None where it was not measured.
     """
 
@@ -39,6 +41,7 @@ class Preflight:
     params: int
     half: int
     sizes: dict[str, float]
+    step_bytes: int
     epoch_seconds: float | None
 
     def told(self) -> str:
@@ -51,6 +54,7 @@ class Preflight:
             line += f", an int8 file of {self.sizes['file_bytes']:,} B"
         if "arena_bytes" in self.sizes:
             line += f" that runs in {self.sizes['arena_bytes']:,} B of memory"
+        line += f"; training takes up to {self.step_bytes / 1e6:,.0f} MB of memory"
         if self.epoch_seconds is not None:
             line += f"; an epoch takes {_time(self.epoch_seconds)}"
         return f"{line}."
@@ -98,8 +102,25 @@ def fly(context, method, model, formats: tuple[str, ...]) -> Preflight:
         measure(model).params,
         measure(small).params,
         sizes,
+        memory.of_training(sparse, context.training.batch_of(context.samples)),
         seconds,
     )
+
+
+def check_memory(model, batch: int) -> None:
+    """Checks that a training step fits into the memory of this machine.
+
+    Raises:
+        ValueError: It does not, where the system tells how much there is and no GPU has its
+            own.
+    """
+    whole = meters.machine_bytes()
+    needed = memory.of_training(model, batch)
+    if whole is not None and needed > whole:
+        raise ValueError(
+            f"A training step must fit into memory. Received: about {needed / 1e9:,.1f} GB "
+            f"for batches of {batch}, of {whole / 1e9:,.1f} GB. Lower --batch_size or --width."
+        )
 
 
 def _half(units: int) -> np.ndarray:

@@ -96,6 +96,9 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
             shown.say(f"Finished before. The report is {store.path('report.html')}")
             return finished
         context, model = context_of(settings, store, shown)
+        if not tf.config.list_physical_devices("GPU"):
+            batch = context.training.batch_of(context.samples)
+            preflight.check_memory(model, batch)
         for stage in settings.stages:
             stage.rehearse(context, model)
         if parts[Run].preflight and not store.begun():

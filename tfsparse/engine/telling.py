@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from tfsparse import records
+from tfsparse import nas, records
 from tfsparse.engine.context import RunContext
 from tfsparse.engine.stage import Stage, Told
 from tfsparse.graph import measure
@@ -281,3 +281,44 @@ def environment() -> dict:
         "gpus": len(keras.distribution.list_devices("gpu")),
         **versions,
     }
+
+
+def cells_of(before, after) -> list[draw.Graph]:
+    """Each kind of cell of a searched network: what is left, and in grey what went.
+
+    Args:
+        before: The untouched network.
+        after: The stripped one.
+
+    Returns:
+        A drawing for each kind; none of a network without cells.
+    """
+    found = []
+    left = nas.genotypes.found_in(after)
+    for kind, nodes in nas.genotypes.found_in(before).items():
+        alive = {
+            (number, *one)
+            for number, node in enumerate(left.get(kind, ()))
+            for one in node
+        }
+        names = ["two cells before", "cell before", *map(str, range(1, len(nodes) + 1))]
+        found.append(
+            draw.Graph(
+                f"What is left of {kind} cells",
+                f"cells_{kind}",
+                tuple(names[: nas.spaces.INPUTS]),
+                tuple(names[nas.spaces.INPUTS :]),
+                "out",
+                tuple(
+                    draw.Arrow(
+                        names[source],
+                        names[number + nas.spaces.INPUTS],
+                        operation,
+                        (number, operation, source) in alive,
+                    )
+                    for number, node in enumerate(nodes)
+                    for operation, source in node
+                ),
+            )
+        )
+    return found

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from tfsparse.graph import trace
 from tfsparse.graph.rules import rule_of
 
 BEAM = 64
@@ -11,6 +14,33 @@ BEAM = 64
 def in_place(operation) -> bool:
     """Views, and element-wise layers that TFLite fuses into the one before."""
     return bool(rule_of(operation).in_place) or hasattr(operation, "lowered")
+
+
+FLOAT_BYTES = 4
+SLOTS = 3
+"""A weight, its gradient and two numbers of an optimizer, beside the weight itself."""
+
+
+def of_training(model, batch: int) -> int:
+    """About what a training step needs at most, in bytes, counted without running it.
+
+    Every tensor between layers is held for the way back, weights with their gradients and
+    an optimizer's two numbers; 4 bytes each. Unknown sizes count 1.
+
+    Args:
+        model: A built model, or its graph.
+        batch: Samples of a step.
+
+    Example:
+        >>> of_training(net, 128) > of_training(net, 64)
+        True
+    """
+    graph = trace.read(model)
+    shapes = [t.shape for call in graph.calls for t in call.outputs]
+    shapes += [t.shape for t in graph.inputs]
+    held = sum(math.prod(size or 1 for size in shape[1:]) for shape in shapes)
+    weights = sum(math.prod(v.shape) for v in graph.model.variables)
+    return FLOAT_BYTES * (batch * held + (1 + SLOTS) * weights)
 
 
 def peak(graph, left) -> int:

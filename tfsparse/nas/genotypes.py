@@ -33,14 +33,20 @@ def genotype_of(model) -> dict[str, Nodes]:
     Raises:
         ValueError: The model holds no cells.
     """
-    found: dict[str, set] = {}
-    for kind, *candidate in _candidates(_names(model)):
-        found.setdefault(kind, set()).add(tuple(candidate))
+    found = found_in(model)
     if not found:
         raise ValueError(
             "`model` must be a supernet, or what is left of one. Received: a model without "
             "cells."
         )
+    return found
+
+
+def found_in(model) -> dict[str, Nodes]:
+    """As `genotype_of`; empty for a model without cells."""
+    found: dict[str, set] = {}
+    for kind, *candidate in _candidates(_names(model)):
+        found.setdefault(kind, set()).add(tuple(candidate))
     return {kind: _nodes(own) for kind, own in sorted(found.items())}
 
 

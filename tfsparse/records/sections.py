@@ -204,6 +204,34 @@ class Histograms(Plot):
 
 
 @dataclasses.dataclass(frozen=True)
+class Arrow:
+    """An operation between two nodes of a graph, and whether it is left."""
+
+    source: str
+    target: str
+    label: str
+    alive: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph(Plot):
+    """Nodes from left to right, and operations between them: those that went are grey.
+
+    Attributes:
+        inputs: Nodes at the left.
+        nodes: Those between.
+        output: The node at the right, which all of `nodes` lead to.
+        arrows: Between them.
+    """
+
+    kind: ClassVar[str] = "graph"
+    inputs: tuple[str, ...]
+    nodes: tuple[str, ...]
+    output: str
+    arrows: tuple[Arrow, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Width:
     """A layer in a drawing of a network: units and parameters, and units at first."""
 

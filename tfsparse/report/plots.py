@@ -7,6 +7,7 @@ from math import nan
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 SIZE = (5.2, 3.5)
@@ -264,7 +265,66 @@ def histograms(section: Section) -> Figure:
     return figure
 
 
+def graph(section: Section) -> Figure:
+    """Nodes and the operations between them, coloured by what they are."""
+    figure = Figure(figsize=(7.4, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(section["title"], fontsize=11, loc="left", fontweight="bold")
+    axes.axis("off")
+    places = _places(section)
+    living = [arrow for arrow in section["arrows"] if arrow["alive"]]
+    names = sorted({arrow["label"] for arrow in living})
+    colours = {name: PALETTE[n % len(PALETTE)] for n, name in enumerate(names)}
+    between: dict[tuple, list] = {}
+    for arrow in sorted(section["arrows"], key=lambda arrow: not arrow["alive"]):
+        between.setdefault((arrow["source"], arrow["target"]), []).append(arrow)
+    for (source, target), arrows in between.items():
+        for number, arrow in enumerate(arrows):
+            bend = 0.12 * (-1) ** number * ((number + 1) // 2)
+            style = {"color": GREY, "alpha": 0.25, "linewidth": 0.7}
+            if arrow["alive"]:
+                style = {"color": colours[arrow["label"]], "linewidth": 1.8}
+            _arrow(axes, places[source], places[target], bend, **style)
+    for name in section["nodes"]:
+        style = {"color": GREY, "linewidth": 0.9, "linestyle": ":"}
+        _arrow(axes, places[name], places[section["output"]], 0.0, **style)
+    for name, (x, y) in places.items():
+        box = {
+            "boxstyle": "round,pad=0.35",
+            "facecolor": "white",
+            "edgecolor": "#34495e",
+        }
+        axes.text(x, y, name, ha="center", va="center", fontsize=9, bbox=box, zorder=3)
+    for name, colour in colours.items():
+        axes.plot([], [], color=colour, linewidth=1.8, label=name)
+    if names:
+        figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    axes.set_xlim(-0.5, len(section["nodes"]) + 1.5)
+    axes.set_ylim(-1.6, 1.6)
+    return figure
+
+
+def _places(section: Section) -> dict[str, tuple[float, float]]:
+    """Where nodes stand: inputs above each other, nodes in turns above and below."""
+    inputs, nodes = section["inputs"], section["nodes"]
+    places = {name: (0.0, 1.0 - 2.0 * n) for n, name in enumerate(inputs)}
+    if len(inputs) == 1:
+        places = {inputs[0]: (0.0, 0.0)}
+    for number, name in enumerate(nodes):
+        places[name] = (number + 1.0, 0.55 * (-1) ** number)
+    return {**places, section["output"]: (len(nodes) + 1.0, 0.0)}
+
+
+def _arrow(axes, start, end, bend: float, **style) -> None:
+    patch = FancyArrowPatch(
+        start, end, connectionstyle=f"arc3,rad={bend}", arrowstyle="-|>",
+        mutation_scale=9, shrinkA=13, shrinkB=13, zorder=1, **style,
+    )  # fmt: skip
+    axes.add_patch(patch)
+
+
 DRAWERS: dict[str, Callable[[Section], Figure]] = {
+    "graph": graph,
     "curves": curves,
     "points": points,
     "scatter": scatter,

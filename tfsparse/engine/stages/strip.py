@@ -12,16 +12,6 @@ GENOTYPE = "genotype.json"
 """File: the cells that a search left, see `nas.genotypes`."""
 
 
-def _genotype(model) -> dict | None:
-    """What is left of a supernet; None of any other model."""
-    from tfsparse import nas
-
-    try:
-        return nas.genotype_of(model)
-    except ValueError:
-        return None
-
-
 class Strip(stage.Stage):
     """Lowers the trained network, removes what died, and proves the result.
 
@@ -40,6 +30,7 @@ class Strip(stage.Stage):
         context.limits.check_names(limiting.sizes_of(find_groups(model, context.kinds)))
 
     def run(self, context, before, model=None):
+        from tfsparse import nas
         from tfsparse.engine import filling, finishing, limiting
         from tfsparse.graph import find_groups
 
@@ -68,7 +59,8 @@ class Strip(stage.Stage):
             finishing.decide(
                 before.model, method, groups, context.limits, sizes, bounds
             )
-        if context.store.keeps and (genotype := _genotype(found.model)):
+        genotype = nas.genotypes.found_in(found.model)
+        if context.store.keeps and genotype:
             path = os.path.join(context.store.workdir, GENOTYPE)
             files.write_json(path, genotype)
             context.progress.say(f"The cells that are left stand in {path}")
@@ -109,7 +101,7 @@ class Strip(stage.Stage):
             )
 
     def tell(self, context, results):
-        from tfsparse.engine import scoring
+        from tfsparse.engine import scoring, telling
         from tfsparse.graph.cost import layer_costs
 
         result = results[self.name]
@@ -164,7 +156,12 @@ class Strip(stage.Stage):
                 "groups": [dataclasses.asdict(group) for group in groups],
                 "target": result.facts["target"],
             },
-            [*([filled] if filled.rows else []), *more, table],
+            [
+                *([filled] if filled.rows else []),
+                *telling.cells_of(results["model"].model, result.model),
+                *more,
+                table,
+            ],
         )
 
 
