@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from tfsparse.zoo import operations
+from tfsparse.zoo import builder, operations
 
 Architecture = tuple[tuple[str, ...], ...]
 """Node by node, the operation on the edge from each state before it."""
@@ -99,7 +99,13 @@ def supernet(
         ValueError: The architecture sends nothing from input to output.
     """
     image = keras.Input(shape)
-    x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name="stem")(image)
+    found = network(image, outputs, filters, cells, architecture)
+    return keras.Model(image, found, name="bench201")
+
+
+def network(x, outputs: int, filters: int, cells: int, architecture=None):
+    """What `supernet` makes of pictures."""
+    x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name="stem")(x)
     x = operations.norm(x, "stem")
     number = 0
     for stage in range(1, 4):
@@ -111,7 +117,10 @@ def supernet(
             x = _cell(x, filters, f"cell{number}", architecture)
     x = layers.ReLU(name="last_relu")(operations.norm(x, "last"))
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(image, layers.Dense(outputs, name="logits")(x), name="bench201")
+    return layers.Dense(outputs, name="logits")(x)
+
+
+builder.MODELS["bench201"] = lambda x, outputs, width: network(x, outputs, width(16), 5)
 
 
 def _cell(x, filters: int, name: str, architecture: Architecture | None):

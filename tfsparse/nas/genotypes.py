@@ -16,8 +16,11 @@ from tfsparse.zoo import cells, operations
 
 NAMES = "|".join(sorted(operations.OPERATIONS, key=len, reverse=True))
 
-LABEL = re.compile(rf"(normal|reduction)(\d+)_node(\d+)_from(\d+)_({NAMES})(?=_|/|$)")
-"""Kind and number of a cell, node, source and operation in a layer's name."""
+LABEL = re.compile(
+    rf"(normal|reduction|cell)(\d+)_node(\d+)_from(\d+)_({NAMES})(?=_|/|$)"
+)
+"""Kind and number of a cell, node, source and operation in a layer's name; `cell` is that of
+NAS-Bench-201, see `bench201`."""
 
 
 def genotype_of(model) -> dict[str, Nodes]:
@@ -46,6 +49,8 @@ def found_in(model) -> dict[str, Nodes]:
     """As `genotype_of`; empty for a model without cells."""
     found: dict[str, set] = {}
     for kind, *candidate in _candidates(_names(model)):
+        if kind == "cell":
+            continue
         found.setdefault(kind, set()).add(tuple(candidate))
     return {kind: _nodes(own) for kind, own in sorted(found.items())}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 
@@ -64,6 +65,9 @@ class Strip(stage.Stage):
             path = os.path.join(context.store.workdir, GENOTYPE)
             files.write_json(path, genotype)
             context.progress.say(f"The cells that are left stand in {path}")
+        with contextlib.suppress(ValueError):  # of any other network
+            told = nas.bench201.told(nas.bench201.architecture_of(found.model))
+            context.progress.say(f"The architecture that is left is {told}")
         for row in found.facts["target"]:
             context.progress.say(self._told(row))
         if method is not None and "sparse" in method.stages and model is not None:
