@@ -46,6 +46,11 @@ TABLE = [
         ("--strength=0.01", "--loop_epochs=1"),
         {"strength": 0.01, "loop_epochs": 1},
     ),
+    Row(
+        "bayesnas",
+        ("--strength=0.01", "--loop_epochs=1"),
+        {"strength": 0.01, "loop_epochs": 1},
+    ),
     Row(OUTSIDE, ("--strength=0.5",), {"strength": 0.5}),
 ]
 ALL = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
@@ -79,7 +84,9 @@ def net():
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(6, 3, use_bias=False, name="conv")(inputs)
     x = keras.layers.BatchNormalization(name="bn")(x)
-    x = keras.layers.Flatten()(keras.layers.ReLU()(x))
+    side = keras.layers.Conv2D(6, 1, name="side")(keras.layers.ReLU()(x))
+    x = keras.layers.ReLU()(keras.layers.Add(name="add")([x, side]))
+    x = keras.layers.Flatten()(x)
     x = keras.layers.Dense(9, activation="relu", name="fc")(x)
     model = keras.Model(inputs, keras.layers.Dense(4, name="out")(x))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -144,8 +151,12 @@ def data_file(folder: str) -> str:
 
 
 def run(folder, row, *more) -> int:
+    model = ["--model=mlp", "--hidden=9,7"]
+    if row.name == "bayesnas":  # which chooses among the inputs of an Add
+        net().save(path := f"{folder}/net.keras")
+        model = [f"--model={path}"]
     given = [
-        f"--data={data_file(str(folder))}", "--model=mlp", "--hidden=9,7",
+        f"--data={data_file(str(folder))}", *model,
         f"--method={row.name}", *row.flags, "--epochs=2", "--shrink_epochs=1",
         "--fine_tune_epochs=1", "--batch_size=16", "--formats=keras,tflite_int8",
         "--tensorboard=false", "--preflight=false", *more,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import pathlib
 
 import keras
 import numpy as np
@@ -252,3 +254,58 @@ def test_operations_are_counted_by_kind_or_by_input():
     assert filling.operations(plain) == 4
     with pytest.raises(ValueError, match="operations only where a penalty searches"):
         tfsparse.prune(plain, {"operations": 0.5})
+
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+TWO_STEPS = {
+    "digits_gsparsity_cells": (8, 8, 1), "digits_bayesnas_cells": (8, 8, 1),
+    "mnist_gsparsity_cells": (28, 28, 1), "mnist_bayesnas_cells": (28, 28, 1),
+    "fashion_gsparsity_cells": (28, 28, 1), "fashion_bayesnas_cells": (28, 28, 1),
+    "fashion_bayesnas_tree": (28, 28, 1), "cifar10_gsparsity_darts": (32, 32, 3),
+    "cifar100_gsparsity_darts": (32, 32, 3), "cifar10_gsparsity_bench201": (32, 32, 3),
+    "cifar10_bayesnas_darts": (32, 32, 3), "cifar10_bayesnas_tree": (32, 32, 3),
+    "imagenet_gsparsity_darts": (224, 224, 3),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TWO_STEPS)
+def test_a_flagfile_takes_two_steps(name, tmp_path):
+    """On made pictures of its shape; the large spaces with three of their cells."""
+    shape = TWO_STEPS[name]
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (8, *shape)).astype("uint8")
+    y = np.array([0, 1] * 4)
+    made = {"x_train": x[:4], "y_train": y[:4], "x_val": x[4:6], "y_val": y[4:6]}
+    np.savez(tmp_path / "made.npz", **made, x_test=x[6:], y_test=y[6:])
+    lines = dict(
+        line.removeprefix("--").split("=", 1)
+        for line in (CONFIGS / f"{name}.flags").read_text().splitlines()
+        if line.startswith("--")
+    )
+    if lines["model"] == "darts":  # eight cells are traced for minutes
+        space = dataclasses.replace(nas.SPACES["darts"], cells=3, filters=4)
+        space.supernet(shape, 2).save(tmp_path / "three.keras")
+        lines["model"] = str(tmp_path / "three.keras")
+    for key in ("strategy", "validation", "image_size", "target"):
+        lines.pop(key, None)
+    lines |= {"data": str(tmp_path / "made.npz"), "batch_size": "2", "passes": "1",
+              "epochs": "1", "shrink_epochs": "1", "formats": "keras",
+              "tensorboard": "false", "preflight": "false",
+              "workdir": str(tmp_path / "run")}  # fmt: skip
+    lines["fine_tune_epochs"] = str(min(1, int(lines.get("fine_tune_epochs", 5))))
+    if lines["method"] == "bayesnas":
+        lines["loop_epochs"] = "1"
+    assert train.main(["train", *(f"--{k}={v}" for k, v in lines.items())]) == 0
+    report = files.read_json(tmp_path / "run" / "report.json")
+    assert len(report["method"]["history"]) == 1
+
+
+def test_every_search_has_its_test():
+    searches = {
+        path.stem
+        for path in CONFIGS.glob("*.flags")
+        if "--partition=operation" in (text := path.read_text())
+        or "--method=bayesnas\n" in text
+    }
+    assert searches - {"darts_v2_gsparsity"} == TWO_STEPS.keys()

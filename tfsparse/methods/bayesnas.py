@@ -13,7 +13,7 @@ from tfsparse.methods import base, partitions
 from tfsparse.methods.gsparsity import optimizer_of
 from tfsparse.records import GONE
 
-LEAST = 1e-6
+LEAST = 1e-4
 """Below it a prior variance is drawn as that."""
 
 CRITERIA = ("evidence", "without predecessors", "magnitude")
@@ -363,7 +363,7 @@ def _variances(loops) -> records.sections.Curves:
         "Prior variances of the operations",
         "prior_variances",
         draw.Axis("epoch"),
-        draw.Axis("prior variance (below the dashed line an operation goes)", log=True),
+        draw.Axis("prior variance; below the dashes it goes", log=True),
         bound + lines,
     )
 
