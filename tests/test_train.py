@@ -695,7 +695,8 @@ PUBLISHED = {
     "imagenet_gsparsity_darts": {"strength": 43, "epochs": 50, "tau": "group"},
     "darts_genotype": {
         "cells": 20, "filters": 36, "fine_tune_learning_rate": 0.025, "batch_size": 80,
-        "fine_tune_epochs": 600, "drop_path": 0.3, "augment": "crop=4,flip,cutout=16",
+        "fine_tune_epochs": 600, "drop_path": 0.3, "auxiliary": 0.4,
+        "augment": "crop=4,flip,cutout=16",
     },
     # BayesNAS, sections 6.1 and 6.2; once an evidence as in its code.
     "cifar10_bayesnas_darts": {

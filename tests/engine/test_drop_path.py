@@ -1,4 +1,4 @@
-"""Whole operations left out while a network trains, and training from scratch."""
+"""Whole operations left out while a network trains, a head beside it, and training from scratch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from tfsparse import files, train
+from tfsparse import files, nas, train
+from tfsparse.engine import auxiliary, context
 from tfsparse.engine.stages import finetune
 from tfsparse.layers import DropPath
 
@@ -84,3 +85,81 @@ def test_a_run_retrains(tmp_path, retrain):
     assert history[0]["loss"] > before if retrain == "scratch" else True
     names = {x.name for x in keras.saving.load_model(folder / "model.keras").layers}
     assert not any("drop" in name for name in names)
+
+
+# An auxiliary head --------------------------------------------------------------------------
+
+GENOTYPE = {
+    "normal": [[["conv_3x3", 0], ["skip_connect", 1]]],
+    "reduction": [[["max_pool_3x3", 0], ["conv_1x1", 1]]],
+}
+
+
+def test_a_head_adds_its_loss_in_training_alone():
+    net = nas.built(GENOTYPE, (16, 16, 1), 4, count=4, filters=4)
+    two = auxiliary.headed(net)
+    x = np.random.default_rng(0).normal(size=(32, 16, 16, 1)).astype("float32")
+    y = np.arange(32) % 4
+    np.testing.assert_allclose(two(x)[0], net(x), rtol=1e-5, atol=1e-6)
+    assert two(x)[1].shape == (32, 4)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    two.compile(
+        keras.optimizers.SGD(0.0), loss, metrics=["accuracy"], jit_compile=False
+    )
+    headed = auxiliary.Headed(two, 0.4)
+    told = headed.evaluate(x, y, batch_size=32, verbose=0, return_dict=True)
+    assert told["loss"] == pytest.approx(float(loss(y, net(x))), rel=1e-5)
+    whole, head = two(x, training=True)
+    trained = headed.fit(x, y, batch_size=32, verbose=0, shuffle=False).history
+    expected = float(loss(y, whole)) + 0.4 * float(loss(y, head))
+    assert trained["loss"][0] == pytest.approx(expected, rel=1e-4)
+    assert set(trained) == {"loss", "accuracy"}
+    single = auxiliary.without(two, net)
+    assert [v.path for v in single.variables] == [v.path for v in net.variables]
+    np.testing.assert_allclose(single(x), two(x)[0], rtol=1e-6)
+
+
+def test_a_head_needs_its_place():
+    few = nas.built(GENOTYPE, (16, 16, 1), 4, count=3, filters=4)
+    with pytest.raises(
+        ValueError, match="`auxiliary` must be 0 but for networks of cells"
+    ):
+        auxiliary.check(few)
+    with pytest.raises(
+        ValueError, match="`auxiliary` must be 0 but for networks of cells"
+    ):
+        auxiliary.check(net())
+
+
+@pytest.mark.slow
+def test_a_run_of_a_genotype_with_head_and_dropped_paths_resumes(tmp_path):
+    """Killed after its first epoch of fine-tuning, it ends as if it had not been."""
+    path = tmp_path / "genotype.json"
+    files.write_json(str(path), GENOTYPE)
+    losses = []
+    for name, killed in (("whole", False), ("broken", True)):
+        given = ["train", "--data=digits", f"--genotype={path}", "--cells=4", "--filters=4",
+                 "--method=none", "--epochs=1", "--fine_tune_epochs=2", "--auxiliary=0.4",
+                 "--drop_path=0.2", "--formats=keras", "--tensorboard=false",
+                 "--preflight=false", f"--workdir={tmp_path / name}"]  # fmt: skip
+        if killed:
+            fit, calls = context.RunContext.fit_epoch, []
+
+            def interrupted(self, model, stage, *more, fit=fit, calls=calls):
+                calls.append(stage)
+                if calls.count("finetuned") == 2:
+                    raise KeyboardInterrupt
+                return fit(self, model, stage, *more)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(context.RunContext, "fit_epoch", interrupted)
+                assert train.main(given) == 2
+        assert train.main([*given, "--resume"]) == 0
+        report = files.read_json(tmp_path / name / "report.json")
+        losses.append([e["loss"] for e in report["method"]["fine_tune_history"]])
+        names = [
+            x.name
+            for x in keras.saving.load_model(tmp_path / name / "model.keras").layers
+        ]
+        assert not any("auxiliary" in own for own in names)
+    assert losses[0] == losses[1] and len(losses[0]) == 2

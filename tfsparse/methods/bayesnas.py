@@ -64,6 +64,11 @@ class BayesNAS(base.Method):
     loop_epochs: int = options.field(
         3, "Epochs between two looks of the evidence at the operations.", low=1
     )
+    evidence: bool = options.field(
+        True,
+        "Whether the evidence re-weighs and prunes the operations; without it their factors "
+        "have a group lasso, and those that reach 0 go.",
+    )
     predecessors: bool = options.field(
         True,
         "Whether an operation's prior variance counts what leads to it: where that dies, it "
@@ -173,7 +178,8 @@ class BayesNAS(base.Method):
 
     def check_tools(self, model, tools) -> None:
         """Refuses a model or loss without a known curvature. See `Method.check_tools`."""
-        tools.check_curvature(model, self.curvature)
+        if self.evidence:
+            tools.check_curvature(model, self.curvature)
 
     def end_epoch(self, model, epoch: int, tools) -> dict | None:
         """Steps 2 to 4, as a loop ends. See `Method.end_epoch`."""
@@ -182,6 +188,9 @@ class BayesNAS(base.Method):
         from tfsparse import numerics
 
         optimizer = optimizer_of(model)
+        if not self.evidence:
+            optimizer.prune(self.threshold)
+            return None
         (partition,), (held,) = optimizer.partitions, optimizer.factors
         layers, values = parameters(model), optimizer.values()
         # The loss is weighed 1 / lambda against the prior, and its curvature with it.

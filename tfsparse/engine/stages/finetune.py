@@ -42,6 +42,12 @@ class FineTuneSettings(options.Options):
         low=0,
         below=1,
     )
+    auxiliary: float = options.field(
+        0.0,
+        "Weight of the loss of a second classifier behind two thirds of the cells, which "
+        "fine-tuning has beside the last one; 0 for none. It does not ship.",
+        low=0,
+    )
     distill: float = options.field(
         0.0,
         "Share of the loss by which fine-tuning follows the dense stage's answers, too; 0 "
@@ -76,9 +82,20 @@ class FineTune(stage.Stage):
                 "`distill` must be 0 without --dense_epochs. Received: "
                 f"distill={self.settings.distill}."
             )
+        if self.settings.distill and self.settings.auxiliary:
+            raise ValueError(
+                "`auxiliary` must be 0 with distill. Received: "
+                f"auxiliary={self.settings.auxiliary}, distill={self.settings.distill}."
+            )
+
+    def rehearse(self, context, model):
+        if self.settings.auxiliary:
+            from tfsparse.engine import auxiliary
+
+            auxiliary.check(model)
 
     def run(self, context, before, dense=None):
-        from tfsparse.engine import scoring
+        from tfsparse.engine import auxiliary, scoring
 
         settings, stripped = self.settings, before.model
         rate = settings.fine_tune_learning_rate
@@ -90,14 +107,17 @@ class FineTune(stage.Stage):
             rate,
             lambda model: self._prepare(context, model, dense),
         )
-        was, now = context.validated(stripped), context.validated(tuned.model)
+        trained = tuned.model
+        if settings.auxiliary:
+            trained = auxiliary.without(trained, stripped)
+        was, now = context.validated(stripped), context.validated(trained)
         kept = not scoring.worse(was, now)
         facts = {
             "fine_tune_kept": kept,
             "validation_score": abs(float((now if kept else was).mean())),
             "distilled": bool(settings.distill),
         }
-        shipped = tuned.model if kept else stripped
+        shipped = trained if kept else stripped
         return records.Result(shipped, tuned.history, facts)
 
     def _start(self, context, stripped, rate: float):
@@ -110,6 +130,12 @@ class FineTune(stage.Stage):
             keras.utils.set_random_seed(context.seed)
             with context.scope():
                 model.set_weights(keras.models.clone_model(stripped).get_weights())
+        if self.settings.auxiliary:
+            from tfsparse.engine import auxiliary
+
+            with context.scope():
+                model = auxiliary.headed(model)
+                context.compile(model, rate, optimizer)
         return model
 
     def _prepare(self, context, model, dense):
@@ -126,6 +152,11 @@ class FineTune(stage.Stage):
             with context.scope():
                 steps = context.steps * self.settings.fine_tune_epochs
                 model = fitted = _dropping(model, self.settings.drop_path, steps)
+        if self.settings.auxiliary:
+            from tfsparse.engine import auxiliary
+
+            with context.scope():
+                return auxiliary.Headed(model, self.settings.auxiliary)
         if not self.settings.distill:
             return fitted
         with context.scope():
