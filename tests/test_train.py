@@ -687,14 +687,14 @@ PUBLISHED = {
     },
     # The same, appendices E and F; its code's defaults for NAS-Bench-201.
     "cifar10_gsparsity_darts": {
-        "strength": 60, "epochs": 100, "eps": 0.001, "rho": 0.8, "tau": "constant",
+        "strength": 60, "epochs": 50, "eps": 0.001, "rho": 0.8, "tau": "constant",
         "scaling": "inverse_sqrt", "threshold": 1e-6, "partition": "operation",
     },
     "cifar100_gsparsity_darts": {"strength": 120, "epochs": 100, "eps": 0.001, "rho": 0.8},
     "cifar10_gsparsity_bench201": {"strength": 200, "epochs": 100, "batch_size": 64},
     "imagenet_gsparsity_darts": {"strength": 43, "epochs": 50, "tau": "group"},
     "darts_genotype": {
-        "cells": 20, "filters": 36, "fine_tune_learning_rate": 0.025, "batch_size": 80,
+        "cells": 14, "filters": 36, "fine_tune_learning_rate": 0.025, "batch_size": 80,
         "fine_tune_epochs": 600, "drop_path": 0.3, "auxiliary": 0.4,
         "augment": "crop=4,flip,cutout=16",
     },

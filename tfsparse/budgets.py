@@ -26,6 +26,11 @@ FINISHED = ("file_bytes", "arena_bytes")
 SEARCHED = "operations"
 """Measure of a search: operations that are left, those that cells share counted once."""
 
+NOT_SEARCHED = (
+    "`target` must hold operations only where a penalty searches among them (gsparsity with "
+    "--partition=operation, bayesnas). Received: operations for another method or criterion."
+)
+
 MEASURES = (*COSTS, "units", SEARCHED, *FINISHED)
 """All names that a target may hold; `units` are those of groups that are not frozen."""
 

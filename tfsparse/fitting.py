@@ -126,9 +126,10 @@ def fit_shrinking(
     results = go([stage], context, {"model": records.Result(plain)})
     found: Any = results["sparse"]
     sizes = limiting.sizes_of(find_groups(plain, method.kinds))
-    bounds = found.facts.get("bounds")
-    small, _ = finishing.finish(found.model, method, limits, sizes, bounds)
-    for row in filling.shares(small, bounds or {}):
+    bounds = found.facts.get("bounds") or {}
+    ranked = filling.by_rank(found.facts)
+    small, _ = finishing.finish(found.model, method, limits, sizes, ranked)
+    for row in filling.shares(small, bounds):
         if row["share"] > 1:
             _LOG.warning(
                 "The target %(measure)s=%(bound)g is not met: %(left)g left.", row

@@ -10,6 +10,7 @@ from keras import layers, ops
 from tfsparse import files, nas, train
 from tfsparse.engine import auxiliary, context
 from tfsparse.engine.stages import finetune
+from tfsparse.graph import branches
 from tfsparse.layers import DropPath
 
 
@@ -163,3 +164,63 @@ def test_a_run_of_a_genotype_with_head_and_dropped_paths_resumes(tmp_path):
         ]
         assert not any("auxiliary" in own for own in names)
     assert losses[0] == losses[1] and len(losses[0]) == 2
+
+
+# What must stay -----------------------------------------------------------------------------
+
+
+def test_what_is_added_as_it_is_stays_and_sums_of_sums_drop_once():
+    image = keras.Input((6,))
+    x = layers.Dense(4, activation="relu", name="first")(image)
+    a, b = layers.Dense(4, name="a")(x), layers.Rescaling(2.0)(layers.Identity()(x))
+    edge = layers.Rescaling(0.5, name="edge")(layers.Add(name="inner")([a, b]))
+    y = layers.Add(name="outer")([x, edge, layers.Dense(4, name="c")(x)])
+    model = keras.Model(image, layers.Dense(2)(y))
+    assert branches.operations(model) == {("inner", 0, 0), ("outer", 0, 2)}
+
+
+def test_from_scratch_constants_and_frozen_layers_stay_and_factors_go():
+    image = keras.Input((3,))
+    norm = layers.Normalization(name="normal")
+    norm.adapt(np.random.default_rng(0).normal(5, 3, (64, 3)))
+    x = layers.Dense(4, name="frozen")(norm(image))
+    x = layers.Rescaling(1.7, name="cell_0_scale_0_scale")(
+        layers.Dense(4, name="own")(x)
+    )
+    model = keras.Model(image, layers.BatchNormalization(name="bn")(x))
+    model.get_layer("frozen").trainable = False
+    model.get_layer("bn").moving_mean.assign(np.ones(4))
+    fresh = finetune._fresh(model, 1)
+    kept, drawn = (
+        {v.path: np.asarray(v) for v in one.variables} for one in (model, fresh)
+    )
+    same = {path for path in kept if np.array_equal(kept[path], drawn[path])}
+    assert {"normal/mean", "normal/variance", "frozen/kernel"} <= same
+    assert not {"own/kernel", "bn/moving_mean"} & same
+    assert fresh.get_layer("cell_0_scale_0_scale").scale == 1.0
+    x = np.full((2, 3), 5.0, "float32")
+    inner = [
+        keras.Model(m.input, m.get_layer("normal").output)(x) for m in (model, fresh)
+    ]
+    np.testing.assert_allclose(*inner, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (
+            ["--retrain=scratch", "--fine_tune_epochs=0"],
+            "`fine_tune_epochs` must be positive",
+        ),
+        (["--drop_path=0.2"], "`drop_path` must be 0 for a network without operations"),
+        (["--retrain=scratch", "--hold_zeros=true"], "`hold_zeros` must be false"),
+        (["--auxiliary=0.4"], "`auxiliary` must be 0 but for networks of cells"),
+        (["--cells=3"], "`cells` must be left out without a genotype"),
+        (["--target=operations=3"], "`target` must hold operations only where"),
+    ],
+)
+def test_what_would_do_nothing_is_said_first(tmp_path, capsys, flags, sentence):
+    given = ["train", "--data=digits", "--model=mlp", f"--workdir={tmp_path / 'run'}"]
+    assert train.main([*given, *flags]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and len(said.splitlines()) == 1

@@ -119,8 +119,8 @@ def test_memory_of_a_training_step_is_stated_first(tmp_path, monkeypatch, capsys
         assert 0.5 < memory.of_training(net, 512) / grown < 2
     monkeypatch.setattr(meters, "machine_bytes", lambda: 1_000_000)
     code = train.main(
-        ["train", "--data=digits", "--model=resnet8", "--epochs=1", "--batch_size=64",
-         f"--workdir={tmp_path / 'run'}"]
+        ["train", "--data=digits", "--model=resnet8", "--epochs=2",
+         "--shrink_epochs=1", "--batch_size=64", f"--workdir={tmp_path / 'run'}"]
     )  # fmt: skip
     assert code == 2
     said = capsys.readouterr().err

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keras import layers, ops
 
 import tfsparse
-from tfsparse import curvature, numerics, records
+from tfsparse import curvature, numerics, records, zoo
 from tfsparse.engine import finishing
 from tfsparse.methods import bayesnas
 from tfsparse.methods.gsparsity import optimizer_of
@@ -172,6 +172,46 @@ def test_an_operation_that_no_sample_reaches_goes():
     assert gone == ["cell1_d"]
 
 
+def test_what_reads_only_what_no_sample_reaches_goes_too():
+    method = tfsparse.BayesNAS(0.1, loop_epochs=1)
+    model = prepared(cells(), method)
+    found = by_operation(model)
+    diagonal = {x.factor.path: np.array([0.3]) for x in found.values()}
+    for name in ("cell1_a", "cell1_b"):
+        diagonal[found[name].factor.path] = np.array([0.0])
+    tools = records.Tools(lambda *_: types.SimpleNamespace(diagonal=diagonal))
+    told = method.end_epoch(model, 0, tools)
+    gone = {n for n, k in zip(told["names"], told["kept"], strict=True) if not k}
+    assert {"cell1_a", "cell1_b", "cell1_e", "cell1_f"} <= gone
+    assert max(told["gamma"]) < 100 and told["dangling"]["evidence"] == 0
+
+
+@pytest.mark.parametrize("ignore", ["", "*_add*"])
+def test_nothing_dangles_where_nothing_is_pruned(ignore):
+    """In trees of paths a sum is read by another sum, not by an operation."""
+    image = keras.Input((8, 8, 1))
+    net = keras.Model(image, zoo.pyramid.network(image, 4, 1, 4, 4))
+    method = tfsparse.BayesNAS(1e-3, loop_epochs=1, ignore=ignore)
+    model = prepared(net, method)
+    diagonal = {x.factor.path: np.array([0.3]) for x in bayesnas.parameters(model)}
+    tools = records.Tools(lambda *_: types.SimpleNamespace(diagonal=diagonal))
+    told = method.end_epoch(model, 0, tools)
+    assert told["operations"] == told["groups"] and not any(told["dangling"].values())
+
+
+def test_weights_decay_and_factors_do_not():
+    model = prepared(cells(), tfsparse.BayesNAS(strength=0.0, decay=0.1))
+    spare = tfsparse.optimizers.spare_decay
+    spare(model.optimizer, model.trainable_variables)
+    found = by_operation(model)["cell1_a"]
+    kernel = model.get_layer("cell1_a").kernel
+    before = np.asarray(kernel).copy()
+    zeros = [ops.zeros_like(v) for v in model.trainable_variables]
+    model.optimizer.apply(zeros, model.trainable_variables)
+    assert number(found.factor) == 1.0
+    np.testing.assert_allclose(kernel, before * (1 - 0.1 * 0.5), rtol=1e-5)
+
+
 # Dependence --------------------------------------------------------------------------------
 
 
@@ -315,7 +355,7 @@ def test_a_search_leaves_fewer_operations_where_the_penalty_is_stronger():
     for strength in (1e-4, 0.05):
         keras.utils.set_random_seed(0)
         found = tfsparse.fit_shrinking(
-            compiled(cells(2)), tfsparse.BayesNAS(strength, "cell", loop_epochs=2), x, y,
+            compiled(cells(2)), tfsparse.BayesNAS(strength, shared="cell", loop_epochs=2), x, y,
             epochs=5, batch_size=32, shrink_epochs=8, verbose=0,
         )  # fmt: skip
         assert found.model.predict(x, verbose=0).shape == (512, 3)

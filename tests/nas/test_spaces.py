@@ -13,7 +13,7 @@ from conformance import models
 
 import tfsparse
 from tfsparse import files, methods, nas, train
-from tfsparse.engine import filling
+from tfsparse.engine import context, filling, settings
 from tfsparse.methods import partitions
 from tfsparse.nas import spaces
 
@@ -242,6 +242,53 @@ def test_a_number_of_operations_is_a_target(tmp_path, method):
     assert 1 <= row["left"] < 10
 
 
+@pytest.mark.slow
+def test_architecture_and_kernels_in_one_run(tmp_path):
+    """A second method prunes the units of what the search left; a killed run goes on."""
+    folder, path = tmp_path / "run", tmp_path / "supernet.keras"
+    space = nas.Space("mine", spaces.every(("conv_3x3", "skip_connect"), 1), 1, 8)
+    space.supernet((8, 8, 1), 10).save(path)
+    given = ["train", "--data=digits", "--method=bayesnas", f"--model={path}",
+             "--strength=0.01", "--loop_epochs=1", "--epochs=3", "--shrink_epochs=2",
+             "--compress=gsparsity", "--compress_target=params=0.5", "--compress_epochs=4",
+             "--fine_tune_epochs=1", "--formats=keras", "--tensorboard=false",
+             "--preflight=false", f"--workdir={folder}"]  # fmt: skip
+    fit, calls = context.RunContext.fit_epoch, []
+
+    def interrupted(self, model, name, *more):
+        calls.append(name)
+        if len(calls) == 6:  # the third epoch of the second method
+            raise KeyboardInterrupt
+        return fit(self, model, name, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(context.RunContext, "fit_epoch", interrupted)
+        assert train.main(given) == 2
+    assert train.main([*given, "--resume"]) == 0
+    report = files.read_json(folder / "report.json")
+    rows = {row["name"]: row for row in report["stages"]}
+    assert [*rows] == ["sparse", "stripped", "compressed", "finetuned"]
+    assert rows["compressed"]["params"] <= 0.5 * rows["stripped"]["params"]
+    assert rows["finetuned"]["params"] == rows["compressed"]["params"]
+    assert len(report["method"]["compress_history"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (
+            ["--compress=legr"],
+            "`compress` must be a method of the package that shrinks",
+        ),
+        (["--compress=odd"], "`method` must be one of"),
+        (["--compress=gsparsity", "--compress_target="], "`compress_target` must name"),
+    ],
+)
+def test_second_methods_that_cannot_be(flags, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        settings.parse(["--method=bayesnas", *flags])
+
+
 def test_operations_are_counted_by_kind_or_by_input():
     model = small("mcu_cells").supernet((16, 16, 1), 10)
     nodes = [node for own in nas.SPACES["mcu_cells"].kinds.values() for node in own]
@@ -264,7 +311,7 @@ TWO_STEPS = {
     "fashion_bayesnas_tree": (28, 28, 1), "cifar10_gsparsity_darts": (32, 32, 3),
     "cifar100_gsparsity_darts": (32, 32, 3), "cifar10_gsparsity_bench201": (32, 32, 3),
     "cifar10_bayesnas_darts": (32, 32, 3), "cifar10_bayesnas_tree": (32, 32, 3),
-    "imagenet_gsparsity_darts": (224, 224, 3),
+    "imagenet_gsparsity_darts": (28, 28, 3),
 }  # fmt: skip
 
 

@@ -26,11 +26,7 @@ def amounts(
         ValueError: Operations are wanted, which only a search counts.
     """
     if budgets.SEARCHED in names:
-        raise ValueError(
-            "`target` must hold operations only where a penalty searches among them "
-            "(gsparsity with --partition=operation, bayesnas). Received: "
-            f"{budgets.SEARCHED} where units go by rank."
-        )
+        raise ValueError(budgets.NOT_SEARCHED)
     planned = removal.plan(analysis.graph, keep, analysis) if keep else None
     free = [g for g in analysis.groups if not g.frozen]
     alive = {g.name: keep.get(g.name, np.ones(g.size, bool)) for g in free}

@@ -67,6 +67,17 @@ def left(
     return found
 
 
+def by_rank(facts: Mapping) -> dict[str, float]:
+    """The bounds for which units may go by rank; operations never do.
+
+    Args:
+        facts: Of a stage that was given a target: `bounds`, and whether it `fills` them.
+    """
+    bounds = facts.get("bounds") or {}
+    fills = facts.get("fills", True)
+    return {k: v for k, v in bounds.items() if fills and k != budgets.SEARCHED}
+
+
 def operations(model, lost: Mapping | None = None) -> int:
     """How many operations a search has left: those of cells, where the names of layers tell
     them, each kind's once; else the inputs of every Add.
@@ -79,10 +90,25 @@ def operations(model, lost: Mapping | None = None) -> int:
     gone = branches.only_for(graph, lost)
     calls = [call for call in graph.calls if call not in gone]
     return genotypes.count(call.name for call in calls) or sum(
-        len(call.inputs) - len(lost.get(call, ()))
+        number not in lost.get(call, ()) and not _is_sum(graph, tensor)
         for call in calls
         if type(call.operation) in branches.SUMS and len(call.inputs) > 1
+        for number, tensor in enumerate(call.inputs)
     )
+
+
+def _is_sum(graph, tensor) -> bool:
+    """Whether a tensor is a sum, or a factor on one, that one call reads: its own inputs
+    are counted.
+    """
+    while len(graph.readers.get(tensor, [])) == 1 and tensor in graph.writers:
+        writer = graph.writers[tensor]
+        if type(writer.operation) in branches.SUMS:
+            return len(writer.inputs) > 1
+        if not branches.passes(writer):
+            return False
+        tensor = writer.inputs[0]
+    return False
 
 
 def swaps(bounds: Mapping[str, float]) -> int:

@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 
-from tfsparse import meters
 from tfsparse.deploy import collect, finished, recalibrate
 from tfsparse.engine import shrinking
 from tfsparse.graph import find_groups, measure, memory
@@ -29,7 +28,7 @@ class Preflight:
     Attributes:
         units, groups: Units that the method may remove, and in how many groups.
         params: Of the network.
-        half: Parameters with half of those units.
+        half: Parameters with half of those units; 0 where operations go instead.
         sizes: `file_bytes` and `arena_bytes` of that half as an int8 file, so far as they
             were asked for.
         step_bytes: About what a training step holds at most.
@@ -46,10 +45,16 @@ class Preflight:
 
     def told(self) -> str:
         """One line about it."""
-        line = (
-            f"Preflight: {self.params:,} parameters, {self.units:,} units in {self.groups} "
-            f"groups may go; with half of them {self.half:,}"
-        )
+        line = f"Preflight: {self.params:,} parameters"
+        if self.half:
+            line += (
+                f", {self.units:,} units in {self.groups} groups may go; with half of them "
+                f"{self.half:,}"
+            )
+        else:
+            line += (
+                f", {self.units:,} operations of {self.groups} sums may go; with all"
+            )
         if "file_bytes" in self.sizes:
             line += f", an int8 file of {self.sizes['file_bytes']:,} B"
         if "arena_bytes" in self.sizes:
@@ -66,7 +71,9 @@ def _time(seconds: float) -> str:
     return f"about {round(seconds / 60)} minutes"
 
 
-def fly(context, method, model, formats: tuple[str, ...]) -> Preflight:
+def fly(
+    context, method, model, formats: tuple[str, ...], whole: int | None = None
+) -> Preflight:
     """Takes one step under the method, halves the network, converts and runs it.
 
     Args:
@@ -74,6 +81,7 @@ def fly(context, method, model, formats: tuple[str, ...]) -> Preflight:
         method: What decides, or None.
         model: The untouched network; it is not changed.
         formats: What will be exported.
+        whole: The machine's memory in bytes; None where a GPU has its own.
 
     Returns:
         What was found.
@@ -86,9 +94,10 @@ def fly(context, method, model, formats: tuple[str, ...]) -> Preflight:
     kinds = method.kinds if method else ("unit",)
     if method is not None:
         sparse = shrinking.prepare(context, method, model)
+        needed = _needed(context, sparse, whole)
         seconds = _steps(context, sparse)
     else:
-        sparse, seconds = model, None
+        sparse, seconds, needed = model, None, _needed(context, model, whole)
     free = [g for g in find_groups(sparse, kinds) if not g.frozen]
     halves = {g.name: _half(g.size) for g in free if g.kind == "unit"}
     small, _ = collect.finish(sparse, halves)
@@ -100,27 +109,27 @@ def fly(context, method, model, formats: tuple[str, ...]) -> Preflight:
         sum(g.size for g in free),
         len(free),
         measure(model).params,
-        measure(small).params,
+        measure(small).params if halves or not free else 0,
         sizes,
-        memory.of_training(sparse, context.training.batch_of(context.samples)),
+        needed,
         seconds,
     )
 
 
-def check_memory(model, batch: int) -> None:
-    """Checks that a training step fits into the memory of this machine.
+def _needed(context, model, whole: int | None) -> int:
+    """About what a training step holds at most, in bytes.
 
     Raises:
-        ValueError: It does not, where the system tells how much there is and no GPU has its
-            own.
+        ValueError: It is more than there is.
     """
-    whole = meters.machine_bytes()
+    batch = context.training.batch_of(context.samples)
     needed = memory.of_training(model, batch)
     if whole is not None and needed > whole:
         raise ValueError(
             f"A training step must fit into memory. Received: about {needed / 1e9:,.1f} GB "
             f"for batches of {batch}, of {whole / 1e9:,.1f} GB. Lower --batch_size or --width."
         )
+    return needed
 
 
 def _half(units: int) -> np.ndarray:

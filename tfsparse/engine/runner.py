@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfsparse import budgets, checkpoints, data, progress, records, zoo
+from tfsparse import budgets, checkpoints, data, meters, progress, records, zoo
 from tfsparse.engine import network, preflight, telling
 from tfsparse.engine.context import Context, RunContext, strategy_of
 from tfsparse.engine.settings import Run, Settings, every_setting
@@ -96,9 +96,6 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
             shown.say(f"Finished before. The report is {store.path('report.html')}")
             return finished
         context, model = context_of(settings, store, shown)
-        if not tf.config.list_physical_devices("GPU"):
-            batch = context.training.batch_of(context.samples)
-            preflight.check_memory(model, batch)
         for stage in settings.stages:
             stage.rehearse(context, model)
         if parts[Run].preflight and not store.begun():
@@ -227,7 +224,11 @@ def _preflight(settings: Settings, context: RunContext, model) -> str:
     formats = [part.formats for part in settings.all() if hasattr(part, "formats")]
     try:
         return preflight.fly(
-            context, settings.method, model, formats[0] if formats else ()
+            context,
+            settings.method,
+            model,
+            formats[0] if formats else (),
+            None if tf.config.list_physical_devices("GPU") else meters.machine_bytes(),
         ).told()
     except (ValueError, records.StripError) as error:
         raise ValueError(f"{error} --preflight=false trains all the same.") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -21,7 +23,18 @@ def find(graph: trace.Graph) -> list[records.UnitGroup]:
         call: [only_for(graph, {call: {number}}) for number in range(len(call.inputs))]
         for call in sums
     }
-    inside = {c for parts in private.values() for part in parts for c in part} | {*sums}
+    begins = {
+        call: tuple(
+            _beginning(graph, call.inputs[number], part, sums)
+            for number, part in enumerate(private[call])
+        )
+        for call in sums
+    }
+    # What begins with a sum's output, and nothing else, reads it as an operation.
+    reading = collections.defaultdict(set)
+    for call in sums:
+        for part, source in zip(private[call], begins[call], strict=True):
+            reading[source] |= part or {call}
     for call in sums:
         shapes = {tensor.shape[1:] for tensor in call.inputs}
         shapes.add(call.outputs[0].shape[1:])
@@ -41,17 +54,14 @@ def find(graph: trace.Graph) -> list[records.UnitGroup]:
             records.Member(path, 0, records.PRODUCER, *_whole(variable, number))
             for number, path, variable in _own(graph, private[call])
         )
-        begins = tuple(
-            _beginning(graph, call.inputs[number], part, sums)
-            for number, part in enumerate(private[call])
-        )
         ends = tuple(
             graph.writers[t].name if t in graph.writers else t.origin
             for t in call.inputs
         )
         output = call.outputs[0]
         shown = output in graph.outputs or any(
-            reader not in inside for reader in graph.readers.get(output, [])
+            reader not in reading[name_of(call)]
+            for reader in graph.readers.get(output, [])
         )
         found.append(
             records.UnitGroup(
@@ -62,10 +72,10 @@ def find(graph: trace.Graph) -> list[records.UnitGroup]:
                 members,
                 (),
                 gates,
-                begins,
+                begins[call],
                 ends,
                 shown,
-            )  # fmt: skip
+            )
         )
     return found
 
@@ -81,6 +91,32 @@ def _beginning(graph: trace.Graph, last, calls, sums) -> str:
     if writer is None:
         return tensor.origin
     return name_of(writer) if writer in sums else f"{writer.name}_{writer.index}"
+
+
+def operations(model) -> set[tuple[str, int, int]]:
+    """Inputs of sums that are operations of their own: `(layer, call, input)`.
+
+    Not those that are added as they are (identities, factors on them), nor sums of others,
+    whose own inputs count.
+    """
+    graph = trace.read(model)
+    found = set()
+    for call in graph.calls:
+        if type(call.operation) not in SUMS or len(call.inputs) < 2:
+            continue
+        for number, tensor in enumerate(call.inputs):
+            own = only_for(graph, {call: {number}})
+            while (writer := graph.writers.get(tensor)) in own and passes(writer):
+                tensor = writer.inputs[0]
+            if writer in own and type(writer.operation) not in SUMS:
+                found.add((call.name, call.index, number))
+    return found
+
+
+def passes(call) -> bool:
+    """Whether a call hands on its input as it is, or times a factor."""
+    kinds = layers.Identity | layers.Rescaling
+    return isinstance(call.operation, kinds) or hasattr(call.operation, "lowered")
 
 
 def name_of(call) -> str:

@@ -18,7 +18,7 @@ def in_place(operation) -> bool:
 
 FLOAT_BYTES = 4
 SLOTS = 3
-"""A weight, its gradient and two numbers of an optimizer, beside the weight itself."""
+"""A gradient and two numbers of an optimizer, beside each weight."""
 
 
 def of_training(model, batch: int) -> int:

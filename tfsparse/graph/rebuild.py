@@ -116,7 +116,7 @@ def around(model, before: Callable):
 
     Args:
         model: A built Functional or Sequential model; training either trains both.
-        before: `(operation, number of the input, tensor) -> tensor`.
+        before: `(call, number of the input, tensor) -> tensor`.
 
     Returns:
         A new functional model.
@@ -124,8 +124,7 @@ def around(model, before: Callable):
 
     def call(item, operation, args, kwargs):
         tensors = [
-            before(operation, number, x)
-            for number, x in enumerate(_tensors(args, kwargs))
+            before(item, number, x) for number, x in enumerate(_tensors(args, kwargs))
         ]
         args, kwargs = refilled(tensors, args, kwargs)
         return operation(*args, **kwargs)

@@ -100,6 +100,7 @@ class ArchitectureParameter(Scale):
         self.variance = self.add_weight(
             shape=(1,), name="variance", initializer="ones", trainable=False
         )
+        self.factor.undecayed = True  # by an optimizer's weight decay
 
     def get_config(self):
         """The arguments."""

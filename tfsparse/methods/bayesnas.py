@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfsparse import options, records
-from tfsparse.methods import base, partitions
+from tfsparse.methods import base, partitions, reweighted
 from tfsparse.methods.gsparsity import optimizer_of
 from tfsparse.records import GONE
 
@@ -21,7 +21,7 @@ CRITERIA = ("evidence", "without predecessors", "magnitude")
 
 
 @options.record
-class BayesNAS(base.Method):
+class BayesNAS(reweighted.Reweighted):
     """Searches among the inputs of every Add: each operation has a factor w, and those go
     whose prior variance the evidence takes to nothing.
 
@@ -48,7 +48,15 @@ class BayesNAS(base.Method):
     """
 
     name = "bayesnas"
-    regrows = True
+    stages = (
+        "dense",
+        "sparse",
+        "strip",
+        "compress",
+        "finetune",
+        "export",
+        "verify",
+    )
 
     strength: float = options.field(
         0.01,
@@ -61,32 +69,15 @@ class BayesNAS(base.Method):
         "operation is then one group over all of them.",
         example="normal,reduction",
     )
-    loop_epochs: int = options.field(
-        3, "Epochs between two looks of the evidence at the operations.", low=1
-    )
-    evidence: bool = options.field(
-        True,
-        "Whether the evidence re-weighs and prunes the operations; without it their factors "
-        "have a group lasso, and those that reach 0 go.",
-    )
     predecessors: bool = options.field(
         True,
         "Whether an operation's prior variance counts what leads to it: where that dies, it "
         "dies.",
     )
-    curvature: str = options.field(
-        "gauss_newton",
-        "How the diagonal Hessian of the loss by the factors is estimated.",
-        choices=records.CURVATURES,
-    )
-    eps: float = options.field(
-        0.5, "Step size of the proximal optimizer.", above=0, high=1
-    )
-    rho: float = options.field(
-        0.1, "Weight of the new gradient in the running average.", above=0, high=1
-    )
-    threshold: float = options.field(
-        1e-6, "Size up to which a factor is dead between the loops.", low=0
+    decay: float = options.field(
+        1e-4,
+        "Decay of the weights, not of the factors, while operations are searched (lambda).",
+        low=0,
     )
     ignore: str = options.patterns(
         "", "Patterns of sums whose operations all stay.", example="stage1*"
@@ -96,16 +87,6 @@ class BayesNAS(base.Method):
     def kinds(self):
         """Branches."""
         return ("branch",)
-
-    @property
-    def learning_rate(self):
-        """The step size."""
-        return self.eps
-
-    @property
-    def thresholds(self):
-        """Sizes at which the report tells what discretisation costs."""
-        return tuple(sorted({1e-6, 1e-3, self.threshold}))
 
     def prepare(self, model, groups):
         """A copy of the model with a factor behind every input of an Add, and one behind the
@@ -161,56 +142,34 @@ class BayesNAS(base.Method):
         )
         if self.shared:
             found = partitions.shared(found, options.listed(self.shared))
-        return optimizers.OverlappingProxSGD([found], self.strength, self.eps, self.rho)
-
-    def set_strength(self, model, value: float) -> None:
-        optimizer_of(model).mu.assign(value)
-
-    def groups(self, model) -> int:
-        return optimizer_of(model).partitions[0].groups
-
-    def check_epochs(self, epochs: int) -> None:
-        if self.loop_epochs > epochs:
-            raise ValueError(
-                f"`loop_epochs` must fit into the epochs of the penalty ({epochs}). "
-                f"Received: loop_epochs={self.loop_epochs}."
-            )
-
-    def check_tools(self, model, tools) -> None:
-        """Refuses a model or loss without a known curvature. See `Method.check_tools`."""
-        if self.evidence:
-            tools.check_curvature(model, self.curvature)
+        return optimizers.OverlappingProxSGD(
+            [found], self.strength, self.eps, self.rho, weight_decay=self.decay or None
+        )
 
     def end_epoch(self, model, epoch: int, tools) -> dict | None:
         """Steps 2 to 4, as a loop ends. See `Method.end_epoch`."""
-        if (epoch + 1) % self.loop_epochs:
+        if not self.begins_loop(model, epoch):
             return None
         from tfsparse import numerics
 
         optimizer = optimizer_of(model)
-        if not self.evidence:
-            optimizer.prune(self.threshold)
-            return None
         (partition,), (held,) = optimizer.partitions, optimizer.factors
         layers, values = parameters(model), optimizer.values()
-        # The loss is weighed 1 / lambda against the prior, and its curvature with it.
-        strength = float(base.array_of(optimizer.mu)) or 1.0
-        diagonal = tools.curvature(model, self.curvature).diagonal
-        bends = {x.factor.path: diagonal[x.factor.path] / strength for x in layers}
+        bends, _ = self.bends(model, tools)
+        bends = {x.factor.path: bends[x.factor.path] for x in layers}
         norms, omega = partition.norms(values), _omega(partition, layers, bends)
+        # Without curvature no sample reaches the operation: it looks important, and is not.
+        reached = (partition.sums(bends) > 0) & (base.array_of(held) < GONE / 2)
         own = base.array_of(numerics.evidence_variance(norms, omega))
+        own = np.where(reached, own, 0.0).astype("float32")
         graph = _dependence(partition, layers)
         gamma = graph.variance(own, self.predecessors)
-        # Without curvature no sample reaches the operation: it looks important, and is not.
-        stays = base.array_of(numerics.is_relevant(gamma)) & (
-            base.array_of(held) < GONE / 2
-        )
-        stays &= partition.sums(bends) > 0
+        stays = base.array_of(numerics.is_relevant(gamma)) & reached
         for layer in layers:
             layer.variance.assign(gamma[partition.labels[layer.factor.path]])
         optimizer.reweigh(0, np.where(stays, omega, GONE))
         optimizer.prune(self.threshold)
-        ranks = (gamma, graph.variance(own, False), norms)
+        ranks = (np.where(stays, gamma, 0.0), graph.variance(own, False), norms)
         kept = int((stays & graph.operations).sum())
         return {
             "epoch": epoch + 1,
@@ -226,11 +185,6 @@ class BayesNAS(base.Method):
             "gamma": gamma.tolist(),
             "kept": stays.tolist(),
         }
-
-    def settle(self, model, threshold: float | None = None) -> np.ndarray:
-        """Prunes for good what has died."""
-        threshold = self.threshold if threshold is None else threshold
-        return optimizer_of(model).prune(threshold)
 
     def keep(self, model, groups, tools=None) -> dict[str, np.ndarray]:
         """The operations whose factors live."""

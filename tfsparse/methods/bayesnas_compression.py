@@ -8,7 +8,7 @@ import logging
 import numpy as np
 
 from tfsparse import options, records
-from tfsparse.methods import base, evidence_shapes, partitions
+from tfsparse.methods import base, evidence_shapes, partitions, reweighted
 from tfsparse.methods.gsparsity import optimizer_of
 from tfsparse.records import GONE
 
@@ -16,7 +16,7 @@ _LOG = logging.getLogger("tfsparse")
 
 
 @options.record
-class BayesNASCompression(base.Method):
+class BayesNASCompression(reweighted.Reweighted):
     """Prunes groups of weights whose prior variance the evidence takes to nothing.
 
     Algorithm 3, loop by loop:
@@ -41,14 +41,7 @@ class BayesNASCompression(base.Method):
     """
 
     name = "bayesnas_compression"
-    regrows = True
 
-    strength: float = options.field(
-        2e-3,
-        "Weight of the penalty (lambda); larger is sparser. In the first loop every group's "
-        "own factor is 1.",
-        low=0,
-    )
     conv_shapes: str = options.field(
         "shape+filter",
         "Shapes of the groups of convolutions, joined by +, or a list of patterns of "
@@ -60,31 +53,6 @@ class BayesNASCompression(base.Method):
         "The same for Dense layers, where row is all of an input and column all of an "
         "output.",
         check=lambda text: evidence_shapes.parse(text, "dense_shapes"),
-    )
-    loop_epochs: int = options.field(
-        3, "Epochs between two updates of the groups' own factors.", low=1
-    )
-    evidence: bool = options.field(
-        True,
-        "Whether the evidence re-weighs and prunes the groups; without it they have a "
-        "group lasso, every factor 1 for good.",
-    )
-    curvature: str = options.field(
-        "gauss_newton",
-        "How the diagonal Hessian of the loss is estimated.",
-        choices=records.CURVATURES,
-    )
-    eps: float = options.field(
-        0.5, "Step size of the proximal optimizer.", above=0, high=1
-    )
-    rho: float = options.field(
-        0.1, "Weight of the new gradient in the running average.", above=0, high=1
-    )
-    threshold: float = options.field(
-        1e-6,
-        "Norm up to which a group is dead between the loops.",
-        low=0,
-        below=GONE / 2,
     )
     largest_factor: float = options.field(
         10.0,
@@ -108,16 +76,6 @@ class BayesNASCompression(base.Method):
     def kinds(self):
         """Units and features."""
         return ("unit", "feature")
-
-    @property
-    def learning_rate(self):
-        """The step size."""
-        return self.eps
-
-    @property
-    def thresholds(self):
-        """Norms at which the report tells what discretisation costs."""
-        return tuple(sorted({1e-6, 1e-3, self.threshold}))
 
     def _multipliers(self) -> dict[str, float]:
         return options.numbers(self.multipliers, "multipliers", "conv1=2,fc*=3")
@@ -168,37 +126,13 @@ class BayesNASCompression(base.Method):
                 found[np.unique(labels[labels >= 0])] = factor
         return found
 
-    def set_strength(self, model, value: float) -> None:
-        optimizer_of(model).mu.assign(value)
-
-    def groups(self, model) -> int:
-        return sum(p.groups for p in optimizer_of(model).partitions)
-
-    def check_epochs(self, epochs: int) -> None:
-        if self.loop_epochs > epochs:
-            raise ValueError(
-                f"`loop_epochs` must fit into the epochs of the penalty ({epochs}). "
-                f"Received: loop_epochs={self.loop_epochs}."
-            )
-
-    def check_tools(self, model, tools) -> None:
-        """Refuses a model or loss without a known curvature. See `Method.check_tools`."""
-        if self.evidence:
-            tools.check_curvature(model, self.curvature)
-
     def end_epoch(self, model, epoch: int, tools) -> dict | None:
         """Steps 2 to 4, as a loop ends. See `Method.end_epoch`."""
-        if (epoch + 1) % self.loop_epochs:
+        if not self.begins_loop(model, epoch):
             return None
-        if not self.evidence:
-            optimizer_of(model).prune(self.threshold)
-            return None
-        found = tools.curvature(model, self.curvature)
         optimizer = optimizer_of(model)
         values = optimizer.values()
-        # The loss is weighed 1 / lambda against the prior, and its curvature with it.
-        strength = float(base.array_of(optimizer.mu)) or 1.0
-        bends = {path: own / strength for path, own in found.diagonal.items()}
+        bends, found = self.bends(model, tools)
         gone = rows = 0
         updates = [
             self._update(partition, base.array_of(held), values, bends)
@@ -297,11 +231,6 @@ class BayesNASCompression(base.Method):
                 whole = np.prod(list(sides.values()), axis=0)
                 found[group.name] = whole ** (1 / len(sides))
         return found
-
-    def settle(self, model, threshold: float | None = None) -> np.ndarray:
-        """Prunes for good what has died."""
-        threshold = self.threshold if threshold is None else threshold
-        return optimizer_of(model).prune(threshold)
 
     def sections(self, facts):
         """What each loop pruned."""

@@ -30,6 +30,15 @@ class GSparsity(base.Method):
     """
 
     name = "gsparsity"
+    stages = (
+        "dense",
+        "sparse",
+        "strip",
+        "compress",
+        "finetune",
+        "export",
+        "verify",
+    )
     regrows = warm = True
 
     strength: float = options.field(

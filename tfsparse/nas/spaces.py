@@ -64,7 +64,7 @@ class Space:
         """The supernet as a Keras model.
 
         Args:
-                shape: One sample's, `(height, width, channels)` or `(steps, channels)`.
+            shape: One sample's, `(height, width, channels)` or `(steps, channels)`.
             outputs: How many numbers it puts out.
             width: Multiplies the filters.
         """

@@ -192,7 +192,7 @@ def _from_zoo(name, builder, input_shape, outputs, width, hidden, scaling: Scali
     except ValueError as error:
         raise ValueError(
             f"`model` {name!r} must fit its input. Received: samples of shape "
-            f"{tuple(input_shape)}, too small for its layers."
+            f"{tuple(input_shape)}, too small for its layers, or of another kind."
         ) from error
     if len(outputs) > 1:
         x = keras.layers.Reshape(outputs, name="shaped")(x)

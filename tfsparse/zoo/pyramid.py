@@ -49,7 +49,9 @@ def network(
     for number in range(count):
         inside = first + round(added * (number + 1) / count)
         strides = 2 if number and number % blocks == 0 else 1
-        x = _block(x, 2 * (inside // 2), strides, f"block{number + 1}", not searched)
+        x = _block(
+            x, max(2, 2 * (inside // 2)), strides, f"block{number + 1}", not searched
+        )
     x = layers.ReLU(name="last_relu")(norm(x, "last"))
     x = KINDS[rank_of(x)].whole(name="pool")(x)
     return layers.Dense(outputs, name="logits")(x)

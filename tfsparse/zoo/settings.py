@@ -46,7 +46,15 @@ class Model(options.Options):
     )
 
     def check(self) -> None:
-        """Checks that a genotype is not given beside a model."""
+        """Checks that a genotype is not given beside a model, nor its size without it."""
+        sizes = ("cells", "filters", "stem_strides")
+        default = type(self).__dataclass_fields__
+        chosen = [n for n in sizes if getattr(self, n) != default[n].default]
+        if chosen and not self.genotype:
+            raise ValueError(
+                f"`{chosen[0]}` must be left out without a genotype. Received: "
+                f"{chosen[0]}={getattr(self, chosen[0])}."
+            )
         if self.genotype and (self.model != "auto" or self.hidden):
             raise ValueError(
                 "`model` must be left out with a genotype, which is the model. Received: "

@@ -37,8 +37,9 @@ class FineTuneSettings(options.Options):
     )
     drop_path: float = options.field(
         0.0,
-        "Probability at the end of fine-tuning that an input of an Add is left out of a "
-        "sample while it trains; it grows from 0. Identities always stay.",
+        "Probability at the end of fine-tuning that an operation whose output is added to "
+        "others is left out of a sample while it trains; it grows from 0. Inputs that are "
+        "added as they are always stay.",
         low=0,
         below=1,
     )
@@ -82,6 +83,16 @@ class FineTune(stage.Stage):
                 "`distill` must be 0 without --dense_epochs. Received: "
                 f"distill={self.settings.distill}."
             )
+        asked = {
+            "retrain": self.settings.retrain == "scratch",
+            "drop_path": self.settings.drop_path,
+            "auxiliary": self.settings.auxiliary,
+        }
+        if not self.settings.fine_tune_epochs and any(asked.values()):
+            raise ValueError(
+                "`fine_tune_epochs` must be positive with "
+                f"{' and '.join(name for name, own in asked.items() if own)}. Received: 0."
+            )
         if self.settings.distill and self.settings.auxiliary:
             raise ValueError(
                 "`auxiliary` must be 0 with distill. Received: "
@@ -89,10 +100,21 @@ class FineTune(stage.Stage):
             )
 
     def rehearse(self, context, model):
-        if self.settings.auxiliary:
-            from tfsparse.engine import auxiliary
+        from tfsparse.engine import auxiliary
+        from tfsparse.graph import branches
 
+        if self.settings.auxiliary:
             auxiliary.check(model)
+        if self.settings.drop_path and not branches.operations(model):
+            raise ValueError(
+                "`drop_path` must be 0 for a network without operations that are added up. "
+                f"Received: drop_path={self.settings.drop_path}."
+            )
+        if self.settings.retrain == "scratch" and context.training.hold_zeros:
+            raise ValueError(
+                "`hold_zeros` must be false with retrain=scratch: new weights have none. "
+                "Received: hold_zeros=true."
+            )
 
     def run(self, context, before, dense=None):
         from tfsparse.engine import auxiliary, scoring
@@ -123,13 +145,10 @@ class FineTune(stage.Stage):
     def _start(self, context, stripped, rate: float):
         """The compiled network that training begins with."""
         optimizer = self.settings.fine_tune_optimizer
-        model = copied(context, stripped, rate, optimizer)
         if self.settings.retrain == "scratch":
-            import keras
-
-            keras.utils.set_random_seed(context.seed)
             with context.scope():
-                model.set_weights(keras.models.clone_model(stripped).get_weights())
+                stripped = _fresh(stripped, context.seed)
+        model = copied(context, stripped, rate, optimizer)
         if self.settings.auxiliary:
             from tfsparse.engine import auxiliary
 
@@ -192,6 +211,35 @@ class FineTune(stage.Stage):
         return stage.Told([row], facts)
 
 
+def _fresh(model, seed: int):
+    """A copy whose trained weights, and statistics with them, are drawn anew.
+
+    Factors that a search left on operations become 1; frozen layers and adapted constants
+    stay. Reference: BayesNAS, Algorithms 1 and 2, step 5.
+    """
+    import keras
+
+    from tfsparse.graph import rebuild
+
+    def configure(layer, config):
+        number = isinstance(config.get("scale"), int | float)
+        found = isinstance(layer, keras.layers.Rescaling) and number
+        if found and layer.name.endswith("_scale"):
+            config["scale"] = 1.0
+        return config
+
+    copy = rebuild.graft(model, configure)
+    keras.utils.set_random_seed(seed)
+    new = keras.models.clone_model(copy)
+    for old, drawn in zip(copy.layers, new.layers, strict=True):
+        norm = isinstance(old, keras.layers.BatchNormalization) and old.trainable
+        kind = "variables" if norm else "trainable_variables"
+        pairs = zip(getattr(old, kind), getattr(drawn, kind), strict=True)
+        for variable, value in pairs:
+            variable.assign(value)
+    return copy
+
+
 def _dropping(model, rate: float, steps: int):
     """The compiled model with `DropPath` in front of the inputs of every Add."""
     import keras
@@ -199,15 +247,13 @@ def _dropping(model, rate: float, steps: int):
     from tfsparse import layers, optimizers
     from tfsparse.graph import branches, rebuild
 
-    iterations = model.optimizer.iterations
+    iterations, dropped = model.optimizer.iterations, branches.operations(model)
 
     def share():
         return keras.ops.cast(iterations, "float32") / steps
 
-    def before(operation, number, tensor):
-        writer = tensor._keras_history.operation
-        same = isinstance(writer, keras.layers.Identity | keras.layers.InputLayer)
-        if type(operation) not in branches.SUMS or same:
+    def before(item, number, tensor):
+        if (item.name, item.index, number) not in dropped:
             return tensor
         return layers.DropPath(rate, share, number)(tensor)
 

@@ -84,6 +84,7 @@ class Sparse(stage.Stage):
     name = "sparse"
     settings_class = SparseSettings
     inputs = ("dense",)
+    folder = name
 
     def check(self, stages):
         settings, method = self.settings, self.method
@@ -129,13 +130,13 @@ class Sparse(stage.Stage):
             return records.Result(first.prepared(model))
 
         found = training.carry_on(
-            context, self.name, first.epochs, start, first.epoch, first.done
+            context, self.folder, first.epochs, start, first.epoch, first.done
         )
         if made:
             found.facts["trials"] = [dataclasses.asdict(trial) for trial in made]
             found.facts["strength"] = made[budgets.best(made)].strength
         if job.bounds and (self.settings.fill or budgets.SEARCHED in job.bounds):
-            found.facts["bounds"] = dict(job.bounds)
+            found.facts |= {"bounds": dict(job.bounds), "fills": self.settings.fill}
             self._say_what_rank_took(context, job, found)
         return found
 
@@ -157,7 +158,7 @@ class Sparse(stage.Stage):
     def _best(self, context, job, number: int) -> records.Result:
         """The end of the best trial, fitted to the target where its penalty is off."""
         found = self._of_trial(context, number)
-        trims = self.settings.fill and not self.method.stays
+        trims = job.fill and not self.method.stays
         return job.trimmed(found) if trims else found
 
     def _say_what_rank_took(self, context, job, found: records.Result) -> None:
@@ -207,6 +208,8 @@ class Sparse(stage.Stage):
         whole = dataclasses.replace(job, bounds=target).amounts_of(model)
         bounds = budgets.absolute(target, whole)
         if budgets.SEARCHED in bounds:  # the penalty alone chooses operations
+            if "branch" not in self.method.kinds:
+                raise ValueError(budgets.NOT_SEARCHED)
             job = dataclasses.replace(job, fill=False)
         limiting.check_reach(model, bounds, context.limits, job.sizes)
         return dataclasses.replace(job, bounds=bounds)

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 
-from tfsparse import budgets, files, records
+from tfsparse import files, records
 from tfsparse.engine import stage, training
 
 GENOTYPE = "genotype.json"
@@ -39,8 +39,7 @@ class Strip(stage.Stage):
         first = before.model if model is None else model.model
         sizes = limiting.sizes_of(find_groups(first, context.kinds))
         whole = before.facts.get("bounds", {})
-        # The penalty alone chooses operations: none goes by rank.
-        bounds = {k: v for k, v in whole.items() if k != budgets.SEARCHED}
+        bounds = filling.by_rank(before.facts)
         found = context.latest(self.folder)
         if found is None:
             facts = {"reasons": {}, "trace": {}}
