@@ -223,12 +223,34 @@ def penalty_off(result: records.Result) -> tuple[draw.Mark, ...]:
     return (draw.Mark(settled, "penalty off"),)
 
 
+LARGEST = 40
+"""So many layers are drawn of a network that has more."""
+
+
+def _largest(rows: list[dict]) -> list[dict]:
+    """Those with the most parameters, in their order."""
+    most = sorted(rows, key=lambda row: -row["params"])[:LARGEST]
+    names = {row["layer"] for row in most}
+    return [row for row in rows if row["layer"] in names]
+
+
+def _told(rows: list[dict]) -> str:
+    """Which layers `_largest` leaves."""
+    return (
+        "every layer"
+        if len(rows) <= LARGEST
+        else f"each of the {LARGEST} largest layers"
+    )
+
+
 def bars_of(layers: Mapping[str, list[dict]]) -> draw.Bars:
     """Parameters of each layer, before and after."""
-    before = layers["dense"]
+    before = _largest(layers["dense"])
     after = {row["layer"]: row["params"] for row in layers["final"]}
     return draw.Bars(
-        "Parameters of every layer, before and after",
+        "Parameters of every layer, before and after"
+        if len(before) == len(layers["dense"])
+        else f"The {LARGEST} largest layers",
         "layers",
         draw.Axis("parameters", log=True),
         tuple(row["layer"] for row in before),
@@ -251,10 +273,10 @@ def network_of(
                 before.get(row["layer"], row)["shape"][-1],
                 row["params"],
             )
-            for row in layers["final"]
+            for row in _largest(layers["final"])
         ),
-        "Each bar is a layer, from input to output; its width grows with the square root "
-        "of its units. Dashed: what it started with.",
+        f"A bar for {_told(layers['final'])}, from input to output; its width grows with the "
+        "square root of its units. Dashed: what it started with.",
     )
 
 

@@ -309,6 +309,10 @@ class Sparse(stage.Stage):
         result = results[self.name]
         found = find_groups(results["model"].model, context.kinds)
         groups = {group.name: group.size for group in found}
+        if self.method.kinds == (
+            "branch",
+        ):  # its sums are those of the prepared network
+            groups = {}
         return [
             live_units(result, groups, telling.penalty_off(result)),
             step_time(result),
@@ -325,7 +329,10 @@ def live_units(result: records.Result, sizes: dict[str, int], marks):
         draw.Line(
             name,
             epochs,
-            (sizes.get(name, 0), *(entry["live"].get(name) for entry in history)),
+            (
+                sizes.get(name, 0) if sizes else None,
+                *(entry["live"].get(name) for entry in history),
+            ),
         )
         for name in history[0]["live"]
     )
