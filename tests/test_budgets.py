@@ -165,7 +165,9 @@ def test_a_target_that_says_nothing_is_refused(wrong):
 
 def test_every_field_of_cost_and_both_of_the_file_are_measures():
     names = {field.name for field in dataclasses.fields(records.Cost)}
-    assert names | {"units", "file_bytes", "arena_bytes"} == set(budgets.MEASURES)
+    assert names | {"units", "operations", "file_bytes", "arena_bytes"} == set(
+        budgets.MEASURES
+    )
 
 
 # Limits ------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ class CompressSettings(options.Options):
 
     compress: str = options.field(
         "",
-        "Method that prunes the units of what the search left, with its defaults, such as "
-        "shrinknets or bayesnas_compression; empty for none.",
+        "Another --method, with its defaults, that prunes the units of what the search left; "
+        "empty for none.",
     )
     compress_target: str = options.field(
         "params=0.5",
