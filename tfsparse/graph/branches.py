@@ -31,7 +31,7 @@ def find(graph: trace.Graph) -> list[records.UnitGroup]:
         for call in sums
     }
     # What begins with a sum's output, and nothing else, reads it as an operation.
-    reading = collections.defaultdict(set)
+    reading: dict[str, set] = collections.defaultdict(set)
     for call in sums:
         for part, source in zip(private[call], begins[call], strict=True):
             reading[source] |= part or {call}
@@ -106,9 +106,14 @@ def operations(model) -> set[tuple[str, int, int]]:
             continue
         for number, tensor in enumerate(call.inputs):
             own = only_for(graph, {call: {number}})
-            while (writer := graph.writers.get(tensor)) in own and passes(writer):
-                tensor = writer.inputs[0]
-            if writer in own and type(writer.operation) not in SUMS:
+            writer = graph.writers.get(tensor)
+            while writer is not None and writer in own and passes(writer):
+                writer = graph.writers.get(writer.inputs[0])
+            if (
+                writer is not None
+                and writer in own
+                and type(writer.operation) not in SUMS
+            ):
                 found.add((call.name, call.index, number))
     return found
 

@@ -91,7 +91,7 @@ def load(path: str | os.PathLike) -> dict[str, Nodes]:
         ValueError: The file cannot be read, or holds none; as for `checked`.
     """
     try:
-        return checked(files.read_json(path))
+        return checked(files.read_json(os.fspath(path)))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(
             f"`genotype` must be a JSON file that can be read. Received: {path!s}."
