@@ -153,7 +153,9 @@ def data_file(folder: str) -> str:
 def run(folder, row, *more) -> int:
     model = ["--model=mlp", "--hidden=9,7"]
     if row.name == "bayesnas":  # which chooses among the inputs of an Add
-        net().save(path := f"{folder}/net.keras")
+        path = Path(folder, "net.keras")
+        if not path.exists():  # weights are drawn once
+            net().save(path)
         model = [f"--model={path}"]
     given = [
         f"--data={data_file(str(folder))}", *model,
