@@ -27,8 +27,8 @@ SEARCHED = "operations"
 """Measure of a search: operations that are left, those that cells share counted once."""
 
 NOT_SEARCHED = (
-    "`target` must hold operations only where a penalty searches among them (gsparsity with "
-    "--partition=operation, bayesnas). Received: operations for another method or criterion."
+    "`target` must hold operations only where a method's penalty switches operations off. "
+    "Received: operations for a method or criterion that decides about units."
 )
 
 MEASURES = (*COSTS, "units", SEARCHED, *FINISHED)

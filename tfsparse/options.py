@@ -154,6 +154,12 @@ class Options:
         """The same settings but for some."""
         return type(self)(**{**self.get_config(), **changes})
 
+    def chosen(self) -> list[str]:
+        """Names of the settings that are not at their default."""
+        return [
+            f.name for f in fields_of(type(self)) if getattr(self, f.name) != f.default
+        ]
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """The record that `get_config` told of.

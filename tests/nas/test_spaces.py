@@ -281,6 +281,10 @@ def test_architecture_and_kernels_in_one_run(tmp_path):
             "`compress` must be a method of the package that shrinks",
         ),
         (["--compress=odd"], "`method` must be one of"),
+        (
+            ["--compress_epochs=6"],
+            "`compress_target` and `compress_epochs` must come with",
+        ),
         (["--compress=gsparsity", "--compress_target="], "`compress_target` must name"),
     ],
 )
@@ -299,7 +303,7 @@ def test_operations_are_counted_by_kind_or_by_input():
     )
     plain = keras.Model(image, keras.layers.Add()([one, image]))
     assert filling.operations(plain) == 3  # a sum of others is none of its own
-    with pytest.raises(ValueError, match="operations only where a penalty searches"):
+    with pytest.raises(ValueError, match="operations only where a method's penalty"):
         tfsparse.prune(plain, {"operations": 0.5})
 
 

@@ -30,11 +30,7 @@ def find(graph: trace.Graph) -> list[records.UnitGroup]:
         )
         for call in sums
     }
-    # What begins with a sum's output, and nothing else, reads it as an operation.
-    reading: dict[str, set] = collections.defaultdict(set)
-    for call in sums:
-        for part, source in zip(private[call], begins[call], strict=True):
-            reading[source] |= part or {call}
+    reading = _reading(private, begins)
     for call in sums:
         shapes = {tensor.shape[1:] for tensor in call.inputs}
         shapes.add(call.outputs[0].shape[1:])
@@ -78,6 +74,17 @@ def find(graph: trace.Graph) -> list[records.UnitGroup]:
             )
         )
     return found
+
+
+def _reading(private, begins) -> dict[str, set]:
+    """Name of what an operation begins with -> the calls of all that do: they read it, and
+    nothing else, as operations.
+    """
+    reading: dict[str, set] = collections.defaultdict(set)
+    for call, parts in private.items():
+        for part, source in zip(parts, begins[call], strict=True):
+            reading[source] |= part or {call}
+    return reading
 
 
 def _beginning(graph: trace.Graph, last, calls, sums) -> str:

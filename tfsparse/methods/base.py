@@ -210,6 +210,10 @@ class Method(abc.ABC, options.Options):
         return []
 
 
+SEARCH = (*Method.stages[:3], "compress", *Method.stages[3:])
+"""The stages of a method that searches: a second one may prune what it left."""
+
+
 def find(name: str) -> type[Method] | None:
     """The class of a method by name, or by `package.module:Class`; None for `none`.
 

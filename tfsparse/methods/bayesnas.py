@@ -48,15 +48,7 @@ class BayesNAS(reweighted.Reweighted):
     """
 
     name = "bayesnas"
-    stages = (
-        "dense",
-        "sparse",
-        "strip",
-        "compress",
-        "finetune",
-        "export",
-        "verify",
-    )
+    stages = base.SEARCH
 
     strength: float = options.field(
         0.01,

@@ -30,15 +30,7 @@ class GSparsity(base.Method):
     """
 
     name = "gsparsity"
-    stages = (
-        "dense",
-        "sparse",
-        "strip",
-        "compress",
-        "finetune",
-        "export",
-        "verify",
-    )
+    stages = base.SEARCH
     regrows = warm = True
 
     strength: float = options.field(

@@ -48,8 +48,7 @@ class Model(options.Options):
     def check(self) -> None:
         """Checks that a genotype is not given beside a model, nor its size without it."""
         sizes = ("cells", "filters", "stem_strides")
-        default = type(self).__dataclass_fields__
-        chosen = [n for n in sizes if getattr(self, n) != default[n].default]
+        chosen = [name for name in self.chosen() if name in sizes]
         if chosen and not self.genotype:
             raise ValueError(
                 f"`{chosen[0]}` must be left out without a genotype. Received: "

@@ -32,6 +32,11 @@ class CompressSettings(options.Options):
 
     def check(self) -> None:
         """Checks the method and its target."""
+        if not self.compress and self.chosen():
+            raise ValueError(
+                "`compress_target` and `compress_epochs` must come with compress. Received: "
+                f"{self.compress_target!r} and {self.compress_epochs} without it."
+            )
         if self.compress:
             found = methods.find(self.compress)
             if found is None or "sparse" not in found.stages or ":" in self.compress:

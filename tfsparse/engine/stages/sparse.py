@@ -185,6 +185,13 @@ class Sparse(stage.Stage):
                 "optimizer with a rate of its own."
             )
 
+        decay = context.training.weight_decay
+        if self.method.learning_rate is not None and decay:
+            context.progress.say(
+                f"--weight_decay={decay:g} is not used while the penalty is on: "
+                f"{self.method.name} brings an optimizer of its own."
+            )
+
     def job(self, context, model):
         """The training, its target in absolute numbers."""
         from tfsparse.engine import limiting, shrinking
