@@ -74,7 +74,8 @@ LIGHT_MODULES = {
 }  # fmt: skip
 
 TENSORFLOW = {
-    "data.batches", "data.images", "data.named", "gradients", "train",
+    "data.batches", "data.images", "data.named", "data.streams",
+    "gradients", "train",
     "children.converting", "children.interpreting", "deploy.interpreters",
     "engine.context", "engine.judging", "engine.runner",
 }  # fmt: skip

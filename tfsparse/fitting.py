@@ -21,7 +21,8 @@ from tfsparse import (
     records,
 )
 from tfsparse import progress as progress_lib
-from tfsparse.engine import filling, finishing, limiting, shrinking
+from tfsparse.data import streams
+from tfsparse.engine import continued, filling, finishing, limiting, shrinking
 from tfsparse.engine.context import CURVATURE_SAMPLES, Context
 from tfsparse.engine.runner import go
 from tfsparse.engine.stages.sparse import Sparse, SparseSettings
@@ -68,9 +69,12 @@ def fit_shrinking(
     Args:
         model: A compiled Functional or Sequential model; it is not changed.
         method: Such as `ShrinkNets(strength=4e-3)`.
-        x, y: As for `fit`: arrays `(samples, ...)`, or a `tf.data.Dataset` as `x`.
-        epochs: Passes over the data.
-        shrink_epochs: How many of them the penalty lasts at most; half by default.
+        x, y: As for `fit`: arrays `(samples, ...)` in any structure; or, as `x`, a
+            `tf.data.Dataset`, a PyDataset or a generator. With `steps_per_epoch` an epoch
+            goes on in them where the last one stopped, as inside one `fit`.
+        epochs: Epochs in all.
+        shrink_epochs: How many of those that are trained (without the first
+            `initial_epoch`) the penalty lasts at most; half by default.
         target: What may remain, such as `{"params": 0.1}`: values up to 1 are the
             fraction that remains, larger ones absolute; measures are `budgets.MEASURES`.
             Ends the penalty as soon as it is met.
@@ -104,13 +108,15 @@ def fit_shrinking(
         raise ValueError(
             "`model` must be compiled. Received: a model without compile()."
         )
+    begun = fit_arguments.get("initial_epoch", 0)
     if shrink_epochs is None:
-        shrink_epochs = epochs // 2 if isinstance(epochs, numbers.Integral) else 0
-    _check(method, x, y, epochs, shrink_epochs)
+        whole = isinstance(epochs, numbers.Integral)
+        shrink_epochs = (epochs - begun) // 2 if whole else 0
+    _check(method, epochs, shrink_epochs, begun)
     methods.check_class(type(method))
     budgets.check(target)
     settings = SparseSettings(
-        epochs=epochs,
+        epochs=epochs - begun,
         shrink_epochs=shrink_epochs,
         target=options.as_text(target),
         trials=trials,
@@ -139,7 +145,7 @@ def fit_shrinking(
     return Result(small, found.history, state.removals)
 
 
-def _check(method, x, y, epochs, shrink_epochs) -> None:
+def _check(method, epochs, shrink_epochs, begun) -> None:
     """Checks what needs no model. Raises ValueErrors."""
     if not isinstance(method, methods.Method):
         raise ValueError(
@@ -153,6 +159,7 @@ def _check(method, x, y, epochs, shrink_epochs) -> None:
             f"python -m tfsparse.train --method={methods.title_of(method)}."
         )
     for name, value, least in (
+        ("initial_epoch", begun, 0),
         ("epochs", epochs, 1),
         ("shrink_epochs", shrink_epochs, 0),
     ):
@@ -161,8 +168,10 @@ def _check(method, x, y, epochs, shrink_epochs) -> None:
                 f"`{name}` must be a whole number from {least} on. Received: "
                 f"{name}={value!r}."
             )
-    if y is not None and not len(keras.tree.flatten(x)[0]):
-        raise ValueError("`x` must hold samples. Received: none.")
+    if begun >= epochs:
+        raise ValueError(
+            f"`epochs` must be above initial_epoch, {begun}. Received: epochs={epochs}."
+        )
 
 
 class FitContext(Context):
@@ -172,7 +181,7 @@ class FitContext(Context):
         method: What decides.
         model: The user's compiled model.
         x, y: As for `fit`.
-        epochs: In all.
+        epochs: In all, those before the first included.
         limits: Of the units that groups keep.
         arguments: What else `fit` is given.
     """
@@ -186,10 +195,17 @@ class FitContext(Context):
         callbacks = keras.tree.flatten(arguments.pop("callbacks", None) or [])
         self.method, self.limits = method, limits
         self.store, self.progress = checkpoints.Nowhere(), progress_lib.Silent()
-        self._model, self._x, self._y, self._epochs = model, x, y, epochs
-        self._arguments = {"verbose": 0, **arguments}
-        self._callbacks = [_Continued(callback) for callback in callbacks]
-        self.samples = _samples(x, self._arguments)
+        self._model, self._epochs = model, epochs
+        self._first = arguments.pop("initial_epoch", 0)
+        continued.check(callbacks)
+        self._callbacks = [
+            continued.Continued(callback, lambda stock: self.compile(stock, None))
+            for callback in callbacks
+        ]
+        self._feed, rest = streams.open_feed(x, y, arguments)
+        self._validation, rest = _validation(rest)
+        self._arguments = {"verbose": 0, **rest}
+        self.samples = self._feed.samples
 
     def fresh_optimizer(self, model):
         """The user's optimizer for another model, without its state."""
@@ -208,17 +224,37 @@ class FitContext(Context):
     def fit_epoch(self, model, name, epoch, rate, bar, fitted=None):
         """One epoch of `fit`; trials are not shown to the user's callbacks."""
         callbacks = [] if bar.name.startswith("trial") else self._callbacks
+        number = self._first + epoch
         for callback in callbacks:
-            callback.last = epoch == self._epochs - 1
+            callback.last = number == self._epochs - 1
         logs = model.fit(
-            self._x,
-            self._y,
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-            callbacks=list(callbacks),
+            **self._feed.epoch(),
+            **self._validated(number),
             **self._arguments,
+            initial_epoch=number,
+            epochs=number + 1,
+            callbacks=list(callbacks),
         )
+        if self._feed.dry:
+            _LOG.warning(
+                "The data ran out in epoch %d: training ends there. Give a generator that "
+                "yields steps_per_epoch batches in each epoch.",
+                number + 1,
+            )
+            model.stop_training = True
         return {key: values[-1] for key, values in logs.history.items()}
+
+    def _validated(self, number: int) -> dict[str, Any]:
+        """The validation data of an epoch, where they are a stream."""
+        often = self._arguments.get("validation_freq", 1)
+        wanted = (
+            (number + 1) % often == 0
+            if isinstance(often, numbers.Integral)
+            else number + 1 in often
+        )
+        if self._validation is None or not wanted:
+            return {}
+        return {"validation_data": self._validation.epoch()["x"]}
 
     @property
     def tools(self):
@@ -230,74 +266,17 @@ class FitContext(Context):
 
     def curvature(self, model, form: str) -> curvature.Curvature:
         """The diagonal Hessian on some training samples: of arrays, evenly spaced ones."""
-        if self._y is not None:
-            # Not the first ones: files are often sorted by class.
-            few = np.linspace(0, self.samples - 1, CURVATURE_SAMPLES).astype(int)
-            few = np.unique(few)
-            x = keras.tree.map_structure(lambda a: np.asarray(a)[few], self._x)
-            batches = curvature.batches(x, np.asarray(self._y)[few])
-        else:  # batches already
-            stream = self._x if hasattr(self._x, "take") else _items(self._x)
-            batches = _first(stream, CURVATURE_SAMPLES)
+        samples = self._feed.first(CURVATURE_SAMPLES)
+        pairs = ((x, np.asarray(y)) for x, y, *_ in samples)
+        batches = (batch for x, y in pairs for batch in curvature.batches(x, y))
         return curvature.diagonal(model, batches, form, loss=self._model.loss)
 
 
-def _items(sequence):
-    return map(sequence.__getitem__, range(len(sequence)))
-
-
-def _first(stream, samples: int):
-    """Batches of a stream until they hold so many samples."""
-    for x, y, *_ in stream:
-        yield x, np.asarray(y)
-        samples -= len(y)
-        if samples <= 0:
-            return
-
-
-def _samples(x, fit_arguments) -> int:
-    if hasattr(x, "cardinality") or isinstance(x, keras.utils.PyDataset):
-        stream = hasattr(x, "cardinality")
-        batch = next(iter(x.take(1))) if stream else x[0]
-        batches = fit_arguments.get("steps_per_epoch")
-        if batches is None:
-            batches = int(x.cardinality()) if stream else x.num_batches
-        return max(0, batches or 0) * len(keras.tree.flatten(batch)[0])
-    share = 1.0 - float(fit_arguments.get("validation_split") or 0.0)
-    return int(len(keras.tree.flatten(x)[0]) * share)
-
-
-class _Continued(keras.callbacks.Callback):
-    """Lets a user's callback see one training run where there is one fit per epoch."""
-
-    def __init__(self, callback):
-        super().__init__()
-        self._callback = callback
-        self._begun = False
-        self.last = False
-
-    def set_model(self, model):
-        if self.model is not None and self.model is not model:
-            # Weights remembered from before a removal do not fit any more.
-            if getattr(self._callback, "best_weights", None) is not None:
-                self._callback.best_weights = None
-        super().set_model(model)
-        self._callback.set_model(model)
-
-    def set_params(self, params):
-        super().set_params(params)
-        self._callback.set_params(params)
-
-    def on_train_begin(self, logs=None):
-        if not self._begun:
-            self._begun = True
-            self._callback.on_train_begin(logs)
-
-    def on_train_end(self, logs=None):
-        if self.last or self.model.stop_training:
-            self._callback.on_train_end(logs)
-
-    def __getattribute__(self, name):
-        if name.startswith("on_") and name not in ("on_train_begin", "on_train_end"):
-            return getattr(self._callback, name)
-        return super().__getattribute__(name)
+def _validation(arguments) -> tuple[Any, dict]:
+    """The feed of validation data that begin anew only as `fit` would, and what is left."""
+    given = arguments.get("validation_data")
+    if given is None or isinstance(given, tuple | list):
+        return None, arguments
+    rest = {k: v for k, v in arguments.items() if k != "validation_data"}
+    steps = {name: rest.pop(name, None) for name in ("validation_steps",)}
+    return streams.open_feed(given, None, steps | {"shuffle": False}, *steps)[0], rest

@@ -9,7 +9,8 @@ from conformance import models
 from keras import layers
 
 import tfsparse
-from tfsparse import fitting, records
+from tfsparse import records
+from tfsparse.data import streams
 from tfsparse.deploy import lower
 from tfsparse.engine import finishing, shrinking
 
@@ -578,7 +579,7 @@ class Batches(keras.utils.PyDataset):
     ],
 )
 def test_samples_are_counted(x, arguments, samples):
-    assert fitting._samples(x, arguments) == samples
+    assert streams.open_feed(x, None, arguments)[0].samples == samples
 
 
 @pytest.mark.parametrize("kind", ["repeated", "pydataset"])
@@ -588,7 +589,8 @@ def test_samples_of_a_stream_are_counted(kind):
     x, y = vectors()
     repeated = tf.data.Dataset.from_tensor_slices((x, y)).batch(32).repeat()
     given = {"repeated": repeated, "pydataset": Batches()}[kind]
-    assert fitting._samples(given, {"steps_per_epoch": 2}) == 64
+    feed, _ = streams.open_feed(given, None, {"steps_per_epoch": 2})
+    assert feed.samples == 64
 
 
 def test_a_nested_model_shrinks_like_a_flat_one(digits):
