@@ -205,7 +205,7 @@ def single_weights(
             model.set_weights([stored[f"arr_{i}"] for i in range(len(stored.files))])
         some = images.x_train[:512] / scale
         (artifact,) = tfsparse.export(model, folder, some, ("tflite_int8",))
-        outputs, _ = interpreters.run(artifact, images.x_test / scale)
+        outputs = interpreters.run(artifact, images.x_test / scale)
         content = pathlib.Path(artifact.path).read_bytes()
     cost = tfsparse.measure(model)
     return {

@@ -24,10 +24,10 @@ from tfsparse import progress as progress_lib
 from tfsparse.data import streams
 from tfsparse.engine import continued, filling, finishing, limiting, shrinking
 from tfsparse.engine.context import CURVATURE_SAMPLES, Context
+from tfsparse.engine.prunable import prunable
 from tfsparse.engine.runner import go
 from tfsparse.engine.stages.sparse import Sparse, SparseSettings
 from tfsparse.engine.training import Training
-from tfsparse.graph import find_groups
 from tfsparse.graph.rebuild import flat
 
 _LOG = logging.getLogger("tfsparse")
@@ -131,7 +131,7 @@ def fit_shrinking(
     plain = flat(model)
     results = go([stage], context, {"model": records.Result(plain)})
     found: Any = results["sparse"]
-    sizes = limiting.sizes_of(find_groups(plain, method.kinds))
+    sizes = limiting.sizes_of(prunable(plain, method.kinds))
     bounds = found.facts.get("bounds") or {}
     ranked = filling.by_rank(found.facts)
     small, _ = finishing.finish(found.model, method, limits, sizes, ranked)

@@ -158,7 +158,7 @@ def test_what_the_microcontroller_lacks_stands_in_a_sentence(tmp_path):
     assert row.artifact == "mcu" and row.samples == 0 and row.argmax_agreement is None
     assert "TILE" in row.note
     with pytest.raises(ValueError, match="TensorFlow Lite Micro.*TILE"):
-        interpreters.run_micro(files[0].path, x)
+        interpreters.run_micro(files[0].path, [x])
 
 
 FORKED = """

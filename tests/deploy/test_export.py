@@ -52,15 +52,15 @@ def test_int8_file_is_int8_throughout(artifacts, inputs):
         interpreter.get_output_details(),
     )
     assert source["dtype"] == target["dtype"] == np.int8
-    _, operators = interpreters.run_tflite(path, inputs[:2])
+    _, operators = interpreters.run_tflite(path, [inputs[:2]])
     assert set(operators) <= {"CONV_2D", "MAX_POOL_2D", "RESHAPE", "FULLY_CONNECTED"}
     assert len(operators) >= 6
 
 
 def test_microcontroller_interpreter_agrees(artifacts, inputs):
     pytest.importorskip("tflite_micro")
-    outputs, arena = interpreters.run_micro(artifacts[-1].path, inputs)
-    expected, _ = interpreters.run_tflite(artifacts[-1].path, inputs)
+    (outputs,), arena = interpreters.run_micro(artifacts[-1].path, [inputs])
+    (expected,), _ = interpreters.run_tflite(artifacts[-1].path, [inputs])
     step = np.abs(np.diff(np.unique(expected))).min()
     assert np.abs(outputs - expected).max() <= 1.01 * step
     assert 1000 < arena < 30_000
@@ -75,7 +75,7 @@ def test_a_float_tensor_in_an_int8_file_is_noticed(model, tmp_path):
     path = tmp_path / "half.tflite"
     path.write_bytes(converter.convert())
     x = np.zeros((1, 16, 16, 1), "float32")
-    _, facts = interpreters._asked("litert", str(path), x)
+    _, facts = interpreters._asked("litert", str(path), [x])
     assert not facts["int8"]
     with pytest.raises(ValueError, match="int8 operators only"):
         interpreters.check_int8(str(path), facts["floats"])

@@ -10,7 +10,6 @@ from tfsparse.children import process
 def main() -> None:
     """Loads TensorFlow, then converts what it is asked to."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import numpy as np
     import tensorflow as tf
 
     tf.lite.TFLiteConverter.from_saved_model  # noqa: B018  (loads what is lazy, ahead)
@@ -19,11 +18,12 @@ def main() -> None:
         converter = tf.lite.TFLiteConverter.from_saved_model(request["saved_model"])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if request["calibration"]:
-            data = np.load(request["calibration"], allow_pickle=False)
+            arrays = process.read_arrays(request["calibration"])
+            data = dict(zip(request["inputs"], arrays, strict=True))
 
             def representative():
-                for sample in data:
-                    yield [sample[None]]
+                for number in range(len(arrays[0])):
+                    yield {name: x[number : number + 1] for name, x in data.items()}
 
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = representative

@@ -29,22 +29,23 @@ def answer(request: dict) -> dict:
     """Runs a file on samples.
 
     Args:
-        request: `do` (litert or micro), `path`, and the files of samples `x` and outputs `y`.
+        request: `do` (litert or micro), `path`, and the files of samples `x` and outputs
+            `y`, one array an input or output, in the model's order.
 
     Returns:
         `operators`, `int8` and `floats` (names of float tensors) of LiteRT; `arena_bytes`
         of TensorFlow Lite Micro, `refused` where it lacks an operator, `missing` where its
         package is not installed.
     """
-    x = np.load(request["x"], allow_pickle=False)
+    x = process.read_arrays(request["x"])
     run = {"litert": _on_litert, "micro": _on_micro}[request["do"]]
     y, facts = run(request["path"], x)
     if y is not None:
-        np.save(request["y"], y, allow_pickle=False)
+        process.write_arrays(request["y"], y)
     return facts
 
 
-def _on_litert(path: str, x: np.ndarray):
+def _litert(path: str):
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
@@ -52,36 +53,73 @@ def _on_litert(path: str, x: np.ndarray):
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     interpreter.allocate_tensors()
-    (source,), (target,) = (
-        interpreter.get_input_details(),
-        interpreter.get_output_details(),
+    return interpreter
+
+
+def _in_order(interpreter) -> tuple[list[dict], list[dict]]:
+    """What LiteRT tells of inputs and outputs, in the model's order: that of their names."""
+    found = (interpreter.get_input_details(), interpreter.get_output_details())
+    if len(found[0]) == len(found[1]) == 1 or not interpreter.get_signature_list():
+        return found
+    runner = interpreter.get_signature_runner()
+    named = (runner.get_input_details(), runner.get_output_details())
+    inputs, outputs = (
+        [
+            detail
+            for _, detail in sorted(((_place(d, of), d) for d in details), key=_first)
+        ]
+        for details, of in zip(found, named, strict=True)
     )
+    return inputs, outputs
+
+
+def _first(pair: tuple):
+    return pair[0]
+
+
+def _place(detail: dict, named: dict[str, dict]) -> int:
+    """The number that a tensor has in its name, such as input_3."""
+    for name, own in named.items():
+        digits = name.rpartition("_")[2]
+        if own["index"] == detail["index"] and digits.isdigit():
+            return int(digits)
+    return len(named)
+
+
+def _on_litert(path: str, x: list[np.ndarray]):
+    interpreter = _litert(path)
+    sources, targets = _in_order(interpreter)
     floats = [
         detail["name"]
         for detail in interpreter.get_tensor_details()
         if detail["dtype"] in (np.float32, np.float16)
     ]
     operators = [op["op_name"] for op in interpreter._get_ops_details()]
-    outputs = []
-    for sample in quantise(x, source):
-        interpreter.set_tensor(source["index"], sample[None])
+    given = [quantise(part, source) for part, source in zip(x, sources, strict=True)]
+    outputs: list[list[np.ndarray]] = [[] for _ in targets]
+    for number in range(len(x[0])):
+        for part, source in zip(given, sources, strict=True):
+            interpreter.set_tensor(source["index"], part[number : number + 1])
         interpreter.invoke()
-        outputs.append(interpreter.get_tensor(target["index"])[0])
+        for found, target in zip(outputs, targets, strict=True):
+            found.append(interpreter.get_tensor(target["index"])[0])
+    told = [detail["dtype"] for detail in (*sources, *targets)]
     facts = {
         "operators": operators,
         "floats": floats,
-        "int8": bool(source["dtype"] == np.int8),
+        "int8": np.float32 not in told,
     }
-    return dequantise(np.stack(outputs), target), facts
+    pairs = zip(outputs, targets, strict=True)
+    return [dequantise(np.stack(found), target) for found, target in pairs], facts
 
 
-def _on_micro(path: str, x: np.ndarray):
+def _on_micro(path: str, x: list[np.ndarray]):
     try:
         from tflite_micro.python.tflite_micro import runtime
     except ImportError:
         return None, {"missing": "tflite-micro"}
 
-    for number, room in enumerate(ARENAS, 1):
+    for attempt, room in enumerate(ARENAS, 1):
         try:
             with _captured() as said:
                 interpreter = runtime.Interpreter.from_file(
@@ -91,21 +129,41 @@ def _on_micro(path: str, x: np.ndarray):
                 )
             break
         except RuntimeError as error:
-            if number == len(ARENAS) or "arena" not in said[0].lower():
+            if attempt == len(ARENAS) or "arena" not in said[0].lower():
                 words = " ".join(said[0].split())[:300]
                 return None, {"refused": words or str(error)}
-    source = _micro_detail(interpreter.get_input_details(0))
-    target = _micro_detail(interpreter.get_output_details(0))
-    outputs = []
-    for sample in quantise(x, source):
-        interpreter.set_input(sample[None], 0)
+    # It numbers inputs and outputs as the file does.
+    litert = _litert(path)
+    places, ends = (
+        [[d["index"] for d in listed].index(detail["index"]) for detail in ordered]
+        for listed, ordered in zip(
+            (litert.get_input_details(), litert.get_output_details()),
+            _in_order(litert),
+            strict=True,
+        )
+    )
+    given = [
+        quantise(part, _micro_detail(interpreter.get_input_details(place)))
+        for part, place in zip(x, places, strict=True)
+    ]
+    outputs: list[list[np.ndarray]] = [[] for _ in ends]
+    for number in range(len(x[0])):
+        for part, place in zip(given, places, strict=True):
+            interpreter.set_input(part[number : number + 1], place)
         interpreter.invoke()
-        outputs.append(interpreter.get_output(0)[0])
+        for found, place in zip(outputs, ends, strict=True):
+            found.append(interpreter.get_output(place)[0])
     with _captured() as said:
         interpreter.print_allocations()
-    found = re.search(r"Arena allocation total (\d+)", said[0])
-    arena = int(found.group(1)) if found else 0
-    return dequantise(np.stack(outputs), target), {"arena_bytes": arena}
+    total = re.search(r"Arena allocation total (\d+)", said[0])
+    arena = int(total.group(1)) if total else 0
+    done = [
+        dequantise(
+            np.stack(found), _micro_detail(interpreter.get_output_details(place))
+        )
+        for found, place in zip(outputs, ends, strict=True)
+    ]
+    return done, {"arena_bytes": arena}
 
 
 def _micro_detail(detail) -> dict:
@@ -117,9 +175,9 @@ def _micro_detail(detail) -> dict:
 
 
 def quantise(x: np.ndarray, detail) -> np.ndarray:
-    """Floats as an interpreter's input tensor wants them."""
-    if detail["dtype"] == np.float32:
-        return x
+    """Numbers as an interpreter's input tensor wants them."""
+    if not detail["quantization"][0]:  # floats, and whole numbers that are looked up
+        return x.astype(detail["dtype"])
     scale, zero = detail["quantization"]
     limits = np.iinfo(detail["dtype"])
     steps = np.round(x / np.float32(scale)) + zero
@@ -127,8 +185,8 @@ def quantise(x: np.ndarray, detail) -> np.ndarray:
 
 
 def dequantise(y: np.ndarray, detail) -> np.ndarray:
-    """An interpreter's output tensor as floats."""
-    if detail["dtype"] == np.float32:
+    """An interpreter's output tensor in the model's units."""
+    if not detail["quantization"][0]:
         return y
     scale, zero = detail["quantization"]
     return (y.astype(np.float32) - zero) * np.float32(scale)

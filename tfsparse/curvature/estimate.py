@@ -17,9 +17,8 @@ from keras import ops
 
 from tfsparse import gradients, numerics, records
 from tfsparse.curvature import losses, recursion
-from tfsparse.graph import trace
+from tfsparse.graph import precision, trace
 from tfsparse.graph.ends import activation_at_end
-from tfsparse.graph.rebuild import refresh
 
 FORMS = records.CURVATURES
 PROBES = 8
@@ -125,7 +124,7 @@ def _prepared(model, form: str, loss):
     """The model's graph, and its loss as something that can be called."""
     if form not in FORMS:
         raise ValueError(f"`curvature` must be one of {FORMS}. Received: {form!r}.")
-    graph = trace.read(_in_float32(model))
+    graph = trace.read(precision.in_float32(model))
     if len(graph.outputs) != 1:
         raise ValueError(
             "`model` must have one output, so that its curvature can be known. Received: "
@@ -164,22 +163,6 @@ def _labels(y):
             f"{y.shape}, {y.dtype}."
         )
     return ops.convert_to_tensor(y.astype("int32"))
-
-
-def _in_float32(model):
-    """The model, or, where layers compute in half precision, a copy that does not."""
-    layers = [x for x in trace.read(model).operations if isinstance(x, keras.Layer)]
-    if all(layer.compute_dtype in ("float32", "float64") for layer in layers):
-        return model
-
-    def clone(layer):
-        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
-
-    copy = keras.models.clone_model(model, clone_function=clone)
-    copy.set_weights(model.get_weights())
-    for layer in trace.read(copy).operations:
-        refresh(layer)
-    return copy
 
 
 def relative_error(received: dict, expected: dict) -> float:

@@ -11,8 +11,9 @@ import keras
 import numpy as np
 
 from tfsparse import files, records
+from tfsparse.children import process
 from tfsparse.children.process import CONVERTER, ChildError
-from tfsparse.deploy import front
+from tfsparse.deploy import front, shipping
 from tfsparse.graph import trace
 from tfsparse.records import FORMATS
 
@@ -34,27 +35,32 @@ def export(
     calibration_data,
     formats: Iterable[str] = FORMATS,
     beside: Mapping[str, Any] | None = None,
+    length: int | None = None,
 ) -> tuple[records.Artifact, ...]:
     """Exports a model; each file appears whole or not at all.
 
     The int8 file takes and gives int8, holds builtin int8 operators only, and its
-    batch is 1: what a microcontroller runs.
+    batch is 1: what a microcontroller runs. Inputs and outputs of several are named
+    input_0, input_1, ... and output_0, ... in the order of the model. What acts in
+    training alone (dropout, augmentation) and half precision do not ship.
 
     Args:
-        model: A built Keras model of stock layers with one input and one output.
+        model: A built Keras model of stock layers.
         directory: Where to; made if it is missing.
-        calibration_data: `(samples, ...)` inputs that set the int8 ranges; 100 to
-            1000 training samples.
+        calibration_data: Inputs that set the int8 ranges, 100 to 1000 training samples: an
+            array `(samples, ...)`, a list or dict of them, a `tf.data.Dataset`, a
+            generator, or the generator function that TFLite's converter takes.
         formats: Some of `keras`, `saved_model`, `tflite_float`, `tflite_int8`.
         beside: What else firmware has to know, such as names of columns and classes: it is
             written beside the int8 file as JSON.
+        length: The size of open axes of inputs, such as the steps of a series.
 
     Returns:
         One `Artifact` a format, in the order of `formats`.
 
     Raises:
-        ValueError: An unknown format, no calibration data, or a layer that int8
-            TFLite cannot express.
+        ValueError: An unknown format, no calibration data or such as do not fit, open
+            axes without a `length`, or a layer that int8 TFLite cannot express.
 
     Example:
         >>> artifacts = export(small, "out", x_train[:256])
@@ -63,11 +69,12 @@ def export(
     unknown = set(formats) - set(FORMATS)
     if unknown or not formats:
         raise ValueError(f"`formats` must be among {FORMATS}. Received: {formats}.")
-    data = None if calibration_data is None else np.asarray(calibration_data)
-    if "tflite_int8" in formats and (data is None or not len(data)):
-        raise ValueError(
-            "`calibration_data` must hold samples to make tflite_int8. Received: none."
-        )
+    model = shipping.shipped(model, length)
+    if any(name.startswith("tflite") for name in formats):
+        shipping.check_sized(model)
+    data = None
+    if "tflite_int8" in formats:
+        data = _calibration(model, calibration_data)
     os.makedirs(directory, exist_ok=True)
     writers: dict[str, Callable[[str], None]] = {
         "keras": lambda path: model.save(path),
@@ -84,10 +91,26 @@ def export(
     return tuple(artifacts)
 
 
-def convert(model, calibration_data: np.ndarray | None = None) -> bytes:
+def _calibration(model, given) -> list[np.ndarray]:
+    try:
+        data = None if given is None else shipping.arrays_of(model, given)
+    except ValueError as error:
+        raise ValueError(f"`calibration_data`: {error}") from error
+    if data is None or not len(data[0]):
+        raise ValueError(
+            "`calibration_data` must hold samples to make tflite_int8. Received: none."
+        )
+    return data
+
+
+def convert(model, calibration_data: list[np.ndarray] | None = None) -> bytes:
     """A TFLite flatbuffer of the model: float, or full int8 if given data.
 
     The int8 file takes normalised columns where `front.cut` says so.
+
+    Args:
+        model: A model whose sizes are known, see `shipping.shipped`.
+        calibration_data: One array an input.
 
     Raises:
         ValueError: An operator has no builtin (int8) form, or the converter crashes on it.
@@ -96,18 +119,20 @@ def convert(model, calibration_data: np.ndarray | None = None) -> bytes:
     around = front.Front()
     if calibration_data is not None:
         model, around = front.cut(model)
-    (shape,) = (tensor.shape for tensor in model.inputs)
-    # A batch of 1: a microcontroller wants shapes that are known.
-    signature = [keras.InputSpec(shape=(1, *shape[1:]), dtype="float32", name="input")]
     with tempfile.TemporaryDirectory() as folder:
         saved, samples, out = (
-            os.path.join(folder, name) for name in ("saved", "x.npy", "model.tflite")
+            os.path.join(folder, name) for name in ("saved", "x.npz", "model.tflite")
         )
-        request = {"saved_model": saved, "calibration": None, "out": out}
-        _save_saved_model(model, saved, signature)
+        request: dict[str, Any] = {
+            "saved_model": saved,
+            "calibration": None,
+            "out": out,
+        }
+        request["inputs"] = _save_for_converter(model, saved)
         if calibration_data is not None:
             request["calibration"] = samples
-            np.save(samples, around.inputs(np.asarray(calibration_data, np.float32)))
+            data = [around.inputs(array) for array in calibration_data]
+            process.write_arrays(samples, data)
         words = f"`model` must be expressible in builtin {kind} TFLite operators."
         try:
             reply = CONVERTER.ask(request, SECONDS)
@@ -126,6 +151,36 @@ def convert(model, calibration_data: np.ndarray | None = None) -> bytes:
             return file.read()
 
 
+def names_of(what: str, count: int) -> list[str]:
+    """How the inputs or outputs of a TFLite file are called, in the model's order."""
+    return [what] if count == 1 else [f"{what}_{number}" for number in range(count)]
+
+
+def _save_for_converter(model, path: str) -> list[str]:
+    """Writes a SavedModel with a batch of 1; returns the names of its inputs.
+
+    A microcontroller wants shapes that are known.
+    """
+    graph = trace.read(model)
+    names = names_of("input", len(graph.inputs))
+    results = names_of("output", len(graph.outputs))
+    signature = [
+        keras.InputSpec(shape=(1, *tensor.shape[1:]), dtype=tensor.dtype, name=name)
+        for tensor, name in zip(graph.inputs, names, strict=True)
+    ]
+
+    def serve(*tensors):
+        outputs = model(trace.packed(graph.model, list(tensors)), training=False)
+        return dict(zip(results, keras.tree.flatten(outputs), strict=True))
+
+    with files.quiet():
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        archive.add_endpoint("serve", serve, input_signature=signature)
+        archive.write_out(path, verbose=False)
+    return names
+
+
 def _advice(model) -> str:
     """What can be done about layers that are known for it."""
     rolled = [
@@ -139,11 +194,9 @@ def _advice(model) -> str:
     return f" Build {', '.join(rolled)} with unroll=True, which int8 can express."
 
 
-def _save_saved_model(model, path: str, signature=None) -> None:
+def _save_saved_model(model, path: str) -> None:
     with files.quiet():
-        model.export(
-            path, format="tf_saved_model", verbose=False, input_signature=signature
-        )
+        model.export(path, format="tf_saved_model", verbose=False)
 
 
 def _write_int8(path: str, model, data, directory: str, beside) -> None:

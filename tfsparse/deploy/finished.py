@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from tfsparse import budgets
-from tfsparse.deploy import interpreters, probe
+from tfsparse.deploy import interpreters, probe, shipping
 from tfsparse.deploy.export import FILES, convert
 from tfsparse.graph.rebuild import graft
 
@@ -24,7 +24,7 @@ def sizes(model, wanted: Iterable[str], *, untrained: bool = False) -> dict[str,
     in it like any others, so its size is that of the file that will ship.
 
     Args:
-        model: A built model of stock layers with one input and one output.
+        model: A built model of stock layers whose sizes are known.
         wanted: Names, of which `file_bytes` and `arena_bytes` count; none of them makes
             no file.
         untrained: Whether biases that are zero count as if they were trained: the converter
@@ -50,12 +50,13 @@ def sizes(model, wanted: Iterable[str], *, untrained: bool = False) -> dict[str,
         for variable in model.trainable_variables:
             if not np.any(variable):
                 variable.assign(rng.normal(size=variable.shape))
-    (inputs,) = probe.random_inputs(model, rng, SAMPLES)
+    model = shipping.shipped(model)
+    inputs = probe.random_inputs(model, rng, SAMPLES)
     content = convert(model, inputs)
     found: dict[str, float] = {"file_bytes": len(content)}
     if "arena_bytes" in wanted:
         try:
-            found["arena_bytes"] = _arena(content, inputs[:1])
+            found["arena_bytes"] = _arena(content, [part[:1] for part in inputs])
         except ImportError as error:
             raise ValueError(
                 "`target` may name arena_bytes where the microcontroller interpreter "
@@ -74,16 +75,18 @@ def flight(model, samples: np.ndarray) -> dict[str, float]:
     Raises:
         ValueError: Int8 TFLite, or TensorFlow Lite Micro, cannot express a layer.
     """
-    content = convert(model, samples)
+    model = shipping.shipped(model)
+    shipping.check_sized(model)
+    content = convert(model, [samples])
     found: dict[str, float] = {"file_bytes": len(content)}
     try:
-        found["arena_bytes"] = _arena(content, samples[:1])
+        found["arena_bytes"] = _arena(content, [samples[:1]])
     except ImportError:
         pass  # the report of the run says how to get it
     return found
 
 
-def _arena(content: bytes, samples: np.ndarray) -> int:
+def _arena(content: bytes, samples: list[np.ndarray]) -> int:
     """Bytes that an int8 file takes on the microcontroller's interpreter."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, FILES["tflite_int8"])

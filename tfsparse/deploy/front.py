@@ -17,7 +17,7 @@ import numpy as np
 
 from tfsparse import files
 from tfsparse.graph import trace
-from tfsparse.graph.rebuild import copy_weights, rebuild
+from tfsparse.graph.rebuild import carry, rebuild
 
 SPREAD = 3.0
 """Values lie within so many deviations of their mean, mostly."""
@@ -127,9 +127,7 @@ def cut(model) -> tuple[Any, Front]:
         return operation(*args, **kwargs)
 
     copy, operations = rebuild(graph, call=call)
-    for operation in graph.operations:
-        if id(operation) not in gone:
-            copy_weights(operation, operations[id(operation)])
+    carry(graph, {k: v for k, v in operations.items() if k not in gone})
     return copy, found
 
 

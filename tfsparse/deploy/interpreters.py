@@ -11,8 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfsparse import records
+from tfsparse.children import process
 from tfsparse.children.process import INTERPRETERS, ChildError
 from tfsparse.deploy import front
+from tfsparse.graph import trace
 
 BATCH_VALUES = 1000 * 32 * 32 * 3
 """Numbers in a batch that is only looked at: 1,000 images of CIFAR-10, 20 of ImageNet."""
@@ -27,48 +29,88 @@ def batch_size(shape: tuple[int, ...]) -> int:
 
 
 def predict(model, x: np.ndarray) -> np.ndarray:
-    """Outputs of a Keras model in inference mode. `(samples, outputs)`."""
-    found = [model(batch, training=False) for batch in _batches(x)]
-    return np.concatenate([keras.ops.convert_to_numpy(y) for y in found])
+    """Outputs of a model of one input and one output. `(samples, outputs)`."""
+    return answers(model, [x])[0]
 
 
-def _batches(x: np.ndarray) -> list[np.ndarray]:
-    step = batch_size(x.shape[1:])
-    return [x[i : i + step] for i in range(0, len(x), step)]
+def answers(model, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """All outputs of a Keras model in inference mode, in their order.
+
+    Args:
+        model: The model.
+        arrays: One an input, `(samples, ...)`, in their order.
+    """
+    graph = trace.read(model)
+
+    def answer(batch):
+        x = trace.packed(graph.model, batch) if len(batch) > 1 else batch[0]
+        return model(x, training=False)
+
+    return _gathered(answer, arrays)
 
 
-def run(
-    artifact: records.Artifact, x: np.ndarray
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Outputs of an artefact, in the model's units, and its operators (TFLite only)."""
+def _gathered(answer, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """What a function of a batch answers to all samples."""
+    step = batch_size(arrays[0].shape[1:])
+    starts = range(0, len(arrays[0]), step)
+    found = [
+        keras.tree.flatten(answer([a[i : i + step] for a in arrays])) for i in starts
+    ]
+    return [
+        np.concatenate([keras.ops.convert_to_numpy(y) for y in parts])
+        for parts in zip(*found, strict=True)
+    ]
+
+
+def run(artifact: records.Artifact, x: np.ndarray) -> np.ndarray:
+    """Outputs of an artefact of one input and one output, in the model's units."""
+    return run_all(artifact, None, [x])[0][0]
+
+
+def run_all(
+    artifact: records.Artifact, model, arrays: list[np.ndarray]
+) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """All outputs of an artefact, in the model's units, and its operators (TFLite only).
+
+    Args:
+        artifact: The file.
+        model: What it was made of, which tells how several inputs are given.
+        arrays: One an input, `(samples, ...)`, in their order.
+    """
     if artifact.format == "keras":
-        model = keras.saving.load_model(artifact.path, compile=False, safe_mode=True)
-        return predict(model, x), ()
+        loaded = keras.saving.load_model(artifact.path, compile=False, safe_mode=True)
+        return answers(loaded, arrays), ()
     if artifact.format == "saved_model":
-        return _run_saved_model(artifact.path, x), ()
-    outputs, operators = run_tflite(artifact.path, x)
-    return outputs, operators
+        return _run_saved_model(artifact.path, model, arrays), ()
+    return run_tflite(artifact.path, arrays)
 
 
-def _run_saved_model(path: str, x: np.ndarray) -> np.ndarray:
+def _run_saved_model(path: str, model, arrays) -> list[np.ndarray]:
     loaded = tf.saved_model.load(path)  # kept: it owns the variables
-    return np.concatenate(
-        [loaded.serve(tf.constant(batch)).numpy() for batch in _batches(x)]
-    )
+
+    def answer(batch):
+        tensors = [tf.constant(part) for part in batch]
+        if len(tensors) == 1:
+            return loaded.serve(tensors[0])
+        return loaded.serve(trace.packed(trace.read(model).model, tensors))
+
+    return _gathered(answer, arrays)
 
 
-def run_tflite(path: str, x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+def run_tflite(
+    path: str, arrays: list[np.ndarray]
+) -> tuple[list[np.ndarray], tuple[str, ...]]:
     """Runs a TFLite file with LiteRT, sample by sample.
 
     Args:
         path: The file; what stands beside it is done to samples and outputs.
-        x: `(samples, ...)` as the model takes them.
+        arrays: One an input, `(samples, ...)` as the model takes them.
 
     Raises:
         ValueError: An int8 file holds an operator that works on floats, or LiteRT cannot
             run it.
     """
-    outputs, facts = _asked("litert", path, x)
+    outputs, facts = _asked("litert", path, arrays)
     if facts["int8"]:
         check_int8(path, facts["floats"])
     return outputs, tuple(facts["operators"])
@@ -87,24 +129,24 @@ def check_int8(path: str, floats: list[str]) -> None:
         )
 
 
-def run_micro(path: str, x: np.ndarray) -> tuple[np.ndarray, int]:
+def run_micro(path: str, arrays: list[np.ndarray]) -> tuple[list[np.ndarray], int]:
     """Runs an int8 file on TensorFlow Lite Micro; outputs and arena bytes.
 
     Raises:
         ImportError: The package tflite-micro is not installed.
         ValueError: The file needs an operator that TensorFlow Lite Micro lacks.
     """
-    outputs, facts = _asked("micro", path, x)
+    outputs, facts = _asked("micro", path, arrays)
     return outputs, facts["arena_bytes"]
 
 
-def _asked(what: str, path: str, x: np.ndarray):
+def _asked(what: str, path: str, arrays: list[np.ndarray]):
     """What the interpreters' process answers about a file."""
     around = front.read(path)
     names = {"litert": "LiteRT", "micro": "TensorFlow Lite Micro"}
     with tempfile.TemporaryDirectory() as folder:
-        source, target = (os.path.join(folder, name) for name in ("x.npy", "y.npy"))
-        np.save(source, around.inputs(np.asarray(x, np.float32)))
+        source, target = (os.path.join(folder, name) for name in ("x.npz", "y.npz"))
+        process.write_arrays(source, [around.inputs(array) for array in arrays])
         request = {"do": what, "path": os.path.abspath(path), "x": source, "y": target}
         try:
             facts = INTERPRETERS.ask(request, SECONDS)
@@ -120,4 +162,4 @@ def _asked(what: str, path: str, x: np.ndarray):
             raise ValueError(
                 f"`{os.path.basename(path)}` must run on {names[what]}. Received: {reason}"
             )
-        return around.outputs(np.load(target)), facts
+        return [around.outputs(part) for part in process.read_arrays(target)], facts

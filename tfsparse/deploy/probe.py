@@ -9,11 +9,10 @@ import numpy as np
 from keras import ops
 
 from tfsparse.graph import trace
+from tfsparse.graph.precision import HALF
 
 UNKNOWN_SIZES = (32, 7, 64, 30, 128, 224, 12)
 """What is tried for open axes, in this order, until the model takes it."""
-
-HALF = ("float16", "bfloat16")
 
 ROUNDING = 1e-6
 """Differences of constants, relative to the largest value, that are rounding."""

@@ -112,6 +112,7 @@ def load(operations: dict[int, object], model, values, planned: Plan | None) -> 
         for source, target in pair(old, operations[id(old)]):
             path = graph.paths[id(source)]
             value = values[path]
+            trace.set_path(target, path)
             target.assign(value if planned is None else planned.cut(path, value))
         refresh(operations[id(old)])
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from tfsparse import records
-from tfsparse.deploy import interpreters
+from tfsparse.deploy import interpreters, shipping
 
 
 def verify(
@@ -18,7 +18,7 @@ def verify(
     Args:
         model: The Keras model that was exported.
         artifacts: What `export` returned.
-        x: `(samples, ...)` inputs.
+        x: Inputs `(samples, ...)`; a list or a dict of them for several inputs.
 
     Returns:
         One `Parity` an artefact, compared with `model`; for `tflite_int8` a second
@@ -32,24 +32,32 @@ def verify(
     Example:
         >>> for row in verify(small, artifacts, x_test): print(row)
     """
-    x = np.asarray(x, dtype=np.float32)
-    if not len(x):
+    try:
+        arrays = shipping.arrays_of(model, x)
+    except ValueError as error:
+        raise ValueError(f"`x`: {error}") from error
+    if not len(arrays[0]):
         raise ValueError("`x` must hold samples. Received: none.")
-    expected = interpreters.predict(model, x)
+    expected = interpreters.answers(model, arrays)
     parities = []
     for artifact in artifacts:
-        outputs, operators = interpreters.run(artifact, x)
+        outputs, operators = interpreters.run_all(artifact, model, arrays)
         parities.append(_parity(artifact.format, expected, outputs, operators))
         if artifact.format == "tflite_int8":
-            parities.append(_on_microcontroller(artifact.path, x, outputs, operators))
+            parities.append(
+                _on_microcontroller(artifact.path, arrays, outputs, operators)
+            )
     return tuple(parities)
 
 
 def _parity(name, expected, outputs, operators=(), **more) -> records.Parity:
     return records.Parity(
         artifact=name,
-        samples=len(expected),
-        max_abs_difference=float(np.abs(expected - outputs).max()),
+        samples=len(expected[0]),
+        max_abs_difference=max(
+            float(np.abs(one.astype("float32") - other).max())
+            for one, other in zip(expected, outputs, strict=True)
+        ),
         argmax_agreement=_agreement(expected, outputs),
         operators=tuple(dict.fromkeys(operators)),
         **more,
@@ -57,25 +65,34 @@ def _parity(name, expected, outputs, operators=(), **more) -> records.Parity:
 
 
 def _agreement(expected, outputs) -> float | None:
-    """Share of samples with the same winner; None where there is nothing to win."""
-    if expected.shape[-1] < 2:
-        return None
-    return float((expected.argmax(-1) == outputs.argmax(-1)).mean())
+    """Share of samples with the same winner; None where there is nothing to win.
+
+    Of several outputs, that of the one which agrees least.
+    """
+    shares = [
+        float((one.argmax(-1) == other.argmax(-1)).mean())
+        for one, other in zip(expected, outputs, strict=True)
+        if one.ndim > 1 and one.shape[-1] > 1
+    ]
+    return min(shares, default=None)
 
 
 def _not_run(why: str) -> records.Parity:
     return records.Parity("mcu", 0, 0.0, None, note=why)
 
 
-def _on_microcontroller(path, x, litert_outputs, operators) -> records.Parity:
+def _on_microcontroller(path, arrays, litert_outputs, operators) -> records.Parity:
     try:
-        outputs, arena = interpreters.run_micro(path, x)
+        outputs, arena = interpreters.run_micro(path, arrays)
     except ImportError:
         return _not_run("not run: `pip install tfsparse[mcu]` brings tflite-micro")
     except ValueError as error:
         return _not_run(f"not run: {error}")
-    same = (outputs == litert_outputs).reshape(len(outputs), -1)
-    equal = same.all(-1).mean()
+    same = [
+        (one == other).reshape(len(one), -1).all(-1)
+        for one, other in zip(outputs, litert_outputs, strict=True)
+    ]
+    equal = np.all(same, axis=0).mean()
     note = "bit-equal to LiteRT on every sample"
     if equal < 1:
         note = f"bit-equal to LiteRT on {equal:.2%} of the samples"

@@ -25,11 +25,12 @@ from tfsparse import (
 from tfsparse.deploy import finished
 from tfsparse.engine import filling, finishing, limiting, scoring
 from tfsparse.engine.context import RunContext, strategy_of
+from tfsparse.engine.prunable import prunable
 from tfsparse.engine.runner import go
 from tfsparse.engine.stages.dense import Dense, DenseSettings
 from tfsparse.engine.stages.sparse import Sparse, SparseSettings
 from tfsparse.engine.training import Training
-from tfsparse.graph import find_groups, measure, rebuild
+from tfsparse.graph import measure, rebuild
 from tfsparse.methods import Method, bayesian
 from tfsparse.search.front import ERROR
 
@@ -143,7 +144,7 @@ class Candidates:
         context = _Context(
             self, method, store, shown or progress.Silent(), parent, further
         )
-        sizes = limiting.sizes_of(find_groups(model, method.kinds))
+        sizes = limiting.sizes_of(prunable(model, method.kinds))
         if parent is not None and self._differs_by_thresholds(values, parent):
             trained, epochs = context.parents(), 0
         else:
@@ -297,7 +298,7 @@ class _Context(RunContext):
             _Stopped: It does not.
         """
         method: Any = self.method
-        groups = find_groups(model, method.kinds)
+        groups = prunable(model, method.kinds)
         keep = budgets.spare_one(method.keep(model, groups))
         wanted = dict.fromkeys((n for n in self._own.objectives if n != ERROR), 1.0)
         try:
@@ -366,7 +367,7 @@ def method_of(
     if first + second > most:
         share = most / (first + second)
         first, second = int(share * first), int(share * second)
-    names = cls().thresholded(model, find_groups(model, cls().kinds))
+    names = cls().thresholded(model, prunable(model, cls().kinds))
     wanted = {}
     for name, value in values.items():
         if name.startswith(THRESHOLDS):

@@ -10,7 +10,7 @@ import numpy as np
 from tfsparse import budgets, records
 from tfsparse.deploy import collect, dead, probe
 from tfsparse.engine import filling, limiting
-from tfsparse.graph import find_groups
+from tfsparse.engine.prunable import prunable
 
 
 def finish(
@@ -40,7 +40,7 @@ def finish(
         StripError: The small model computes something else.
     """
     wanted: dict[str, np.ndarray] = {}
-    groups = find_groups(model, method.kinds if method else ("unit",))
+    groups = prunable(model, method.kinds if method else ("unit",))
     limits = limits or budgets.Limits()
     sizes = limiting.sizes_of(groups) if sizes is None else sizes
     if method is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from tfsparse import budgets, records
 from tfsparse.deploy import removal, variables
 from tfsparse.deploy.lower import lower
+from tfsparse.engine.prunable import prunable
 from tfsparse.graph import find_groups, measure
 
 
@@ -45,7 +46,7 @@ def check_reach(model, bounds, limits: budgets.Limits, sizes) -> None:
     Raises:
         ValueError: Even one unit in every group, within the limits, takes more.
     """
-    groups = find_groups(model, ("unit", "branch"))
+    groups = prunable(model, ("unit", "branch"))
     if any(g.kind == "branch" and not g.frozen for g in groups):
         return
     one = {g.name: np.arange(g.size) < 1 for g in groups if not g.frozen}

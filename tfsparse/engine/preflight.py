@@ -9,7 +9,8 @@ import numpy as np
 
 from tfsparse.deploy import collect, finished, recalibrate
 from tfsparse.engine import shrinking
-from tfsparse.graph import find_groups, measure, memory
+from tfsparse.engine.prunable import prunable
+from tfsparse.graph import measure, memory
 
 TIMED = 2
 """Steps of which the fastest is taken for all."""
@@ -98,7 +99,7 @@ def fly(
         seconds = _steps(context, sparse)
     else:
         sparse, seconds, needed = model, None, _needed(context, model, whole)
-    free = [g for g in find_groups(sparse, kinds) if not g.frozen]
+    free = [g for g in prunable(sparse, kinds) if not g.frozen]
     halves = {g.name: _half(g.size) for g in free if g.kind == "unit"}
     small, _ = collect.finish(sparse, halves)
     recalibrate.recalibrate(small, x)  # an untrained network fades to nothing otherwise

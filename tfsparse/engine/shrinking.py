@@ -17,7 +17,8 @@ from tfsparse.deploy import collect as collecting
 from tfsparse.deploy import finished, removal
 from tfsparse.engine import filling, finishing, limiting
 from tfsparse.engine.context import Context
-from tfsparse.graph import find_groups, measure
+from tfsparse.engine.prunable import prunable
+from tfsparse.graph import measure
 
 _LOG = logging.getLogger("tfsparse")
 
@@ -147,7 +148,7 @@ class Shrinking:
             told = method.end_epoch(model, epoch, self.context.tools)
             state.loops += [told] if told else []
             died = told is not None and self._taken_back(model, before, state, epoch)
-        groups = find_groups(model, method.kinds)
+        groups = prunable(model, method.kinds)
         keep = self._keep(model, groups)
         trims, last = False, died or epoch + 1 >= self.shrink_epochs
         left = self._share(model, groups, keep) if on and self._ends_at_target else None
@@ -179,7 +180,7 @@ class Shrinking:
     def trimmed(self, result: records.Result) -> records.Result:
         """A result whose penalty has ended, without the weakest units that do not fit."""
         model, state = result.model, State.from_json(result.facts)
-        groups = find_groups(model, self.method.kinds)
+        groups = prunable(model, self.method.kinds)
         keep, trims = self._fitted(model, groups, self._keep(model, groups), state)
         if not trims:
             return result
@@ -189,14 +190,14 @@ class Shrinking:
 
     def amounts_of(self, model) -> dict[str, float]:
         """What there is of an untouched model of stock layers, for a target."""
-        keep = limiting.every_unit(find_groups(model, self.method.kinds), {})
+        keep = limiting.every_unit(prunable(model, self.method.kinds), {})
         found = budgets.with_units(measure(model), keep)
         found[budgets.SEARCHED] = filling.operations(model)
         return found | finished.sizes(model, self.bounds, untrained=True)
 
     def left(self, model) -> dict[str, float]:
         """What is left of a model by now, by measure, for the bounds."""
-        groups = find_groups(model, self.method.kinds)
+        groups = prunable(model, self.method.kinds)
         return self._amounts(model, groups, self._keep(model, groups))
 
     def _rate(self, state: State, epoch: int) -> float:
@@ -379,7 +380,7 @@ def prepare(context: Context, method, model):
         ValueError: The method has nothing to work on, asks for what the model or its loss
             does not have, or a limit names no group.
     """
-    groups = find_groups(model, method.kinds)
+    groups = prunable(model, method.kinds)
     context.limits.check_names(limiting.sizes_of(groups))
     with context.scope():
         sparse = method.prepare(model, groups)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfsparse.graph import trace
 
@@ -145,10 +146,7 @@ def flat(model):
     own = {id(operation) for operation in graph.model.operations}
     if all(id(operation) in own for operation in graph.operations):
         return model
-    copy, operations = rebuild(graph)
-    for operation in graph.operations:
-        copy_weights(operation, operations[id(operation)])
-    return copy
+    return copied(graph)
 
 
 def graft(
@@ -207,8 +205,7 @@ def graft(
         return after(old.origin, 0, new) if asked else new
 
     copy, operations = rebuild(graph, make, replay or call, at_input)
-    for layer in graph.operations:
-        copy_weights(layer, operations[id(layer)])
+    carry(graph, operations)
     return copy
 
 
@@ -226,17 +223,87 @@ def refilled(tensors, args, kwargs) -> tuple[tuple, dict]:
     )
 
 
-def copy_weights(old, new) -> None:
-    """Gives a layer's copy its weights; by their names where its class is another."""
-    if not trace.variables_of(old):
-        return
-    if type(new) is type(old):
-        new.set_weights(old.get_weights())
+def carry(graph: trace.Graph, operations: Mapping[int, Any]) -> None:
+    """Gives the copies of a model's operations all that the originals hold.
+
+    Weights, their paths (so that what was found in the model holds of its copy), and what
+    a layer works out of them.
+
+    Args:
+        graph: Of the model that was copied.
+        operations: `id(operation)` -> its copy; None, or itself, where it has none.
+
+    Raises:
+        ValueError: A user's layer computes something else in its copy: it holds what is
+            neither a weight nor in its config.
+    """
+    for operation in graph.operations:
+        new = operations.get(id(operation))
+        if new is None or new is operation:
+            continue
+        for source, target in _pairs(operation, new):
+            trace.set_path(target, graph.paths[id(source)])
+            target.assign(source)
         refresh(new)
-        return
-    by_name = {variable.name: variable for variable in new.variables}
-    for variable in old.variables:
-        by_name[variable.name].assign(variable)
+    _check_state(graph, operations)
+
+
+def _pairs(old, new) -> list[tuple]:
+    """Variables beside those of a copy; by their names where its class is another."""
+    before, now = trace.variables_of(old), trace.variables_of(new)
+    if type(new) is type(old) and len(before) == len(now):
+        return list(zip(before, now, strict=True))
+    by_name = {variable.name: variable for variable in now}
+    return [(variable, by_name[variable.name]) for variable in before]
+
+
+TRIED = 4
+"""Samples that a user's layer and its copy are compared on, and the size of open axes."""
+
+KNOWN = ("keras", "tfsparse")
+"""Packages whose layers are known to hold nothing but weights and config."""
+
+
+def _check_state(graph: trace.Graph, operations: Mapping[int, Any]) -> None:
+    """Compares what users' layers compute with what their copies do."""
+    for operation in graph.operations:
+        new = operations.get(id(operation))
+        known = type(operation).__module__.partition(".")[0] in KNOWN
+        if new is None or new is operation or known:
+            continue
+        if type(new) is not type(operation):
+            continue
+        if new.get_config() != operation.get_config():
+            continue  # it was to be another
+        call = next(call for call in graph.calls if call.operation is operation)
+        try:
+            one, other = (_tried(call, layer) for layer in (operation, new))
+        except Exception:  # whatever a layer's own code raises on random numbers
+            continue
+        for x, y in zip(one, other, strict=True):
+            if not np.allclose(x, y, rtol=1e-4, atol=1e-5, equal_nan=True):
+                raise ValueError(
+                    f"Layer {call.name!r} must hold its state in weights or in its config, "
+                    f"to be copied. Received: {type(operation).__name__}, whose copy "
+                    "computes something else."
+                )
+
+
+def _tried(call: trace.Call, layer) -> list[np.ndarray]:
+    """What a layer puts out on random numbers, the same ones for the same call."""
+    rng = np.random.default_rng(0)
+    inputs = [
+        keras.ops.cast(
+            rng.uniform(size=(TRIED, *(n or TRIED for n in tensor.shape[1:]))),
+            tensor.dtype,
+        )
+        for tensor in call.inputs
+    ]
+    args, kwargs = call.fill(inputs)
+    if trace.takes_training(layer):
+        kwargs = {**kwargs, "training": False}
+    outputs = keras.tree.flatten(layer(*args, **kwargs))
+    return [keras.ops.convert_to_numpy(output) for output in outputs]
 
 
 def copied(model):
@@ -245,14 +312,14 @@ def copied(model):
     Args:
         model: A built Functional or Sequential model; it is not changed.
     """
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    for operation in trace.read(copy).operations:
-        refresh(operation)
+    graph = trace.read(model)
+    copy, operations = rebuild(graph)
+    carry(graph, operations)
     return copy
 
 
 def refresh(layer) -> None:
     """After new weights: what a Normalization works out from them once."""
-    if isinstance(layer, keras.layers.Normalization):
-        layer.finalize_state()
+    for inner in trace.sublayers([layer]):
+        if isinstance(inner, keras.layers.Normalization):
+            inner.finalize_state()

@@ -149,10 +149,15 @@ class Graph:
         }
 
     def placeholders(self) -> list:
-        """New inputs such as the model has, in their order."""
+        """New inputs such as the model has, in their order.
+
+        The batch is open, also of a model that was recorded with one sample; not of one
+        with layers that keep a state for each of its samples.
+        """
+        held = any(getattr(layer, "stateful", False) for layer in self.operations)
         return [
             keras.Input(
-                batch_shape=tensor.shape,
+                batch_shape=tensor.shape if held else (None, *tensor.shape[1:]),
                 dtype=tensor.dtype,
                 name=tensor.origin,
                 sparse=old.sparse,
@@ -451,6 +456,11 @@ def _names_training(function) -> bool:
 def variables_of(operation) -> list:
     """All variables of a layer, in a fixed order; none for a plain op."""
     return list(getattr(operation, "variables", ()))
+
+
+def set_path(variable, path: str) -> None:
+    """Gives a variable the path that it would have where it was copied from."""
+    variable._path = path
 
 
 def sublayers(operations) -> list:

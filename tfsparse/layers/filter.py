@@ -29,7 +29,7 @@ class Filter(PerUnit):
     depthwise stage) then share their switch.
 
     Args:
-        units: Number of switches.
+        units: Number of switches; None for as many as the input has channels.
         form: `relu` or `signed`.
         strength: The penalty's factor lambda; held in a variable (`strength`), so
             that changing it retraces nothing.
@@ -52,7 +52,7 @@ class Filter(PerUnit):
 
     def __init__(
         self,
-        units: int,
+        units: int | None = None,
         form: str = "relu",
         strength: float = 0.0,
         gamma: float = 0.99,
@@ -80,6 +80,7 @@ class Filter(PerUnit):
         self.seed = int(seed)
 
     def build(self, input_shape):
+        super().build(input_shape)
         self.switch = self._state("switch", self._start, trainable=True)
         if self.form == "signed":
             self.mean = self._state("mean", lambda: np.sign(self._start()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -15,7 +17,7 @@ class PerUnit(keras.layers.Layer):
     (`scale`), and in `build` makes one variable of shape `(units,)` or more.
 
     Args:
-        units: Number of factors.
+        units: Number of factors; None for as many as the input has channels.
 
     Call arguments:
         inputs: `(batch, ..., channels)`.
@@ -25,10 +27,22 @@ class PerUnit(keras.layers.Layer):
             has to stand before, split off the layer in front.
     """
 
-    def __init__(self, units: int, **kwargs):
+    def __init__(self, units: int | None = None, **kwargs):
         super().__init__(**kwargs)
-        self.units = int(units)
+        if units is not None and not units >= 1:
+            raise ValueError(f"`units` must be 1 or more. Received: units={units}.")
+        self.units: Any = None if units is None else int(units)
         self.supports_masking = True
+
+    def build(self, input_shape):
+        """Takes the number of factors from the input where nobody told it."""
+        if self.units is None:
+            if input_shape[-1] is None:
+                raise ValueError(
+                    "`units` must be given where the number of channels is open. "
+                    f"Received: None, and an input of shape {tuple(input_shape)}."
+                )
+            self.units = int(input_shape[-1])
 
     def scale(self):
         """The factor of each unit at inference. `(units,)`; exactly 0 of a dead one."""

@@ -35,7 +35,7 @@ class VariationalScale(PerUnit):
     3 sigma^2 - mu (minus the log of z's mode, plus twice its variance).
 
     Args:
-        units: Number of factors.
+        units: Number of factors; None for as many as the input has channels.
         prior: `normal_jeffreys` or `horseshoe`.
         strength: Weight of the divergence, in units of the loss; held in a variable.
             1 / samples for a mean loss.
@@ -57,7 +57,7 @@ class VariationalScale(PerUnit):
 
     def __init__(
         self,
-        units: int,
+        units: int | None = None,
         prior: str = "normal_jeffreys",
         strength: float = 0.0,
         threshold: float | None = None,
@@ -96,6 +96,7 @@ class VariationalScale(PerUnit):
         noise.table()
 
     def build(self, input_shape):
+        super().build(input_shape)
         rng = np.random.default_rng(self.seed)
 
         def start(value):

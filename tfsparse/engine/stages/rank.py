@@ -160,9 +160,9 @@ class Rank(stage.Stage):
         return found
 
     def _groups(self, model):
-        from tfsparse.graph import find_groups
+        from tfsparse.engine.prunable import prunable
 
-        return find_groups(model, self.method.kinds)
+        return prunable(model, self.method.kinds)
 
     def _learned(self, layers):
         from tfsparse.ranking import affine

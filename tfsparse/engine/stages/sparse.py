@@ -195,7 +195,7 @@ class Sparse(stage.Stage):
     def job(self, context, model):
         """The training, its target in absolute numbers."""
         from tfsparse.engine import limiting, shrinking
-        from tfsparse.graph import find_groups
+        from tfsparse.engine.prunable import prunable
 
         settings = self.settings
         job = shrinking.Shrinking(
@@ -204,7 +204,7 @@ class Sparse(stage.Stage):
             settings.epochs,
             settings.shrink_epochs,
             {},
-            limiting.sizes_of(find_groups(model, self.method.kinds)),
+            limiting.sizes_of(prunable(model, self.method.kinds)),
             settings.remove,
             fill=settings.fill,
             ramp=1.0 if settings.trials else settings.ramp,
@@ -311,10 +311,10 @@ class Sparse(stage.Stage):
 
     def _sections(self, context, results) -> list[records.sections.Section]:
         from tfsparse.engine import telling
-        from tfsparse.graph import find_groups
+        from tfsparse.engine.prunable import prunable
 
         result = results[self.name]
-        found = find_groups(results["model"].model, context.kinds)
+        found = prunable(results["model"].model, context.kinds)
         groups = {group.name: group.size for group in found}
         if self.method.kinds == (
             "branch",

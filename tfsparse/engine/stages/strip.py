@@ -26,18 +26,18 @@ class Strip(stage.Stage):
 
     def rehearse(self, context, model):
         from tfsparse.engine import limiting
-        from tfsparse.graph import find_groups
+        from tfsparse.engine.prunable import prunable
 
-        context.limits.check_names(limiting.sizes_of(find_groups(model, context.kinds)))
+        context.limits.check_names(limiting.sizes_of(prunable(model, context.kinds)))
 
     def run(self, context, before, model=None):
         from tfsparse import nas
         from tfsparse.engine import filling, finishing, limiting
-        from tfsparse.graph import find_groups
+        from tfsparse.engine.prunable import prunable
 
         method = self.method
         first = before.model if model is None else model.model
-        sizes = limiting.sizes_of(find_groups(first, context.kinds))
+        sizes = limiting.sizes_of(prunable(first, context.kinds))
         whole = before.facts.get("bounds", {})
         bounds = filling.by_rank(before.facts)
         found = context.latest(self.folder)
@@ -49,13 +49,13 @@ class Strip(stage.Stage):
                         before.model, method, context.limits, sizes, bounds
                     )
                 if method is not None:
-                    groups = find_groups(before.model, method.kinds)
+                    groups = prunable(before.model, method.kinds)
                     facts["trace"] = method.trace(before.model, groups)
             facts["target"] = filling.shares(stripped, whole)
             found = records.Result(stripped, facts=facts)
             context.store.save(self.folder, 0, found)
         elif method is not None:  # what `finish` did to the model kept before it
-            groups = find_groups(before.model, method.kinds)
+            groups = prunable(before.model, method.kinds)
             finishing.decide(
                 before.model, method, groups, context.limits, sizes, bounds
             )
@@ -176,6 +176,7 @@ def group_rows(context, dense, result: records.Result) -> list[records.GroupRepo
         dense: The untouched model.
         result: The stripped model, and why dead units stayed.
     """
+    from tfsparse.engine.prunable import prunable
     from tfsparse.graph import find_groups
 
     kinds = [kind for kind in context.kinds if kind != "branch"]
@@ -185,7 +186,7 @@ def group_rows(context, dense, result: records.Result) -> list[records.GroupRepo
         left[group.name] = group.size
         by_place |= dict.fromkeys(_places(group), group.size)
     rows = []
-    for group in find_groups(dense, kinds):
+    for group in prunable(dense, kinds):
         # Where the layer that it is named after went, another one names it.
         others = [by_place[place] for place in _places(group) if place in by_place]
         kept = left.get(group.name, others[0] if others else 0)

@@ -58,7 +58,7 @@ class Verify(stage.Stage):
         from tfsparse.engine import scoring
 
         def answer(artifact, x):
-            return interpreters.run(artifact, x)[0]
+            return interpreters.run(artifact, x)
 
         rows = [
             scoring.file_row(
@@ -82,7 +82,7 @@ class Verify(stage.Stage):
                     context,
                     model,
                     file,
-                    lambda x: interpreters.run_micro(file.path, x)[0],
+                    lambda x: interpreters.run_micro(file.path, [x])[0][0],
                     arena,
                 )
             )
