@@ -27,6 +27,7 @@ GUARDED = {
     "_outputs_struct",
     "_keras_history",
     "_flatten_layers",
+    "_path",
     # The method that a joint step extends: tests/optimizers/test_private.py.
     "_backend_update_step",
 }
@@ -64,6 +65,12 @@ def test_private_names_stand_in_two_files_and_are_guarded():
         if path not in rooms and private_names(path)
     }
     assert elsewhere == OTHERS
+
+
+def test_a_variable_takes_the_path_that_it_is_given():
+    variable = keras.Variable(np.ones(2), name="own")
+    trace.set_path(variable, "elsewhere/kernel")
+    assert variable.path == "elsewhere/kernel"
 
 
 def test_nodes_by_depth_hold_every_call():
@@ -153,7 +160,7 @@ def test_without_a_private_name_nothing_is_guessed(name, monkeypatch):
 
 
 def test_every_private_name_is_taken_away_once():
-    assert {*NEEDS, "_backend_update_step"} == GUARDED
+    assert {*NEEDS, "_backend_update_step", "_path"} == GUARDED
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,16 @@ def dead_units(model, tolerance: float = 0.0) -> dict[str, np.ndarray]:
     analysis = groups.analyse(model)
     graph = analysis.graph
     values = variables.values_of(graph)
+    keep = alive_units(analysis, values, tolerance)
+    for alive in keep.values():
+        alive[0] |= not alive.any()
+    return keep | lost.dead_branches(graph, values, tolerance)
+
+
+def alive_units(analysis, values, tolerance: float) -> dict[str, np.ndarray]:
+    """As `dead_units`, of units alone, and groups may have none that is alive."""
     stopped, _ = stopped_and_moved(analysis, values, tolerance)
-    inner = _inner_biases(graph)
+    inner = _inner_biases(analysis.graph)
     keep = {}
     for group in analysis.groups:
         if group.frozen:
@@ -51,13 +59,12 @@ def dead_units(model, tolerance: float = 0.0) -> dict[str, np.ndarray]:
         roots = analysis.walks["unit"].units[group.name]
         alive = ~stopped[roots]
         if records.PRODUCER in roles:
-            alive &= _norms(group, records.PRODUCER, values) > tolerance
+            alive &= norms(group, records.PRODUCER, values) > tolerance
         alive |= _inner_norms(group, inner, values) > tolerance
         if records.CONSUMER in roles and not group.gates:
-            alive &= _norms(group, records.CONSUMER, values) > tolerance
-        alive[0] |= not alive.any()
+            alive &= norms(group, records.CONSUMER, values) > tolerance
         keep[group.name] = alive
-    return keep | lost.dead_branches(graph, values, tolerance)
+    return keep
 
 
 def settled(model, tolerance: float):
@@ -80,11 +87,11 @@ def settled(model, tolerance: float):
     for group in groups.find_groups(graph):
         dead = ~found.get(group.name, np.ones(group.size, bool))
         for member in group.members:
-            small = _norms(group, member.role, values) <= tolerance
+            small = norms(group, member.role, values) <= tolerance
             if member.role == records.CARRIER:
                 if member.path not in scales:
                     continue
-                small = _norms_of(group, member, values) <= tolerance
+                small = norms_of(group, member, values) <= tolerance
             rows = variables.rows(changed[member.path], member.axis)
             places = np.zeros(len(rows), bool)
             places[member.indices] = (dead & small)[member.units]
@@ -138,7 +145,7 @@ class _Flow:
 
     def follow(self, call) -> None:
         """What one call makes of the constants that it is given."""
-        given = [(t, _labels_of(self._analysis, t)) for t in call.inputs]
+        given = [(t, labels_of(self._analysis, t)) for t in call.inputs]
         passed = self._arrive(call, given)
         self._end(call, given, passed)
         own = [
@@ -168,7 +175,7 @@ class _Flow:
             if not rule_of(call.operation).side_by_side:
                 partly |= ~np.isin(np.arange(self._count), here)
         for tensor in call.outputs:
-            here = _labels_of(self._analysis, tensor)
+            here = labels_of(self._analysis, tensor)
             self.moved[here] |= passed[here] & partly[here]
         return passed & ~partly  # a tensor without these units may work on them
 
@@ -198,7 +205,7 @@ class _Flow:
         return written
 
 
-def _labels_of(analysis, tensor) -> np.ndarray:
+def labels_of(analysis, tensor) -> np.ndarray:
     """The root labels on all axes of a tensor, once each."""
     found = [x for x in analysis.axes["unit"][tensor] if x is not None]
     labels = np.unique(np.concatenate(found)) if found else np.zeros(0, int)
@@ -241,20 +248,20 @@ def _inner_norms(group, inner: dict[str, set[str]], values) -> np.ndarray:
     read = {m.path for m in group.members if m.role == records.CONSUMER}
     for member in group.members:
         if member.role == records.CARRIER and read & inner.get(member.path, set()):
-            squares += _norms_of(group, member, values) ** 2
+            squares += norms_of(group, member, values) ** 2
     return np.sqrt(squares)
 
 
-def _norms(group, role: str, values) -> np.ndarray:
+def norms(group, role: str, values) -> np.ndarray:
     """L2 norm of all the slices of each unit that members of one role hold."""
     squares = np.zeros(group.size)
     for member in group.members:
         if member.role == role:
-            squares += _norms_of(group, member, values) ** 2
+            squares += norms_of(group, member, values) ** 2
     return np.sqrt(squares)
 
 
-def _norms_of(group, member, values) -> np.ndarray:
+def norms_of(group, member, values) -> np.ndarray:
     """L2 norm of the slices of each unit that one member holds."""
     squares = np.zeros(group.size)
     sums = np.square(member.slices(values[member.path]).astype("float64")).sum(axis=1)
