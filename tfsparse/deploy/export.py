@@ -13,7 +13,7 @@ import numpy as np
 from tfsparse import files, records
 from tfsparse.children import process
 from tfsparse.children.process import CONVERTER, ChildError
-from tfsparse.deploy import front, shipping
+from tfsparse.deploy import front, shipping, unroll
 from tfsparse.graph import trace
 from tfsparse.records import FORMATS
 
@@ -119,6 +119,7 @@ def convert(model, calibration_data: list[np.ndarray] | None = None) -> bytes:
     around = front.Front()
     if calibration_data is not None:
         model, around = front.cut(model)
+        model = unroll.unrolled(model)
     with tempfile.TemporaryDirectory() as folder:
         saved, samples, out = (
             os.path.join(folder, name) for name in ("saved", "x.npz", "model.tflite")
@@ -183,15 +184,17 @@ def _save_for_converter(model, path: str) -> list[str]:
 
 def _advice(model) -> str:
     """What can be done about layers that are known for it."""
-    rolled = [
+    loops = [
         layer.name
         for layer in trace.read(model).operations
         if isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional)
-        and not getattr(layer, "unroll", False)
     ]
-    if not rolled:
+    if not loops:
         return ""
-    return f" Build {', '.join(rolled)} with unroll=True, which int8 can express."
+    return (
+        f" int8 has no loops, and {', '.join(loops)} cannot be unrolled: that takes inputs "
+        "of a fixed length, no mask, no state from outside, and cells of Keras."
+    )
 
 
 def _save_saved_model(model, path: str) -> None:
