@@ -77,6 +77,7 @@ TENSORFLOW = {
     "data.batches", "data.images", "data.named", "data.streams",
     "gradients", "train",
     "children.converting", "children.interpreting", "deploy.interpreters",
+    "deploy.rewritten",
     "engine.context", "engine.judging", "engine.runner",
 }  # fmt: skip
 """The only modules that may say `import tensorflow`, or an interpreter of its files."""

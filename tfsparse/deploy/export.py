@@ -13,7 +13,7 @@ import numpy as np
 from tfsparse import files, records
 from tfsparse.children import process
 from tfsparse.children.process import CONVERTER, ChildError
-from tfsparse.deploy import front, shipping, unroll
+from tfsparse.deploy import front, rewritten, shipping
 from tfsparse.graph import trace
 from tfsparse.records import FORMATS
 
@@ -119,7 +119,7 @@ def convert(model, calibration_data: list[np.ndarray] | None = None) -> bytes:
     around = front.Front()
     if calibration_data is not None:
         model, around = front.cut(model)
-        model = unroll.unrolled(model)
+        model = rewritten.rewritten(model)
     with tempfile.TemporaryDirectory() as folder:
         saved, samples, out = (
             os.path.join(folder, name) for name in ("saved", "x.npz", "model.tflite")

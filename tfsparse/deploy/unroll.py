@@ -9,12 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
-from tfsparse.deploy import probe
 from tfsparse.graph import trace
-from tfsparse.graph.rebuild import carry, clone, rebuild
 
 CELLS = (
     keras.layers.LSTMCell,
@@ -24,41 +21,8 @@ CELLS = (
 )
 """Those whose steps are known."""
 
-ROUNDING = 1e-4
-"""Largest difference of outputs, relative to the largest, that is rounding."""
 
-
-def unrolled(model):
-    """A model whose recurrent layers of fixed length are their steps.
-
-    Args:
-        model: A model of stock layers; it is not changed.
-
-    Returns:
-        The model itself where it has no such layer, or the steps would compute something
-        else; a model that shares its recurrent weights otherwise.
-    """
-    graph = trace.read(model)
-    loops = {id(c.operation) for c in graph.calls if _known(c)} - {
-        id(c.operation) for c in graph.calls if not _known(c)
-    }
-    if not loops:
-        return model
-
-    def make(operation, name):
-        if id(operation) not in loops:
-            return clone(operation, name)
-        return Steps(operation, name=f"{name}_steps")
-
-    copy, operations = rebuild(graph, make)
-    carry(graph, {key: new for key, new in operations.items() if key not in loops})
-    inputs = probe.random_inputs(graph, np.random.default_rng(0))
-    expected, found = (probe.run(one, inputs) for one in (graph, copy))
-    same = probe.largest_difference(expected, found) <= ROUNDING
-    return copy if same else model
-
-
-def _known(call: trace.Call) -> bool:
+def can(call: trace.Call) -> bool:
     """Whether a call is a loop of fixed length whose steps are known."""
     layer = call.operation
     if len(call.inputs) != 1 or call.inputs[0].shape[1] is None:
