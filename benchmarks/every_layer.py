@@ -132,8 +132,9 @@ def layer_recipes() -> dict:
             "tokens", "front", lambda x: L.IntegerLookup(vocabulary=list(range(10)))(x)),
         "Lambda": ("series", "middle", lambda x: L.Lambda(lambda x: x * 2.0)(x)),
         "Masking": ("series", "front", lambda x: L.LSTM(6)(L.Masking()(x))),
-        "MelSpectrogram": ("sound", "front", lambda x: L.MelSpectrogram(
-            num_mel_bins=16, fft_length=64, sequence_stride=32, sampling_rate=4000)(x)),
+        "MelSpectrogram": ("sound", "front", lambda x: L.Rescaling(0.02)(
+            L.MelSpectrogram(num_mel_bins=16, fft_length=64, sequence_stride=32,
+                             sampling_rate=4000)(x))),
         "STFTSpectrogram": ("sound", "front", lambda x: L.STFTSpectrogram(
             frame_length=32, frame_step=16, fft_length=32)(O.expand_dims(x, -1))),
         "MultiHeadAttention": ("series", "middle", lambda h: L.MultiHeadAttention(2, 4)(h, h)),
@@ -176,11 +177,11 @@ def layer_recipes() -> dict:
             ("Random", "Aug", "Auto", "Contrast", "Equal", "Rand", "Solar")
         ):
             kind, place = "image", "front"
-        if name.startswith("Equal"):
+        if any(p.name == "value_range" for p in parameters):
             arguments["value_range"] = (0, 1)
         if name.startswith("ConvLSTM"):
             kind = {"1": "image", "2": "volume"}.get(name[-2], "films")
-        if name.startswith("Random") and "factor" in parameters and not arguments:
+        if name.startswith("Random") and "factor" in needed and not arguments:
             arguments["factor"] = 0.2
         found[name] = (kind, place, lambda x, c=cls, a=arguments: c(**a)(x))
     return found
@@ -542,10 +543,12 @@ def run(row: dict, count: int) -> dict:
     try:
         reply = _LOCAL.child.ask(row, SECONDS)
     except process.ChildError as error:
-        return {**row, "read": f"{FAULT}: the process ended: {error.why}"}
+        why = f"{FAULT}: the process ended: {error.why}"
+        return {**row, "read": why, "error": why}
     if "kind" in reply and reply.get("kind") != row["kind"]:
-        return {**row, "read": f"{FAULT}: {reply.get('error')}"}
-    return reply
+        reply = {**row, "read": f"{FAULT}: {reply.get('error')}"}
+    faults = [name for name in COLUMNS if FAULT in reply.get(name, "")]
+    return {**reply, "error": f"{FAULT} of {', '.join(faults)}"} if faults else reply
 
 
 def table(rows: list[dict]) -> list[str]:

@@ -29,14 +29,16 @@ def answer(request: dict) -> dict:
     """Runs a file on samples.
 
     Args:
-        request: `do` (litert or micro), `path`, and the files of samples `x` and outputs
-            `y`, one array an input or output, in the model's order.
+        request: `do` (litert, micro, or look at what is in it), `path`, and the files of
+            samples `x` and outputs `y`, one array an input or output, in the model's order.
 
     Returns:
         `operators`, `int8` and `floats` (names of float tensors) of LiteRT; `arena_bytes`
         of TensorFlow Lite Micro, `refused` where it lacks an operator, `missing` where its
         package is not installed.
     """
+    if request["do"] == "look":
+        return _facts(_litert(request["path"]))
     x = process.read_arrays(request["x"])
     run = {"litert": _on_litert, "micro": _on_micro}[request["do"]]
     y, facts = run(request["path"], x)
@@ -89,12 +91,6 @@ def _place(detail: dict, named: dict[str, dict]) -> int:
 def _on_litert(path: str, x: list[np.ndarray]):
     interpreter = _litert(path)
     sources, targets = _in_order(interpreter)
-    floats = [
-        detail["name"]
-        for detail in interpreter.get_tensor_details()
-        if detail["dtype"] in (np.float32, np.float16)
-    ]
-    operators = [op["op_name"] for op in interpreter._get_ops_details()]
     given = [quantise(part, source) for part, source in zip(x, sources, strict=True)]
     outputs: list[list[np.ndarray]] = [[] for _ in targets]
     for number in range(len(x[0])):
@@ -103,14 +99,23 @@ def _on_litert(path: str, x: list[np.ndarray]):
         interpreter.invoke()
         for found, target in zip(outputs, targets, strict=True):
             found.append(interpreter.get_tensor(target["index"])[0])
-    told = [detail["dtype"] for detail in (*sources, *targets)]
-    facts = {
-        "operators": operators,
-        "floats": floats,
-        "int8": np.float32 not in told,
-    }
     pairs = zip(outputs, targets, strict=True)
-    return [dequantise(np.stack(found), target) for found, target in pairs], facts
+    found = [dequantise(np.stack(parts), target) for parts, target in pairs]
+    return found, _facts(interpreter)
+
+
+def _facts(interpreter) -> dict:
+    """Operators of a file, its float tensors, and whether it means to be int8."""
+    ends = (*interpreter.get_input_details(), *interpreter.get_output_details())
+    return {
+        "operators": [op["op_name"] for op in interpreter._get_ops_details()],
+        "floats": [
+            detail["name"]
+            for detail in interpreter.get_tensor_details()
+            if detail["dtype"] in (np.float32, np.float16)
+        ],
+        "int8": all(detail["dtype"] != np.float32 for detail in ends),
+    }
 
 
 def _on_micro(path: str, x: list[np.ndarray]):

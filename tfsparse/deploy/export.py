@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from tfsparse import files, records
 from tfsparse.children import process
 from tfsparse.children.process import CONVERTER, ChildError
-from tfsparse.deploy import front, rewritten, shipping
+from tfsparse.deploy import front, interpreters, rewritten, shipping
 from tfsparse.graph import trace
 from tfsparse.records import FORMATS
 
@@ -122,7 +123,8 @@ def convert(model, calibration_data: list[np.ndarray] | None = None) -> bytes:
         model = rewritten.rewritten(model)
     with tempfile.TemporaryDirectory() as folder:
         saved, samples, out = (
-            os.path.join(folder, name) for name in ("saved", "x.npz", "model.tflite")
+            os.path.join(folder, name)
+            for name in ("saved", "x.npz", FILES[f"tflite_{kind}"])
         )
         request: dict[str, Any] = {
             "saved_model": saved,
@@ -143,11 +145,11 @@ def convert(model, calibration_data: list[np.ndarray] | None = None) -> bytes:
                 f"{error.why}.{_advice(model)}"
             ) from error
         if "error" in reply:
-            reason = " ".join(reply["error"].split())[:200]
             raise ValueError(
-                f"{words} Received: {model.name!r}, of which the converter says: {reason}"
-                f"{_advice(model)}"
+                f"{words} Received: {_refused(reply['error'], model)}{_advice(model)}"
             )
+        if calibration_data is not None:
+            interpreters.check_file(out)
         with open(out, "rb") as file:
             return file.read()
 
@@ -180,6 +182,25 @@ def _save_for_converter(model, path: str) -> list[str]:
         archive.add_endpoint("serve", serve, input_signature=signature)
         archive.write_out(path, verbose=False)
     return names
+
+
+_BLAMED = re.compile(r'fused\["(\w+):",\s*"([^"@]+)')
+"""Where the converter names an operator, and the way to it: model_1/layer_1/operator."""
+
+
+def _refused(said: str, model) -> str:
+    """What the converter says: operator and layer where it names them, else its words."""
+    names = {operation.name for operation in trace.read(model).operations}
+    for operator, way in _BLAMED.findall(said):
+        parts = way.split("/")
+        scopes = {*parts, *(part.rpartition("_")[0] for part in parts)}
+        for name in sorted(scopes & names):
+            return (
+                f"operator {operator} of layer {name!r}, of which it has none. Replace that "
+                "layer, or leave TFLite out of the formats."
+            )
+    words = " ".join(said.split())[:200]
+    return f"{model.name!r}, of which the converter says: {words}"
 
 
 def _advice(model) -> str:

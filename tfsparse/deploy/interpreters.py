@@ -123,10 +123,19 @@ def check_int8(path: str, floats: list[str]) -> None:
         ValueError: It has.
     """
     if floats:
+        places = ["/".join(name.split(";")[0].split("/")[-2:]) for name in floats]
+        places = [place for place in dict.fromkeys(places) if "/" in place] or places
         raise ValueError(
-            f"`{os.path.basename(path)}` must hold int8 operators only. "
-            f"Received: float tensors {floats[:3]}."
+            f"`{os.path.basename(path)}` must hold int8 operators only. Received: floats "
+            f"in {', '.join(places[:3])}, of which TFLite has no int8 form. Replace that "
+            "layer, or leave tflite_int8 out of the formats."
         )
+
+
+def check_file(path: str) -> None:
+    """Checks that a finished int8 file is int8 throughout. Raises a ValueError."""
+    facts = _reply("litert", {"do": "look", "path": os.path.abspath(path)})
+    check_int8(path, facts["floats"])
 
 
 def run_micro(path: str, arrays: list[np.ndarray]) -> tuple[list[np.ndarray], int]:
@@ -141,25 +150,38 @@ def run_micro(path: str, arrays: list[np.ndarray]) -> tuple[list[np.ndarray], in
 
 
 def _asked(what: str, path: str, arrays: list[np.ndarray]):
-    """What the interpreters' process answers about a file."""
+    """What the interpreters' process answers about a file on samples."""
     around = front.read(path)
-    names = {"litert": "LiteRT", "micro": "TensorFlow Lite Micro"}
     with tempfile.TemporaryDirectory() as folder:
         source, target = (os.path.join(folder, name) for name in ("x.npz", "y.npz"))
         process.write_arrays(source, [around.inputs(array) for array in arrays])
         request = {"do": what, "path": os.path.abspath(path), "x": source, "y": target}
-        try:
-            facts = INTERPRETERS.ask(request, SECONDS)
-        except ChildError as error:
-            said = " ".join(error.said.split())[-200:]
-            raise ValueError(
-                f"`{os.path.basename(path)}` must run on {names[what]}. Received: "
-                f"{error.why}{f', and said: {said}' if said else ''}."
-            ) from error
-        if "missing" in facts:
-            raise ImportError(f"{facts['missing']} is not installed")
-        if reason := facts.get("refused") or facts.get("error"):
-            raise ValueError(
-                f"`{os.path.basename(path)}` must run on {names[what]}. Received: {reason}"
-            )
+        facts = _reply(what, request)
         return [around.outputs(part) for part in process.read_arrays(target)], facts
+
+
+NAMES = {"litert": "LiteRT", "micro": "TensorFlow Lite Micro"}
+
+
+def _reply(what: str, request: dict) -> dict:
+    """What the interpreters' process replies.
+
+    Raises:
+        ImportError: A package is not installed.
+        ValueError: The file does not run.
+    """
+    words = (
+        f"`{os.path.basename(request['path'])}` must run on {NAMES[what]}. Received: "
+    )
+    try:
+        facts = INTERPRETERS.ask(request, SECONDS)
+    except ChildError as error:
+        said = " ".join(error.said.split())[-200:]
+        raise ValueError(
+            f"{words}{error.why}{f', and said: {said}' if said else ''}."
+        ) from error
+    if "missing" in facts:
+        raise ImportError(f"{facts['missing']} is not installed")
+    if reason := facts.get("refused") or facts.get("error"):
+        raise ValueError(f"{words}{reason}")
+    return facts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from tfsparse.deploy import probe, unroll
 from tfsparse.graph import trace
@@ -19,7 +20,8 @@ def rewritten(model):
 
     Recurrent layers of fixed length become their steps, see `unroll`; an Embedding becomes
     a plain look-up, as TensorFlow Lite Micro lacks the SELECT by which Keras allows
-    negative numbers.
+    negative numbers; a LayerNormalization subtracts its mean first, where Keras negates it,
+    of which there is no int8.
 
     Args:
         model: A model of stock layers; it is not changed.
@@ -56,8 +58,38 @@ def _stand_in(graph: trace.Graph, operation):
     calls = [call for call in graph.calls if call.operation is operation]
     if all(unroll.can(call) for call in calls):
         return unroll.Steps
+    if type(operation) is keras.layers.LayerNormalization:
+        return Centred
     plain = type(operation) is keras.layers.Embedding and not operation.mask_zero
     return LookUp if plain and not operation.quantization_mode else None
+
+
+class Centred(keras.layers.Layer):
+    """(x - mean) / sqrt(variance + epsilon), times gamma, plus beta; of converters alone.
+
+    Args:
+        layer: A LayerNormalization; its weights are shared.
+    """
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(**kwargs)
+        self.layer = layer
+        self.built = True
+
+    def call(self, inputs):
+        """The layer's outputs."""
+        layer = self.layer
+        axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
+        axes = [axis % len(inputs.shape) for axis in axes]
+        wide = [n if k in axes else 1 for k, n in enumerate(inputs.shape)]
+        centred = inputs - ops.mean(inputs, axes, keepdims=True)
+        variance = ops.mean(centred * centred, axes, keepdims=True)
+        found = centred * ops.rsqrt(variance + layer.epsilon)
+        if layer.scale:
+            found = found * ops.reshape(layer.gamma, wide)
+        if layer.center:
+            found = found + ops.reshape(layer.beta, wide)
+        return found
 
 
 class LookUp(keras.layers.Layer):

@@ -59,8 +59,8 @@ def _idle(call: trace.Call) -> bool:
     layer = call.operation
     if not isinstance(layer, keras.layers.Layer) or not trace.takes_training(layer):
         return False
-    told = call.kwargs.get("training", call.training)
-    if told or len(call.inputs) != 1 or len(call.outputs) != 1:
+    # What the call itself says of training does not count: a model's own word overrides it.
+    if len(call.inputs) != 1 or len(call.outputs) != 1:
         return False
     kept = [v for v in layer.variables if "seed_generator_state" not in v.path]
     source, target = call.inputs[0], call.outputs[0]
@@ -140,6 +140,8 @@ def arrays_of(model, x) -> list[np.ndarray]:
     graph = trace.read(model)
     if not _holds_arrays(x):
         x = _collected(graph, x)
+    elif all(map(np.isscalar, keras.tree.flatten(x))):
+        x = np.asarray(x)  # lists of numbers
     arrays = trace.in_order(graph.model, x)
     found = []
     for array, tensor in zip(arrays, graph.inputs, strict=True):
