@@ -90,7 +90,7 @@ def test_a_layer_norm_runs_on_the_chip(arguments, tmp_path):
     files = tfsparse.export(model, str(tmp_path), x, ("tflite_int8",))
     rows = tfsparse.verify(model, files, x[:10])
     assert rows[1].samples == 10, rows[1].note
-    assert rows[0].max_abs_difference < 0.3
+    assert rows[0].max_abs_difference < 0.5
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,32 @@ def units(
                 target.get(member.path), own, member.path, group.name
             )
     _some(labels, ignore)
+    held = {v.path for v in model.variables} - set(variables)
+    _whole(labels, names, groups, held)
     return records.Partition(labels, tuple(names), followers=followers)
+
+
+def _whole(labels, names: Sequence[str], groups, held: set[str]) -> None:
+    """Checks that every unit has weights in the penalty, unless they are not trained.
+
+    Raises:
+        ValueError: One has none: it would be told of as prunable, and never go.
+    """
+    penalised = {int(label) for own in labels.values() for label in np.unique(own)}
+    without = {
+        name.rpartition("[")[0]
+        for number, name in enumerate(names)
+        if number not in penalised
+    }
+    for group in groups:
+        written = {m.path for m in group.members if m.role == records.PRODUCER}
+        if written and written <= held:
+            without.discard(group.name)
+    if without:
+        raise ValueError(
+            "`groups` must hold weights that the model trains. Received: "
+            f"{', '.join(sorted(without)[:3])}, of which some units have none."
+        )
 
 
 def operations(

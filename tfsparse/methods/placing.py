@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
+_LOG = logging.getLogger("tfsparse")
+
 
 def place(model, placed, configure=None, swap=None, before=None):
     """A copy of `model` with factors on units, each in front of the non-linearity.
@@ -64,8 +68,10 @@ def at_sites(model, groups, make) -> dict[tuple[str, int], list]:
         for layer in model.layers
         if getattr(layer, "data_format", None) == "channels_first"
     }
+    without = []
     for number, group in enumerate(groups):
         if group.frozen or group.size < 2 or not group.sites:
+            without += [] if group.frozen or group.size < 2 else [group.name]
             continue
         if names := sorted(first & {site.layer for site in group.sites}):
             raise ValueError(
@@ -81,6 +87,12 @@ def at_sites(model, groups, make) -> dict[tuple[str, int], list]:
         raise ValueError(
             "`model` must have a group of units that can be removed. Received: "
             f"{model.name!r} without one ({reasons})."
+        )
+    if without:
+        _LOG.warning(
+            "No penalty on %s: there is no place in front of a layer for factors. A target "
+            "may still take their units, by rank.",
+            ", ".join(without),
         )
     return placed
 
