@@ -1,16 +1,17 @@
-"""Every public layer of keras.layers and operation of keras.ops: what works, what is said.
+"""Every layer of keras.layers, operation of keras.ops, and nets: what works, what is said.
 
     python benchmarks/every_layer.py            # rows that are missing
     python benchmarks/every_layer.py --table    # the table of what is there
     python benchmarks/every_layer.py --name Conv2D
 
-A small network holds each: a layer in front that writes six units (or the layer itself at
-the input, where it takes pictures or whole numbers), the layer, and two Dense behind. It is
-read, half of its units are stripped, what is left goes to int8 and to TensorFlow Lite
-Micro, and two epochs are trained under each method. A cell says *works*, or what a user
-reads before training begins; anything else, a traceback, a process that ended, an error
-after training began, is a fault and says so. Writes benchmarks/results/every_layer.json,
-each row as it is done; a run that was stopped goes on.
+Ten whole networks, as people build them, and for each layer and operation a small one: a
+layer in front that writes six units (or the layer itself at the input, where it takes
+pictures or whole numbers), the layer, and two Dense behind. Each is read, half of its units
+are stripped, what is left goes to int8 and to TensorFlow Lite Micro, and two epochs are
+trained under each method. A cell says *works*, or what a user reads before training begins;
+anything else, a traceback, a process that ended, an error after training began, is a fault
+and says so. Writes benchmarks/results/every_layer.json, each row as it is done; a run that
+was stopped goes on.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ def names_of(kind: str) -> list[str]:
     """Public names, each class or function once."""
     import keras
 
+    if kind == "model":
+        return list(MODELS)
     room = keras.layers if kind == "layer" else keras.ops
     found: dict[int, str] = {}
     for name in sorted(dir(room), key=lambda n: (any(map(n.startswith, ALIASES)), n)):
@@ -77,7 +80,7 @@ def wanted() -> list[dict]:
     """Every row."""
     return [
         {"kind": kind, "name": name}
-        for kind in ("layer", "op")
+        for kind in ("model", "layer", "op")
         for name in names_of(kind)
     ]
 
@@ -365,17 +368,166 @@ SHAPES = {
 }
 
 
+def _compiled(model, *losses):
+    import keras
+
+    found = {
+        "classes": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "pair": keras.losses.BinaryCrossentropy(from_logits=True),
+        "numbers": "mse",
+    }
+    chosen = [found[loss] for loss in losses]
+    model.compile(
+        keras.optimizers.Adam(1e-3),
+        chosen if len(chosen) > 1 else chosen[0],
+        run_eagerly=True,
+    )
+    return model
+
+
+def _noise(*shape):
+    import numpy as np
+
+    return np.random.default_rng(0).uniform(size=(SAMPLES, *shape)).astype("float32")
+
+
+def _classes():
+    import numpy as np
+
+    return (np.arange(SAMPLES) % 3).astype("int32")
+
+
+def _application(name: str, **arguments):
+    import keras
+
+    model = getattr(keras.applications, name)(
+        input_shape=(96, 96, 3), weights=None, classes=3, classifier_activation=None,
+        **arguments,
+    )  # fmt: skip
+    return _compiled(model, "classes"), _noise(96, 96, 3), _classes()
+
+
+def _recurrent(name: str):
+    import keras
+    from keras import layers as L
+
+    layer = getattr(L, name)
+    model = keras.Sequential(
+        [keras.Input((16, 5)), layer(12, return_sequences=True), layer(8), L.Dense(8),
+         L.ReLU(), L.Dense(3)]
+    )  # fmt: skip
+    return _compiled(model, "classes"), _noise(16, 5), _classes()
+
+
+def _tcn():
+    import keras
+    from keras import layers as L
+
+    x = entry = keras.Input((32, 4))
+    x = L.Conv1D(8, 1)(x)
+    for rate in (1, 2, 4):
+        h = L.Conv1D(8, 3, padding="causal", dilation_rate=rate, activation="relu")(x)
+        h = L.SpatialDropout1D(0.1)(h)
+        x = L.Add()([x, L.Conv1D(8, 3, padding="causal", dilation_rate=rate)(h)])
+    model = keras.Model(entry, L.Dense(3)(x[:, -1]))
+    return _compiled(model, "classes"), _noise(32, 4), _classes()
+
+
+def _unet():
+    import keras
+    import numpy as np
+    from keras import layers as L
+
+    def block(x, filters):
+        for _ in range(2):
+            x = L.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+            x = L.ReLU()(L.BatchNormalization()(x))
+        return x
+
+    entry = keras.Input((16, 16, 1))
+    first = block(entry, 6)
+    second = block(L.MaxPooling2D()(first), 8)
+    x = block(L.MaxPooling2D()(second), 12)
+    for skip, filters in ((second, 8), (first, 6)):
+        x = L.Conv2DTranspose(filters, 2, strides=2)(x)
+        x = block(L.Concatenate()([x, skip]), filters)
+    model = keras.Model(entry, L.Conv2D(3, 1)(x))
+    y = np.random.default_rng(0).integers(0, 3, (SAMPLES, 16, 16))
+    return _compiled(model, "classes"), _noise(16, 16, 1), y
+
+
+def _siamese():
+    import keras
+    import numpy as np
+    from keras import layers as L
+
+    encoder = keras.Sequential(
+        [keras.Input((12, 12, 1)), L.Conv2D(6, 3, activation="relu"), L.Flatten(),
+         L.Dense(8)], name="encoder"
+    )  # fmt: skip
+    a, b = keras.Input((12, 12, 1), name="a"), keras.Input((12, 12, 1), name="b")
+    apart = L.Subtract()([encoder(a), encoder(b)])
+    model = keras.Model([a, b], L.Dense(1)(keras.ops.abs(apart)))
+    y = (np.arange(SAMPLES) % 2).astype("float32")
+    return _compiled(model, "pair"), [_noise(12, 12, 1), _noise(12, 12, 1)[::-1]], y
+
+
+def _detector():
+    import keras
+    from keras import layers as L
+
+    x = entry = keras.Input((16, 16, 3))
+    for filters in (6, 8):
+        x = L.Conv2D(filters, 3, strides=2, activation="relu")(x)
+    x = L.Flatten()(x)
+    kind = L.Dense(3, name="kind")(L.Dense(8, activation="relu")(x))
+    box = L.Dense(4, name="box")(L.Dense(8, activation="relu")(x))
+    model = keras.Model(entry, [kind, box])
+    targets = [_classes(), _noise(4)]
+    return _compiled(model, "classes", "numbers"), _noise(16, 16, 3), targets
+
+
+def _words():
+    import keras
+    import numpy as np
+    from keras import layers as L
+
+    x = entry = keras.Input((12,), dtype="int32")
+    x = L.Embedding(20, 8)(x)
+    x = L.GlobalAveragePooling1D()(L.Conv1D(8, 3, activation="relu")(x))
+    model = keras.Model(entry, L.Dense(3)(L.Dense(8, activation="relu")(x)))
+    numbers = np.random.default_rng(0).integers(0, 20, (SAMPLES, 12)).astype("int32")
+    return _compiled(model, "classes"), numbers, _classes()
+
+
+MODELS = {
+    "MobileNetV1 0.25, 96 x 96": lambda: _application("MobileNet", alpha=0.25),
+    "MobileNetV2 0.35, 96 x 96": lambda: _application("MobileNetV2", alpha=0.35),
+    "EfficientNetB0, 96 x 96": lambda: _application("EfficientNetB0"),
+    "LSTM, two layers": lambda: _recurrent("LSTM"),
+    "GRU, two layers": lambda: _recurrent("GRU"),
+    "TCN": _tcn,
+    "U-Net": _unet,
+    "siamese pair": _siamese,
+    "detector with two heads": _detector,
+    "Embedding and Conv1D": _words,
+}
+"""Whole networks, as people build them."""
+
+
 class NoNetwork(Exception):
     """It is no part of a network that treats sample by sample."""
 
 
 def network(kind: str, name: str):
-    """A network that holds the layer or operation; compiled."""
+    """A network, or one that holds the layer or operation, compiled; inputs and targets."""
     import keras
     from keras import layers as L
     from keras import ops as O
 
     keras.utils.set_random_seed(0)
+    if kind == "model":
+        return MODELS[name]()
     if kind == "layer":
         if name in NO_NETWORK:
             raise NoNetwork(NO_NETWORK[name])
@@ -421,11 +573,11 @@ def network(kind: str, name: str):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         run_eagerly=True,  # two steps: tracing would cost more
     )
-    return model, data
+    return model, *samples(data)
 
 
 def samples(data: str):
-    """Inputs and labels."""
+    """Inputs and labels of three classes."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -450,21 +602,22 @@ def said(error: Exception, begun: bool = False) -> str:
 
 
 def row_of(row: dict) -> dict:
-    """All cells of one layer or operation."""
+    """All cells of one layer, operation or network."""
+    import keras
     import numpy as np
 
     import tfsparse
 
     warnings.simplefilter("ignore")
     try:
-        model, data = network(row["kind"], row["name"])
+        model, x, y = network(row["kind"], row["name"])
     except NoNetwork as error:
         return {**row, "no_network": str(error)}
-    x, y = samples(data)
     found: dict = {}
+    few = keras.tree.map_structure(lambda part: part[:2], x)
     try:
-        model(x[:2], training=False)
-        model(x[:2], training=True)
+        model(few, training=False)
+        model(few, training=True)
     except Exception as error:
         words = " ".join(str(error).split())[:120]
         return {**row, "no_network": f"Keras cannot run it on TensorFlow: {words}"}
@@ -486,25 +639,28 @@ def row_of(row: dict) -> dict:
         found["stripped"] = said(error)
     found |= shipped(small, x)
     for name, arguments in METHODS.items():
-        found[name] = trained(row, name, arguments, x, y)
+        found[name] = trained(row, name, arguments)
     return {**row, **found}
 
 
 def shipped(small, x) -> dict:
     """The int8 file, and what runs it."""
+    import keras
+
     import tfsparse
 
     with tempfile.TemporaryDirectory() as folder:
         try:
             made = tfsparse.export(small, folder, x, ("tflite_int8",))
-            rows = {row.artifact: row for row in tfsparse.verify(small, made, x[:4])}
+            few = keras.tree.map_structure(lambda part: part[:4], x)
+            rows = {row.artifact: row for row in tfsparse.verify(small, made, few)}
         except Exception as error:
             return {"int8": said(error), "microcontroller": "no int8 file"}
     note = rows["mcu"].note or ""
     return {"int8": WORKS, "microcontroller": note if "not run" in note else WORKS}
 
 
-def trained(row: dict, name: str, arguments: dict, x, y) -> str:
+def trained(row: dict, name: str, arguments: dict) -> str:
     """Two epochs under a method."""
     import keras
     import numpy as np
@@ -518,17 +674,20 @@ def trained(row: dict, name: str, arguments: dict, x, y) -> str:
         def on_train_batch_end(self, batch, logs=None):
             Begun.steps += 1
 
-    model, _ = network(row["kind"], row["name"])
+    model, x, y = network(row["kind"], row["name"])
+    wanted = [tuple(output.shape[1:]) for output in model.outputs]
     try:
         method = methods.METHODS[name](strength=WEAK, **arguments)
         small = tfsparse.fit_shrinking(
             model, method, x, y, epochs=2, shrink_epochs=2, batch_size=12, shuffle=False,
             callbacks=[Begun()],
         ).model  # fmt: skip
-        outputs = np.asarray(small(x))
+        outputs = [np.asarray(output) for output in keras.tree.flatten(small(x))]
     except Exception as error:
         return said(error, Begun.steps > 0)
-    return WORKS if outputs.shape == (SAMPLES, 3) else f"{FAULT}: shape {outputs.shape}"
+    shapes = [output.shape[1:] for output in outputs]
+    finite = all(np.isfinite(output).all() for output in outputs)
+    return WORKS if shapes == wanted and finite else f"{FAULT}: puts out {shapes}"
 
 
 # --- the program ------------------------------------------------------------------------
@@ -555,7 +714,8 @@ def table(rows: list[dict]) -> list[str]:
     """What works, and what is said instead."""
     by_key = {(row["kind"], row["name"]): row for row in rows}
     lines: list[str] = []
-    for kind, title in (("layer", "keras.layers"), ("op", "keras.ops")):
+    titles = {"model": "network", "layer": "keras.layers", "op": "keras.ops"}
+    for kind, title in titles.items():
         own = [by_key[kind, name] for name in names_of(kind) if (kind, name) in by_key]
         whole = [row for row in own if "no_network" not in row]
         lines += [

@@ -577,6 +577,24 @@ def test_inputs_go_by_their_names_and_take_the_precision_of_the_model():
         np.testing.assert_allclose(second[path], own, rtol=1e-5)
 
 
+@pytest.mark.parametrize("form", ["gauss_newton", "recursive"])
+def test_a_class_for_each_place_is_a_mean_over_places(form):
+    # Two places of one sample are two samples, of which each counts as much.
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 4)).astype("float32"), rng.integers(0, 3, 6)
+    flat, places = keras.Input((4,)), keras.Input((2, 4))
+    dense = layers.Dense(3, name="out")
+    one = keras.Model(flat, dense(flat))
+    other = keras.Model(places, dense(places))
+    expected = curvature.diagonal(one, [(x, y)], form, probes=400).diagonal
+    found = curvature.diagonal(
+        other, [(x.reshape(3, 2, 4), y.reshape(3, 2))], form, probes=400
+    ).diagonal
+    rtol = 0.2 if form == "gauss_newton" else 1e-4  # the signs are others
+    for path, own in expected.items():
+        np.testing.assert_allclose(found[path], own, rtol=rtol)
+
+
 def test_bad_input():
     model = dense_net()
     x, y = samples((4,))

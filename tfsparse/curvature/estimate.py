@@ -86,7 +86,11 @@ def diagonal(
     total: dict[str, np.ndarray] = {}
     samples = 0
     for x, y in data:
-        y = _labels(y) if _sparse(loss) else ops.convert_to_tensor(np.asarray(y))
+        y = (
+            _labels(y, graph.outputs[0])
+            if _sparse(loss)
+            else ops.convert_to_tensor(np.asarray(y))
+        )
         count = len(y)
         arrays = zip(trace.in_order(model, x), graph.inputs, strict=True)
         found = step([ops.cast(array, tensor.dtype) for array, tensor in arrays], y)
@@ -148,18 +152,20 @@ def batches(x, y, size: int = 128):
         yield keras.tree.map_structure(lambda a, part=part: a[part], x), y[part]
 
 
-def _labels(y):
-    """Labels as a vector of whole numbers.
+def _labels(y, output: trace.Tensor):
+    """Labels as whole numbers, one for each row of outputs.
 
     Raises:
         ValueError: They are not.
     """
     y = np.asarray(y)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim != 1 or (y.dtype.kind == "f" and (y != np.floor(y)).any()):
+    wanted = len(output.shape) - 1
+    if y.ndim == wanted + 1 and y.shape[-1] == 1:
+        y = y[..., 0]
+    if y.ndim != wanted or (y.dtype.kind == "f" and (y != np.floor(y)).any()):
         raise ValueError(
-            "`data` must hold labels that are whole numbers, (samples,). Received: shape "
+            "`data` must hold labels that are whole numbers, one for each of the "
+            f"outputs {tuple(output.shape)} but for its last axis. Received: shape "
             f"{y.shape}, {y.dtype}."
         )
     return ops.convert_to_tensor(y.astype("int32"))

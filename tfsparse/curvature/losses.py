@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -150,18 +151,25 @@ def _softmax(loss, end: str | None) -> Bent:
     def one_hot(y, z):
         if not sparse:
             return ops.cast(ops.reshape(y, ops.shape(z)), z.dtype)
-        return ops.one_hot(ops.reshape(ops.cast(y, "int32"), (-1,)), z.shape[-1])
+        labels = ops.reshape(ops.cast(y, "int32"), ops.shape(z)[:-1])
+        return ops.one_hot(labels, z.shape[-1], dtype=z.dtype)
+
+    def places(z):
+        """Of a class for each pixel, the loss is the mean over all."""
+        return float(math.prod(z.shape[1:-1]))
 
     def slope(y, outputs):
         z = _before(outputs, end)
-        return ops.softmax(z) - one_hot(y, z)
+        return (ops.softmax(z) - one_hot(y, z)) / places(z)
 
     def bend(y, outputs):
-        return numerics.cross_entropy_curvature(_before(outputs, end))
+        z = _before(outputs, end)
+        return numerics.cross_entropy_curvature(z) / places(z)
 
     def root(y, outputs, vectors):
-        held = numerics.cross_entropy_root(_before(outputs, end))
-        return ops.matmul(held, vectors[:, :, None])[:, :, 0]
+        z = _before(outputs, end)
+        held = numerics.cross_entropy_root(z) / places(z) ** 0.5
+        return ops.matmul(held, vectors[..., None])[..., 0]
 
     return Bent(end, slope, bend, root)
 

@@ -91,7 +91,7 @@ def _shaped(name: str, dataset: data.Dataset) -> data.Dataset:
     """The data with or without a last axis of one channel, as the network takes them."""
     shape = dataset.shape
     axes = zoo.axes_of(name)
-    if name.endswith(".keras"):
+    if zoo.is_file(name):
         expected = zoo.input_shape_of(zoo.load(name))
         axes = len(expected) or None
         if axes == len(shape) + 1 and expected[-1] not in (1, None):

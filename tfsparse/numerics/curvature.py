@@ -40,15 +40,15 @@ def cross_entropy_root(logits):
     """A root R of that Hessian, R R^T = diag(p) - p p^T: R = diag(sqrt p) - p sqrt(p)^T.
 
     Args:
-        logits: `(batch, classes)`.
+        logits: `(batch, ..., classes)`.
 
     Returns:
-        `(batch, classes, classes)`.
+        `(batch, ..., classes, classes)`.
     """
     p = ops.softmax(logits)
     root = ops.sqrt(p)
-    return root[:, :, None] * ops.eye(p.shape[-1], dtype=p.dtype) - (
-        p[:, :, None] * root[:, None, :]
+    return root[..., :, None] * ops.eye(p.shape[-1], dtype=p.dtype) - (
+        p[..., :, None] * root[..., None, :]
     )
 
 

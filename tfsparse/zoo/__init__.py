@@ -11,6 +11,7 @@ _HOMES = {
     "axes_of": "builder",
     "build": "builder",
     "input_shape_of": "builder",
+    "is_file": "builder",
     "load": "builder",
     "named": "builder",
 }
@@ -22,6 +23,7 @@ __all__ = [
     "axes_of",
     "build",
     "input_shape_of",
+    "is_file",
     "load",
     "named",
 ]

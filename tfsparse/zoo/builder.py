@@ -144,13 +144,13 @@ def build(
     if builder is not None:
         return _from_zoo(name, builder, input_shape, shape, width, hidden, scaling)
     name = named(name, input_shape)
-    if name.endswith(".keras"):
+    if is_file(name):
         model = load(name)
     elif ":" in name:
         model = _from_function(name, input_shape, math.prod(shape))
     elif name not in MODELS:
         raise ValueError(
-            f"`model` must be one of {sorted(MODELS)}, a .keras file or "
+            f"`model` must be one of {sorted(MODELS)}, a .keras or .h5 file, or "
             f"package.module:function. Received: model={name!r}."
         )
     if hidden is not None and name != "mlp":
@@ -163,10 +163,12 @@ def build(
             f"`width` must be 1 for a model of your own. Received: width={width}."
         )
     model = _checked(model, name, input_shape, shape)
-    if not scaling.mean:
+    if not scaling.mean and None not in input_shape_of(model):
         return model
-    inputs = keras.Input(input_shape)
-    return keras.Model(inputs, model(_normalised(inputs, scaling)), name=model.name)
+    # Of unknown sizes, those of the data: a microcontroller wants to know them.
+    inputs = keras.Input(input_shape, dtype=model.inputs[0].dtype)
+    x = _normalised(inputs, scaling) if scaling.mean else inputs
+    return keras.Model(inputs, model(x), name=model.name)
 
 
 def _from_zoo(name, builder, input_shape, outputs, width, hidden, scaling: Scaling):
@@ -220,8 +222,17 @@ def input_shape_of(model) -> tuple:
     return tuple(model.inputs[0].shape[1:]) if len(model.inputs) == 1 else ()
 
 
+SAVED = (".keras", ".h5", ".hdf5")
+"""Endings of files that hold a model; the last two are what Keras 2 wrote."""
+
+
+def is_file(name: str) -> bool:
+    """Whether a model's name is that of a file."""
+    return name.lower().endswith(SAVED)
+
+
 def load(path: str):
-    """Loads a `.keras` file in safe mode: no code from the file is run.
+    """Loads a `.keras` or `.h5` file in safe mode: no code from the file is run.
 
     Raises:
         ValueError: The file is missing, damaged, or holds Lambda layers, or custom
@@ -229,11 +240,18 @@ def load(path: str):
     """
     if not os.path.isfile(path):
         raise ValueError(
-            f"`model` must be a .keras file that exists. Received: {path!r}."
+            f"`model` must be a .keras or .h5 file that exists. Received: {path!r}."
         )
-    if not zipfile.is_zipfile(path):
+    if not is_file(path):
         raise ValueError(
-            f"`model` must be a whole .keras file. Received: {path!r}, empty or damaged."
+            f"`model` must be a file whose name ends in {', '.join(SAVED)}. "
+            f"Received: {path!r}."
+        )
+    zipped = path.lower().endswith(".keras")
+    if not (zipfile.is_zipfile(path) if zipped else _is_hdf5(path)):
+        raise ValueError(
+            f"`model` must be a whole .keras or .h5 file. Received: {path!r}, empty or "
+            "damaged."
         )
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -243,6 +261,11 @@ def load(path: str):
             f"`model` must hold stock Keras layers and be undamaged (safe mode is on: no "
             f"Lambda, no custom classes). Received: {path!r}, which says: {reason}"
         ) from error
+
+
+def _is_hdf5(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
 def _from_function(name, input_shape, outputs):
