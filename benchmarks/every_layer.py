@@ -282,7 +282,7 @@ def op_recipes() -> dict:
         "vectorized_map": None,
         "view": None,
         "where": lambda h: O.where(h > 0, h, 0.1 * h),
-        "cdist": lambda h: O.cdist(h, h),
+        "cdist": lambda h: O.cdist(h, h + 1.0),
         "psnr": None,
         "polar": lambda h: O.abs(O.polar(O.relu(h), h)),
         "stft": ("sound", "front", lambda x: O.stft(x, 32, 16, 32)[0]),
@@ -338,6 +338,10 @@ def op_recipe(name: str):
     needed = [p.name for p in parameters if p.default is p.empty and p.kind < 3]
     axis = {"axis": 1} if any(p.name == "axis" for p in parameters) else {}
     if needed == ["x"]:
+        if name in ("arccos", "arcsin", "arctanh", "erfinv"):
+            return "series", "middle", lambda h: function(0.9 * O.tanh(h))
+        if name == "arccosh":
+            return "series", "middle", lambda h: function(1.5 + O.relu(h))
         positive = name in (
             "log",
             "log2",

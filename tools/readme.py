@@ -531,6 +531,31 @@ def _read(name: str):
     return files.read_json(path) if os.path.exists(path) else None
 
 
+def limits() -> list[str]:
+    """The page that says what can be pruned, trained and shipped."""
+    rows = _read("every_layer.json") or []
+    return [
+        "# Limits: every layer and operation",
+        "",
+        "Written by `python tools/readme.py` from `benchmarks/results/every_layer.json`, which "
+        "`python benchmarks/every_layer.py` wrote: Keras as it is on TensorFlow, noise for "
+        "data, two epochs under each method.",
+        "",
+        "- *units in front*: whether the units that a layer reads are pruned, or why not. "
+        "Whatever is said there, the network trains, strips and ships.",
+        "- *strip*: half of all units that may go are gone, and what is left computes what the "
+        "masked network computes.",
+        "- *int8* and *TFLM*: that small network as a full int8 file, and the file on "
+        "TensorFlow Lite Micro.",
+        "- a method's column: two epochs under it, and the network that it leaves.",
+        "",
+        "*works*, or the number of the sentence below the table that a user reads before "
+        "training begins (`tfsparse.train` tries the way to the chip first).",
+        "",
+        *_benchmark("every_layer").table(rows),
+    ]
+
+
 def pages() -> dict[str, str]:
     """Path -> text of everything that is written here."""
     with open("README.md", encoding="utf-8") as file:
@@ -557,6 +582,7 @@ def pages() -> dict[str, str]:
         "README.md": f"{head}{START}{first}\n{body}\n{END}{tail}",
         os.path.join("docs", "results.md"): "\n".join([*results, ""]),
         os.path.join("docs", "tasks", "results.md"): "\n".join([*task_pages(), ""]),
+        os.path.join("docs", "limits.md"): "\n".join([*limits(), ""]),
     }
 
 

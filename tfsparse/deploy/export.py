@@ -191,7 +191,8 @@ _BLAMED = re.compile(r'fused\["(\w+):",\s*"([^"@]+)')
 def _refused(said: str, model) -> str:
     """What the converter says: operator and layer where it names them, else its words."""
     names = {operation.name for operation in trace.read(model).operations}
-    for operator, way in _BLAMED.findall(said):
+    blamed = _BLAMED.findall(said)
+    for operator, way in blamed:
         parts = way.split("/")
         scopes = {*parts, *(part.rpartition("_")[0] for part in parts)}
         for name in sorted(scopes & names):
@@ -199,6 +200,11 @@ def _refused(said: str, model) -> str:
                 f"operator {operator} of layer {name!r}, of which it has none. Replace that "
                 "layer, or leave TFLite out of the formats."
             )
+    if blamed:
+        return (
+            f"operator {blamed[0][0]}, of which it has none. Replace what needs it, or leave "
+            "TFLite out of the formats."
+        )
     words = " ".join(said.split())[:200]
     return f"{model.name!r}, of which the converter says: {words}"
 

@@ -194,8 +194,13 @@ class BayesNASCompression(reweighted.Reweighted):
         relevant = base.array_of(
             numerics.is_relevant(keras.ops.convert_to_tensor(gamma))
         )
-        # Without curvature no sample reaches the group: it looks important, and is not.
-        stays = relevant & (bends > 0) & (held < GONE / 2)
+        # Without curvature no sample reaches the group: it looks important, and is not. Where
+        # a whole kernel has none, nothing is known: a saturated output, or no gradient.
+        silent = np.ones(partition.groups, bool)
+        for path, labels in partition.labels.items():
+            if curvature[path].any():
+                silent[np.unique(labels[labels >= 0])] = False
+        stays = relevant & ((bends > 0) | silent) & (held < GONE / 2)
         return factors, stays
 
     def importance(self, model, groups) -> dict[str, np.ndarray]:
@@ -263,7 +268,7 @@ class BayesNASCompression(reweighted.Reweighted):
                 rows,
                 note="Groups of all shapes, those of the running model: removed ones are "
                 "not counted any more. A group without curvature is one that no sample "
-                "reaches; it is pruned.",
+                "reaches; it is pruned, unless its whole layer has none.",
             ),
             _omegas(loops[-1]),
         ]
