@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 
+@keras.saving.register_keras_serializable("tfsparse")
 class DropPath(keras.layers.Layer):
     """Leaves its input out of random samples; the others grow so that the mean stays.
 
@@ -17,6 +18,7 @@ class DropPath(keras.layers.Layer):
     Args:
         rate: p at the end of training, in [0, 1).
         share: Returns how much of training is over, a scalar in [0, 1]: p grows with it.
+            It is no part of the config: a layer made from that has p from the start.
         seed: Of the random numbers.
         kwargs: As of every layer.
 
@@ -44,7 +46,7 @@ class DropPath(keras.layers.Layer):
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise ValueError(f"`rate` must be in [0, 1). Received: rate={rate}.")
-        self.rate, self.share = rate, share
+        self.rate, self.share, self.seed = rate, share, seed
         self.generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
 
@@ -58,3 +60,6 @@ class DropPath(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
