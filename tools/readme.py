@@ -84,6 +84,18 @@ def benchmark_lines() -> list[str]:
             f"accuracy with and without differs by {s['mean_val_accuracy_gap']:.2%} on average "
             f"over the epochs ([plot]({PAGES}/garbage_collection.png))."
         )
+    children = _read("children.json")
+    if children:
+        ratios = [f"{row['ratio']:.2f}" for row in children["rows"]]
+        starts = children["start_seconds"]
+        lines.append(
+            "- Converter and interpreters in processes of their own take "
+            f"{ratios[0]} x the time of exporting LeNet-5 here, {ratios[1]} x of running "
+            f"{children['images']:,} images on LiteRT and {ratios[2]} x on TensorFlow Lite "
+            f"Micro (medians of {children['rows'][0]['pairs']} pairs); once a run, "
+            f"{starts['converter']:.1f} s and {starts['interpreters']:.1f} s to start, beside "
+            "other work."
+        )
     search = _read("size_search.json")
     if search:
         best = [

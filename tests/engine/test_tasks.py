@@ -232,3 +232,51 @@ def test_target_and_trials_of_numbers(tmp_path):
     report = run(tmp_path, "regression", "gsparsity", *more)
     assert report["method"]["trials"]
     assert report["stages"][-1]["params"] <= 0.6 * report["dense_cost"]["params"]
+
+
+def words_model(path, length=12):
+    """An Embedding model of whole numbers, saved."""
+    keras.utils.set_random_seed(0)
+    x = entry = keras.Input((length,), dtype="int32")
+    x = keras.layers.Embedding(20, 6)(x)
+    x = keras.layers.GlobalAveragePooling1D()(
+        keras.layers.Conv1D(8, 3, activation="relu")(x)
+    )
+    keras.Model(entry, keras.layers.Dense(2)(x)).save(path)
+
+
+def words(path, kind):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 20, (200, 12)).astype(kind)
+    y = (x[:, 0] > 9).astype(int)
+    np.savez(path, x_train=x[:150], y_train=y[:150], x_test=x[150:], y_test=y[150:])
+
+
+SHORT = ["--epochs=2", "--shrink_epochs=1", "--fine_tune_epochs=1", "--formats=tflite_int8",
+         "--tensorboard=false"]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [".keras", ".h5"])
+def test_whole_numbers_go_from_the_data_to_the_chip(tmp_path, ending, capsys):
+    pytest.importorskip("tflite_micro")
+    words_model(tmp_path / f"m{ending}", None if ending == ".h5" else 12)
+    words(tmp_path / "t.npz", "int64")
+    status = train.main(
+        ["train", f"--data={tmp_path}/t.npz", f"--model={tmp_path}/m{ending}",
+         f"--workdir={tmp_path}/run", *SHORT]
+    )  # fmt: skip
+    said = capsys.readouterr()
+    assert status in (0, None), said.err
+    assert "near 1" not in said.out + said.err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["stages"][-1]["name"] == "mcu"
+
+
+def test_pixels_are_no_whole_numbers(tmp_path, capsys):
+    words_model(tmp_path / "m.keras")
+    words(tmp_path / "t.npz", "uint8")
+    status = train.main(
+        ["train", f"--data={tmp_path}/t.npz", f"--model={tmp_path}/m.keras",
+         f"--workdir={tmp_path}/run", *SHORT]
+    )  # fmt: skip
+    assert status == 2 and "Store them as int32" in capsys.readouterr().err

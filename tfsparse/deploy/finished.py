@@ -77,10 +77,11 @@ def flight(model, samples: np.ndarray) -> dict[str, float]:
     """
     model = shipping.shipped(model)
     shipping.check_sized(model)
-    content = convert(model, [samples])
+    arrays = shipping.arrays_of(model, samples)
+    content = convert(model, arrays)
     found: dict[str, float] = {"file_bytes": len(content)}
     try:
-        found["arena_bytes"] = _arena(content, [samples[:1]])
+        found["arena_bytes"] = _arena(content, [array[:1] for array in arrays])
     except ImportError:
         pass  # the report of the run says how to get it
     return found

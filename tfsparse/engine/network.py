@@ -61,8 +61,16 @@ def untouched(
             )
         )
     graph = trace.read(model)
+    whole = not graph.inputs[0].dtype.startswith("float")
+    if whole and dataset.statistics() is None:
+        raise ValueError(
+            "`data` must hold whole numbers as such for a model that looks them up. "
+            f"Received: 8-bit pixels of {dataset.name!r}, which are divided by 255, for "
+            f"{name!r}. Store them as int32."
+        )
     task = task.fitted(model.output_shape[1:], activation_at_end(graph) or "", name)
-    notes = (*dataset.notes, *_about_scaling(graph, scaling, dataset))
+    about = [] if whole else _about_scaling(graph, scaling, dataset)
+    notes = (*dataset.notes, *about)
     return model, dataclasses.replace(dataset, task=task, notes=notes)
 
 
