@@ -49,6 +49,16 @@ ABLATIONS = {
 
 KEYS = ("method", "without", "seed")
 
+IDEAS = {
+    "switches: norms instead": "a learned switch in place of the norm of weights",
+    "removal before the end": "removing what died before the end",
+    "sign-variance rule": "the sign-variance rule",
+    "proximal map: subgradient instead": "the proximal map in place of the subgradient",
+    "divergence": "the divergence from the prior, beside plain Gaussian dropout,",
+    "evidence": "re-weighting by the evidence, beside one weight for all groups,",
+}
+"""What is left out, as it stands in a sentence."""
+
 
 def wanted() -> list[dict]:
     """Every row, seed by seed."""
@@ -111,6 +121,45 @@ def table(rows: list[dict]) -> list[str]:
             f"| {method} | {without} | {len(good)} | {score} "
             f"| {nonzero:,.0f} | {size:,.0f} |"
         )
+    return [*lines, "", *sentences(rows)]
+
+
+def sentences(rows: list[dict]) -> list[str]:
+    """What each idea is worth: with it minus without it, seed by seed."""
+    lines = []
+    by_key = {tuple(row[key] for key in KEYS): row for row in rows}
+    for method, own in ABLATIONS.items():
+        for without in filter(None, own):
+            pairs = [
+                (by_key.get((method, "", seed)), by_key.get((method, without, seed)))
+                for seed in SEEDS
+            ]
+            pairs = [(a, b) for a, b in pairs if a and b and "accuracy" in a | b]
+            if len(pairs) < len(SEEDS):
+                continue  # no sentence from fewer seeds
+            gaps = [100 * (a["accuracy"] - b["accuracy"]) for a, b in pairs]
+            mean, spread = statistics.mean(gaps), statistics.stdev(gaps)
+            noise = spread / len(gaps) ** 0.5
+            verdict = f"gives {abs(mean):.2f} points {'more' if mean > 0 else 'less'}"
+            if abs(mean) < 2 * noise:
+                verdict = (
+                    f"makes no difference that three seeds tell, {mean:+.2f} points"
+                )
+            line = (
+                f"- {method}: {IDEAS[without]} {verdict} "
+                f"(the pairs: {', '.join(f'{gap:+.2f}' for gap in gaps)})."
+            )
+            left = [
+                [row["penalty_left"] for row in side]
+                for side in zip(*pairs, strict=True)
+            ]
+            if None not in left[0] + left[1]:
+                mine, other = (statistics.median(side) for side in left)
+                line += (
+                    f" The penalty alone left {mine:.1f} times the target, without it "
+                    f"{other:.1f} times; the rest went by rank."
+                )
+            lines.append(line)
     return lines
 
 

@@ -31,6 +31,9 @@ class BayesNASCompression(reweighted.Reweighted):
     Zeros inside a kernel that ships make no file smaller: fine-tuning may use these
     weights again, unless `--hold_zeros` says otherwise.
 
+    No data were found on which the evidence makes smaller networks better than one weight for
+    all groups does (`evidence=False`); by how much they differ stands in docs/results.md.
+
     Raises:
         ValueError: An argument outside its range.
 
