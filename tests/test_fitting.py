@@ -216,6 +216,27 @@ def test_inputs_and_weights_in_structures(x, y):
     assert {n for batch in spy.seen for n in batch} == set(range(SAMPLES))
 
 
+@pytest.mark.parametrize("steps", [{}, {"steps_per_epoch": 4}])
+@pytest.mark.parametrize("source", ["arrays", "dataset"])
+def test_classes_weigh_as_in_fit(x, source, steps):
+    y = (x[:, 0] > 0).astype("int32")
+    losses = []
+    for run in ("fit", "shrinking"):
+        keras.utils.set_random_seed(0)
+        net = keras.Sequential([keras.Input((5,)), L.Dense(8), L.Dense(2)])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        net.compile("adam", loss)
+        data, more = MADE[source](x, y)
+        more = {**more, **steps, "class_weight": {0: 1.0, 1: 9.0}, "epochs": 2}
+        if run == "fit":
+            losses.append(net.fit(*data, verbose=0, **more).history["loss"])
+        else:
+            method = tfsparse.ShrinkNets(0.0, form="norms", decay=0.0)
+            found = tfsparse.fit_shrinking(net, method, *data, **more)
+            losses.append([entry["loss"] for entry in found.history])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+
+
 def test_validation_of_a_stream_goes_on(x, y):
     spy = Spy()
     tfsparse.fit_shrinking(

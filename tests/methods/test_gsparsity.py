@@ -82,6 +82,29 @@ def test_norms_and_sizes_of_groups_that_span_variables():
     assert not found.norms({path: 0 * v for path, v in values.items()}).any()
 
 
+def test_units_that_share_weights_get_one_penalty(caplog):
+    keras.utils.set_random_seed(0)
+    entry = keras.Input((5, 8))
+    x = keras.layers.MultiHeadAttention(2, 4, name="heads")(entry, entry)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    net = keras.Model(entry, keras.layers.Dense(2)(x))
+    net.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    groups = tfsparse.find_groups(net)
+    apart = partitions.overlapped(net, groups)
+    sizes = {group.name: group.size for group in groups if not group.frozen}
+    assert apart and all(sizes[name] > 2 for name in apart)  # the two heads stay
+    x = np.random.default_rng(0).normal(size=(32, 5, 8)).astype("float32")
+    small = tfsparse.fit_shrinking(
+        net,
+        tfsparse.GSparsity(),
+        x,
+        np.arange(32) % 2,
+        epochs=2,
+        target={"params": 0.7},
+    ).model
+    assert apart[0] in caplog.text and small.count_params() <= 0.7 * net.count_params()
+
+
 @pytest.mark.parametrize("name", sorted(models.TABLE))
 def test_a_zero_unit_sends_nothing_on(name):
     """On every conformance model: what a coupled group holds is all that writes it."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 from tfsparse import options, records
 from tfsparse.methods import base, partitions
+
+_LOG = logging.getLogger("tfsparse")
 
 PARTITIONS = ("unit", "operation", *partitions.SHAPES)
 
@@ -163,7 +167,13 @@ class GSparsity(base.Method):
 
         ignore = options.listed(self.ignore)
         if self.partition == "unit":
-            found = partitions.units(model, groups, self.carriers, ignore)
+            if apart := partitions.overlapped(model, groups):
+                _LOG.warning(
+                    "No penalty on %s: their weights are penalised with other units. A "
+                    "target may still take them, by rank.",
+                    ", ".join(apart),
+                )
+            found = partitions.units(model, groups, self.carriers, [*ignore, *apart])
         elif self.partition == "operation":
             found = partitions.operations(model, groups, ignore)
             if self.shared:

@@ -130,6 +130,42 @@ def units(
     return records.Partition(labels, tuple(names), followers=followers)
 
 
+def overlapped(model, groups: Sequence[records.UnitGroup]) -> list[str]:
+    """Groups whose weights others hold already, fewer and larger units first.
+
+    A head of an attention and a place of its key's width share the query's kernel, say: the
+    head is kept, the width is named here.
+
+    Args:
+        model, groups: As of `units`.
+
+    Returns:
+        Names of groups, to be left out.
+    """
+    shapes = {v.path: tuple(v.shape) for v in model.trainable_variables}
+    held: dict[str, np.ndarray] = {}
+    found = []
+    free = [g for g in groups if not g.frozen and g.kind == "unit"]
+    for number, group in enumerate(sorted(free, key=lambda g: g.size)):
+        own: dict[str, np.ndarray] = {}
+        for member in group.members:
+            if member.role != records.CONSUMER and member.path in shapes:
+                taken = _of_member(shapes[member.path], member, 0) >= 0
+                own[member.path] = own.get(member.path, False) | taken
+        labels = {path: np.where(taken, number, -1) for path, taken in own.items()}
+        if any(
+            ((held[path] >= 0) & (mine >= 0)).any()
+            for path, mine in labels.items()
+            if path in held
+        ):
+            found.append(group.name)
+            continue
+        for path, mine in labels.items():
+            before = held.get(path, np.int64(-1))
+            held[path] = np.where(mine >= 0, mine, before)
+    return found
+
+
 def _whole(labels, names: Sequence[str], groups, held: set[str]) -> None:
     """Checks that every unit has weights in the penalty, unless they are not trained.
 
