@@ -82,11 +82,29 @@ def test_a_lookup_runs_on_the_chip(tmp_path):
     assert rows[0].max_abs_difference < 0.15
 
 
-@pytest.mark.parametrize("arguments", [{}, {"axis": (1, 2)}, {"scale": False}])
-def test_a_layer_norm_runs_on_the_chip(arguments, tmp_path):
+NORMALISERS = {
+    "layer": lambda: L.LayerNormalization(),
+    "layer over two axes": lambda: L.LayerNormalization(axis=(1, 2)),
+    "layer without scale": lambda: L.LayerNormalization(scale=False),
+    "rms": lambda: L.RMSNormalization(),
+    "unit": lambda: L.UnitNormalization(),
+    "group": lambda: L.GroupNormalization(2),
+    "group without shift": lambda: L.GroupNormalization(3, center=False),
+}
+
+
+@pytest.mark.parametrize("name", NORMALISERS)
+def test_a_normaliser_runs_on_the_chip(name, tmp_path):
     pytest.importorskip("tflite_micro")
-    model = network(L.LayerNormalization(**arguments))
-    x = np.random.default_rng(0).normal(size=(40, 7, 5)).astype("float32")
+    model = network(NORMALISERS[name](), (7, 6))
+    inputs = probe.random_inputs(model, np.random.default_rng(1), 5)
+    copy = rewritten.rewritten(model)
+    assert copy is not model
+    for expected, found in zip(
+        probe.run(model, inputs), probe.run(copy, inputs), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    x = np.random.default_rng(0).normal(size=(40, 7, 6)).astype("float32")
     files = tfsparse.export(model, str(tmp_path), x, ("tflite_int8",))
     rows = tfsparse.verify(model, files, x[:10])
     assert rows[1].samples == 10, rows[1].note

@@ -152,12 +152,17 @@ def _on_micro(path: str, x: list[np.ndarray]):
         for part, place in zip(x, places, strict=True)
     ]
     outputs: list[list[np.ndarray]] = [[] for _ in ends]
-    for number in range(len(x[0])):
-        for part, place in zip(given, places, strict=True):
-            interpreter.set_input(part[number : number + 1], place)
-        interpreter.invoke()
-        for found, place in zip(outputs, ends, strict=True):
-            found.append(interpreter.get_output(place)[0])
+    try:
+        with _captured() as said:
+            for number in range(len(x[0])):
+                for part, place in zip(given, places, strict=True):
+                    interpreter.set_input(part[number : number + 1], place)
+                interpreter.invoke()
+                for found, place in zip(outputs, ends, strict=True):
+                    found.append(interpreter.get_output(place)[0])
+    except RuntimeError as error:
+        words = " ".join(said[0].split())[:300]
+        return None, {"refused": f"{error} {words}".strip()}
     with _captured() as said:
         interpreter.print_allocations()
     total = re.search(r"Arena allocation total (\d+)", said[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -10,6 +12,16 @@ from keras import ops
 from tfsparse.deploy import probe, unroll
 from tfsparse.graph import trace
 from tfsparse.graph.rebuild import carry, clone, rebuild
+
+NORMALISERS = (
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+    keras.layers.UnitNormalization,
+)
+
+UNIT_EPSILON = 1e-12
+"""The least square of a norm that a UnitNormalization divides by."""
 
 ROUNDING = 1e-4
 """Largest difference of outputs, relative to the largest, that is rounding."""
@@ -20,8 +32,8 @@ def rewritten(model):
 
     Recurrent layers of fixed length become their steps, see `unroll`; an Embedding becomes
     a plain look-up, as TensorFlow Lite Micro lacks the SELECT by which Keras allows
-    negative numbers; a LayerNormalization subtracts its mean first, where Keras negates it,
-    of which there is no int8.
+    negative numbers; normalisers are written without SQUARE and NEG, of which there is no
+    int8.
 
     Args:
         model: A model of stock layers; it is not changed.
@@ -58,17 +70,26 @@ def _stand_in(graph: trace.Graph, operation):
     calls = [call for call in graph.calls if call.operation is operation]
     if all(unroll.can(call) for call in calls):
         return unroll.Steps
-    if type(operation) is keras.layers.LayerNormalization:
-        return Centred
+    if type(operation) in NORMALISERS and _is_simple(operation):
+        return Normalised
     plain = type(operation) is keras.layers.Embedding and not operation.mask_zero
     return LookUp if plain and not operation.quantization_mode else None
 
 
-class Centred(keras.layers.Layer):
-    """(x - mean) / sqrt(variance + epsilon), times gamma, plus beta; of converters alone.
+def _is_simple(layer) -> bool:
+    """Whether a normaliser is one whose formula is known: groups of the last axis."""
+    grouped = isinstance(layer, keras.layers.GroupNormalization)
+    return not grouped or layer.axis in (-1, len(layer.input.shape) - 1)
+
+
+class Normalised(keras.layers.Layer):
+    """A normaliser in operators that there is int8 of; of converters alone.
+
+    c / sqrt(mean(c^2) + epsilon), times gamma, plus beta; c = x - mean(x), or x where the
+    layer takes no mean. c * c is MUL, where SQUARE has no int8, and nothing is negated.
 
     Args:
-        layer: A LayerNormalization; its weights are shared.
+        layer: A layer of `NORMALISERS`; its weights are shared.
     """
 
     def __init__(self, layer, **kwargs):
@@ -78,18 +99,44 @@ class Centred(keras.layers.Layer):
 
     def call(self, inputs):
         """The layer's outputs."""
-        layer = self.layer
-        axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
-        axes = [axis % len(inputs.shape) for axis in axes]
-        wide = [n if k in axes else 1 for k, n in enumerate(inputs.shape)]
-        centred = inputs - ops.mean(inputs, axes, keepdims=True)
-        variance = ops.mean(centred * centred, axes, keepdims=True)
-        found = centred * ops.rsqrt(variance + layer.epsilon)
+        layer, shape = self.layer, tuple(inputs.shape)
+        if isinstance(layer, keras.layers.UnitNormalization):
+            axes = _axes(layer.axis, len(shape))
+            square = ops.sum(inputs * inputs, axes, keepdims=True)
+            return inputs * ops.rsqrt(ops.maximum(square, UNIT_EPSILON))
+        if isinstance(layer, keras.layers.RMSNormalization):
+            axes = _axes(layer.axis, len(shape))
+            square = ops.mean(inputs * inputs, axes, keepdims=True)
+            return inputs * ops.rsqrt(square + layer.epsilon) * layer.scale
+        if isinstance(layer, keras.layers.GroupNormalization):
+            axes = [len(shape) - 1]
+            places = math.prod(shape[1:-1])
+            each = shape[-1] // layer.groups
+            split = ops.reshape(inputs, (-1, places, layer.groups, each))
+            found = _centred(split, [1, 3], layer.epsilon)
+            found = ops.reshape(found, (-1, *shape[1:]))
+        else:
+            axes = _axes(layer.axis, len(shape))
+            found = _centred(inputs, axes, layer.epsilon)
+        wide = [n if k in axes else 1 for k, n in enumerate(shape)]
         if layer.scale:
             found = found * ops.reshape(layer.gamma, wide)
         if layer.center:
             found = found + ops.reshape(layer.beta, wide)
         return found
+
+
+def _centred(x, axes: list[int], epsilon: float):
+    """(x - mean) / sqrt(variance + epsilon)."""
+    centred = x - ops.mean(x, axes, keepdims=True)
+    variance = ops.mean(centred * centred, axes, keepdims=True)
+    return centred * ops.rsqrt(variance + epsilon)
+
+
+def _axes(axis, rank: int) -> list[int]:
+    """Axes counted from the front."""
+    given = axis if isinstance(axis, list | tuple) else [axis]
+    return [one % rank for one in given]
 
 
 class LookUp(keras.layers.Layer):
