@@ -19,6 +19,7 @@ from __future__ import annotations
 import inspect
 import os
 import pathlib
+import re
 import sys
 import tempfile
 import threading
@@ -554,7 +555,7 @@ def network(kind: str, name: str):
     try:
         x = make(x if place == "front" else writers[data](x))
     except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
-        raise NoNetwork(f"Keras: {' '.join(str(error).split())[:90]}") from error
+        raise NoNetwork(f"Keras: {plain(error)[:90]}") from error
     x = keras.tree.flatten(x)[0]
     if not isinstance(x, keras.KerasTensor) or not x.shape or x.shape[0] is not None:
         raise NoNetwork("it puts out nothing sample by sample")
@@ -594,11 +595,16 @@ def samples(data: str):
 # --- one row ----------------------------------------------------------------------------
 
 
+def plain(error: Exception) -> str:
+    """The words of an error on one line, without colours."""
+    return re.sub("\x1b\\[[0-9]*m", "", " ".join(str(error).split()))
+
+
 def said(error: Exception, begun: bool = False) -> str:
     """What a cell tells of an error."""
     from tfsparse import records
 
-    words = " ".join(str(error).split())
+    words = plain(error)
     known = isinstance(error, ValueError | records.StripError | records.TrainingError)
     if begun:
         return f"{FAULT}: after training began: {words[:160]}"
@@ -611,6 +617,7 @@ def row_of(row: dict) -> dict:
     import numpy as np
 
     import tfsparse
+    from tfsparse import gradients
 
     warnings.simplefilter("ignore")
     try:
@@ -622,8 +629,9 @@ def row_of(row: dict) -> dict:
     try:
         model(few, training=False)
         model(few, training=True)
+        gradients.compiled(lambda part: model(part, training=False))(few)
     except Exception as error:
-        words = " ".join(str(error).split())[:120]
+        words = plain(error)[:120]
         return {**row, "no_network": f"Keras cannot run it on TensorFlow: {words}"}
     try:
         groups = tfsparse.find_groups(model)

@@ -176,11 +176,18 @@ def _save_for_converter(model, path: str) -> list[str]:
         outputs = model(trace.packed(graph.model, list(tensors)), training=False)
         return dict(zip(results, keras.tree.flatten(outputs), strict=True))
 
-    with files.quiet():
-        archive = keras.export.ExportArchive()
-        archive.track(model)
-        archive.add_endpoint("serve", serve, input_signature=signature)
-        archive.write_out(path, verbose=False)
+    try:
+        with files.quiet():
+            archive = keras.export.ExportArchive()
+            archive.track(model)
+            archive.add_endpoint("serve", serve, input_signature=signature)
+            archive.write_out(path, verbose=False)
+    except Exception as error:  # whatever Keras or a layer's own code raises
+        words = " ".join(str(error).split())[:200]
+        raise ValueError(
+            "`model` must be one that TensorFlow can trace with a batch of 1. Received: "
+            f"{model.name!r}, which says: {words}"
+        ) from error
     return names
 
 

@@ -25,6 +25,8 @@ CELLS = (
 def can(call: trace.Call) -> bool:
     """Whether a call is a loop of fixed length whose steps are known."""
     layer = call.operation
+    if not isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional):
+        return False
     if len(call.inputs) != 1 or call.inputs[0].shape[1] is None:
         return False
     inner: Any = [layer]

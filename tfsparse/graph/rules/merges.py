@@ -46,7 +46,7 @@ def elementwise(walk, call, axes):
 _BINARY = (
     "add subtract multiply divide true_divide divide_no_nan maximum minimum power mod "
     "floor_divide arctan2 hypot logaddexp fmax fmin equal not_equal greater "
-    "greater_equal less less_equal"
+    "greater_equal less less_equal fmod heaviside logaddexp2"
 )
 for _name in _BINARY.split():
     if hasattr(ops, _name):

@@ -148,7 +148,8 @@ _UNARY = (
     "log_sigmoid sparse_plus sparse_sigmoid squareplus threshold abs negative exp "
     "exp2 log1p log log2 log10 expm1 sqrt rsqrt square sign sin cos tan arctan sinh "
     "cosh arcsinh erf ceil floor round trunc reciprocal nan_to_num stop_gradient "
-    "isfinite isnan isinf logical_not zeros_like ones_like copy"
+    "isfinite isnan isinf logical_not zeros_like ones_like copy arccos arccosh arcsin "
+    "arctanh cbrt conj deg2rad erfc erfinv fabs i0 isneginf isposinf rad2deg signbit sinc"
 )
 for _name in _UNARY.split():
     if hasattr(ops, _name):
@@ -184,9 +185,34 @@ def _reduced(walk, call, axes):
     return [[x[a] for a in range(len(x)) if a not in over]]
 
 
-for _name in "mean sum max min prod var std any all logsumexp count_nonzero".split():
+_OVER = (
+    "mean sum max min prod var std any all logsumexp count_nonzero amax amin average median "
+    "nanmax nanmean nanmedian nanmin nanprod nanstd nansum nanvar ptp"
+)
+for _name in _OVER.split():
     _class = trace.operation_class(lambda x, f=getattr(ops, _name): f(x, axis=1))  # noqa: B008
     register_rule(_class)(_reduced)
+
+
+@register_rule(
+    trace.operation_class(lambda x: ops.cumsum(x, axis=1)),
+    trace.operation_class(lambda x: ops.cumprod(x, axis=1)),
+)
+def _running(walk, call, axes):
+    x, axis = axes[0], call.operation.axis
+    for one in range(len(x)) if axis is None else (axis,):
+        walk.freeze(x[one], f"{call.name!r} works over all of them")
+    return [[None]] if axis is None else [list(x)]
+
+
+@register_rule(
+    trace.operation_class(lambda x: ops.average_pool(x, 2)),
+    trace.operation_class(lambda x: ops.max_pool(x, 2)),
+)
+def _pooled(walk, call, axes):
+    return [
+        only_channels(walk, call, axes[0], channel_axis(call.operation, len(axes[0])))
+    ]
 
 
 def _normalised(walk, call, axes):
