@@ -320,6 +320,7 @@ def test_callbacks_see_one_training(x, y, tmp_path):
         (lambda x, y: (x, y), {"steps_per_epoch": 0}, "`steps_per_epoch`"),
         (lambda x, y: (7,), {}, "Received: int"),
         (lambda x, y: (x, y), {"initial_epoch": 4}, "above initial_epoch"),
+        (lambda x, y: (x, y), {"initial_epoch": "2"}, "`initial_epoch`"),
         (lambda x, y: (x, y), {"callbacks": [print]}, "Keras callbacks"),
         (
             lambda x, y: (x, y),

@@ -110,8 +110,8 @@ def fit_shrinking(
         )
     begun = fit_arguments.get("initial_epoch", 0)
     if shrink_epochs is None:
-        whole = isinstance(epochs, numbers.Integral)
-        shrink_epochs = (epochs - begun) // 2 if whole else 0
+        whole = all(isinstance(n, numbers.Integral) for n in (epochs, begun))
+        shrink_epochs = max(0, epochs - begun) // 2 if whole else 0
     _check(method, epochs, shrink_epochs, begun)
     methods.check_class(type(method))
     budgets.check(target)
