@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import logging
 import numbers
 from collections.abc import Mapping
@@ -108,6 +109,7 @@ def fit_shrinking(
         raise ValueError(
             "`model` must be compiled. Received: a model without compile()."
         )
+    _check_model(model, fit_arguments)
     begun = fit_arguments.get("initial_epoch", 0)
     if shrink_epochs is None:
         whole = all(isinstance(n, numbers.Integral) for n in (epochs, begun))
@@ -143,6 +145,37 @@ def fit_shrinking(
     optimizers.recompile(small, model, context.fresh_optimizer(small))
     state = shrinking.State.from_json(found.facts)
     return Result(small, found.history, state.removals)
+
+
+OWN_STEPS = (
+    "train_step",
+    "compute_loss",
+    "compute_metrics",
+    "make_train_function",
+    "fit",
+)
+"""What a model's class may do otherwise, of which a smaller network would know nothing."""
+
+
+def _check_model(model, arguments) -> None:
+    """Checks that copies of the model train as it does, and `fit`'s arguments by name."""
+    own = [
+        name
+        for name in OWN_STEPS
+        if getattr(type(model), name) is not getattr(keras.Model, name)
+    ]
+    if own:
+        raise ValueError(
+            "`model` must train as Keras trains: smaller networks take its place. Received: "
+            f"{type(model).__name__} with its own {', '.join(own)}. Put it into the loss, "
+            "metrics or layers."
+        )
+    known = set(inspect.signature(keras.Model.fit).parameters) - {"self", "x", "y"}
+    if unknown := sorted(set(arguments) - known):
+        raise ValueError(
+            f"`fit` must know its arguments, among {', '.join(sorted(known))}. Received: "
+            f"{', '.join(unknown)}."
+        )
 
 
 def _check(method, epochs, shrink_epochs, begun) -> None:
@@ -235,7 +268,7 @@ class FitContext(Context):
             epochs=number + 1,
             callbacks=list(callbacks),
         )
-        if self._feed.dry:
+        if number < self._epochs - 1 and not self._feed.more():
             _LOG.warning(
                 "The data ran out in epoch %d: training ends there. Give a generator that "
                 "yields steps_per_epoch batches in each epoch.",
@@ -254,6 +287,9 @@ class FitContext(Context):
         )
         if self._validation is None or not wanted:
             return {}
+        if not self._validation.more():
+            _LOG.warning("The validation data ran out: epoch %d has none.", number + 1)
+            return {}
         return {"validation_data": self._validation.epoch()["x"]}
 
     @property
@@ -267,9 +303,15 @@ class FitContext(Context):
     def curvature(self, model, form: str) -> curvature.Curvature:
         """The diagonal Hessian on some training samples: of arrays, evenly spaced ones."""
         samples = self._feed.first(CURVATURE_SAMPLES)
-        pairs = ((x, np.asarray(y)) for x, y, *_ in samples)
+        pairs = ((x, _single(y)) for x, y, *_ in samples)
         batches = (batch for x, y in pairs for batch in curvature.batches(x, y))
         return curvature.diagonal(model, batches, form, loss=self._model.loss)
+
+
+def _single(y) -> np.ndarray:
+    """The targets of the one output, in whatever structure they are given."""
+    parts = keras.tree.flatten(y)
+    return np.asarray(parts[0] if len(parts) == 1 else y)
 
 
 def _validation(arguments) -> tuple[Any, dict]:

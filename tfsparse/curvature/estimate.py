@@ -185,7 +185,9 @@ def step_of(graph, form: str, probes: int, loss) -> Callable:
     if form in ("recursive", "averaged"):
         sweep = recursion.Sweep(graph, form == "averaged", bent)
         return gradients.compiled(sweep.run)
-    model, variables = graph.model, graph.model.trainable_variables
+    # The same layers, whose one output is a tensor and stands in no dict or list.
+    model = keras.Model(graph.model.inputs, graph.model.outputs[0])
+    variables = model.trainable_variables
     paths = [graph.paths[id(v)] for v in variables]
     seed = keras.random.SeedGenerator(0)
     each = losses.of_samples(loss)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import itertools
+import logging
 import numbers
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+
+_LOG = logging.getLogger("tfsparse")
 
 NO_SAMPLES = "`x` must hold samples. Received: none."
 
@@ -29,11 +32,13 @@ class Feed(abc.ABC):
 
     Attributes:
         samples: Samples an epoch.
-        dry: Whether the last epoch ended early and no other can begin.
     """
 
     samples: int
-    dry = False
+
+    def more(self) -> bool:
+        """Whether another epoch can begin."""
+        return True
 
     @abc.abstractmethod
     def epoch(self) -> dict[str, Any]:
@@ -72,12 +77,25 @@ def open_feed(
             f"`{steps_name}` must be a whole number from 1 on. Received: {steps!r}."
         )
     steps = None if steps is None else int(steps)
+    y = _as_array(y)
+    if "sample_weight" in rest:
+        rest["sample_weight"] = _as_array(rest["sample_weight"])
+    if _holds_numbers(x):
+        raise ValueError(
+            "`x` must be arrays. Received: numbers of Python; np.asarray(x) makes an array."
+        )
     if _holds_arrays(x):
         if not _size(x):
             raise ValueError(NO_SAMPLES)
         if steps is None:
             return _Arrays(x, y, rest), rest
         return _sliced(x, y, steps, rest)
+    if isinstance(x, str | bytes) or not hasattr(x, "__iter__"):
+        if not isinstance(x, tf.data.Dataset | keras.utils.PyDataset):
+            raise ValueError(
+                "`x` must be arrays, a tf.data.Dataset, a PyDataset or a generator. "
+                f"Received: {type(x).__name__}."
+            )
     if y is not None:
         raise ValueError(
             "`y` must be None where `x` is no array: its batches bring it. Received: "
@@ -89,17 +107,12 @@ def open_feed(
             return _of_dataset(x, steps), rest
         if isinstance(x, keras.utils.PyDataset):
             return _Sequence(x, steps, shuffle), rest
-        if hasattr(x, "__iter__"):
-            return _Pulled(x.__iter__, steps, once=hasattr(x, "__next__")), rest
+        return _Pulled(x.__iter__, steps, once=hasattr(x, "__next__")), rest
     except _Endless as error:
         raise ValueError(
             f"`{steps_name}` must say how many batches are an epoch. Received: none, "
             f"with {error}."
         ) from None
-    raise ValueError(
-        "`x` must be arrays, a tf.data.Dataset, a PyDataset or a generator. Received: "
-        f"{type(x).__name__}."
-    )
 
 
 class _Endless(Exception):
@@ -109,7 +122,18 @@ class _Endless(Exception):
 def _holds_arrays(x) -> bool:
     """Whether it is an array, or arrays in lists, tuples and dicts."""
     parts = keras.tree.flatten(x)
-    return bool(parts) and all(hasattr(part, "shape") for part in parts)
+    return bool(parts) and all(len(getattr(part, "shape", ())) for part in parts)
+
+
+def _holds_numbers(x) -> bool:
+    """Whether it is lists of numbers."""
+    parts = keras.tree.flatten(x) if isinstance(x, list | tuple) else []
+    return bool(parts) and all(isinstance(part, numbers.Number) for part in parts)
+
+
+def _as_array(given):
+    """Lists of numbers as an array; anything else as it is."""
+    return np.asarray(given) if _holds_numbers(given) else given
 
 
 class _Arrays(Feed):
@@ -136,9 +160,18 @@ class _Counted(Feed):
 
     def __init__(self, dataset):
         self._dataset = dataset
+        _LOG.warning(
+            "Reading `x` once to count its samples, as its length is not known: "
+            "steps_per_epoch=N spares that."
+        )
         self.samples = int(dataset.reduce(np.int64(0), _counted))
         if not self.samples:
             raise ValueError(NO_SAMPLES)
+        if next(iter(dataset.take(1)), None) is None:
+            raise ValueError(
+                "`x` must be a dataset that can be read again in each epoch. Received: one "
+                "that is used up after a pass; its generator must start anew."
+            )
 
     def epoch(self):
         return {"x": self._dataset, "shuffle": False}
@@ -184,6 +217,47 @@ class _Held(Feed):
             first = tf.data.Dataset.from_tensors(ahead)
             rest, self._ahead = first.concatenate(rest), None
         return {"x": rest, "shuffle": False}
+
+    def first(self, samples):
+        return _until(iter(self._dataset), samples)
+
+
+class _Open(Feed):
+    """As `_Held`, of a dataset whose length nobody knows.
+
+    Args:
+        dataset: Of batches.
+        steps: Batches an epoch.
+    """
+
+    def __init__(self, dataset, steps: int):
+        self._dataset, self._steps = dataset, steps
+        self._iterator: Any = iter(dataset)
+        self._ahead: Any = None
+        if not self.more():
+            raise ValueError(NO_SAMPLES)
+        self.samples = steps * _size(self._ahead)
+
+    def more(self):
+        for _ in range(2):
+            if self._ahead is not None:
+                return True
+            found = self._iterator.get_next_as_optional()
+            if bool(found.has_value()):
+                self._ahead = found.get_value()
+            else:
+                self._iterator = iter(self._dataset)
+        return self._ahead is not None
+
+    def epoch(self):
+        self.more()
+        held, ahead = self._iterator, tf.data.Dataset.from_tensors(self._ahead)
+        self._ahead = None
+        rest = tf.data.Dataset.range(self._steps - 1)
+        rest = rest.map(lambda number: held.get_next_as_optional())
+        rest = rest.take_while(lambda found: found.has_value())
+        part = ahead.concatenate(rest.map(lambda found: found.get_value()))
+        return {"x": part, "shuffle": False, "steps_per_epoch": self._steps}
 
     def first(self, samples):
         return _until(iter(self._dataset), samples)
@@ -271,16 +345,22 @@ class _Pulled(Feed):
             raise _Endless("a generator, which can be read once only")
         self._begin, self._steps, self._once = begin, steps, once
         self._iterator = begin()
-        self._ahead = list(itertools.islice(self._iterator, 1))
-        if not self._ahead:
+        self._ahead: list = []
+        if not self.more():
             raise ValueError(NO_SAMPLES)
-        self._ended = False
         batches = sum(1 for _ in begin()) if steps is None else steps
         self.samples = _size(self._ahead[0]) * batches
 
+    def more(self):
+        for _ in range(1 if self._once else 2):
+            self._ahead += itertools.islice(self._iterator, 0 if self._ahead else 1)
+            if self._ahead:
+                return True
+            self._iterator = self._begin()
+        return False
+
     def epoch(self):
-        if self._ended:
-            self._iterator, self._ended = self._begin(), False
+        self.more()
         return {
             "x": self._part(),
             "shuffle": False,
@@ -288,13 +368,9 @@ class _Pulled(Feed):
         }
 
     def _part(self):
-        count = 0
         source = itertools.chain(self._drained(), self._iterator)
         for batch in itertools.islice(source, self._steps):
-            count += 1
             yield tuple(batch) if isinstance(batch, list) else batch
-        self._ended = count != self._steps
-        self.dry = self._ended and self._once
 
     def _drained(self):
         """What was read ahead."""
@@ -323,7 +399,7 @@ def _of_dataset(dataset, steps: int | None) -> Feed:
     if cardinality == tf.data.UNKNOWN_CARDINALITY:
         if steps is None:
             return _Counted(dataset)
-        return _Pulled(dataset.__iter__, steps, once=False)
+        return _Open(dataset, steps)
     return _Held(dataset, steps, cardinality)
 
 
@@ -337,6 +413,8 @@ def _sliced(x, y, steps: int, rest: dict) -> tuple[Feed, dict]:
         count = int(count * (1.0 - split))
         rest["validation_data"] = _rows_from(parts, count, None)
         parts = _rows_from(parts, 0, count)
+    if not count:
+        raise ValueError(NO_SAMPLES)
     order = tf.data.Dataset.range(count)
     if rest.pop("shuffle", True):
         order = order.shuffle(count)

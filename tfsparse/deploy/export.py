@@ -66,7 +66,7 @@ def export(
     Example:
         >>> artifacts = export(small, "out", x_train[:256])
     """
-    formats = tuple(formats)
+    formats = (formats,) if isinstance(formats, str) else tuple(formats)
     unknown = set(formats) - set(FORMATS)
     if unknown or not formats:
         raise ValueError(f"`formats` must be among {FORMATS}. Received: {formats}.")
@@ -76,6 +76,10 @@ def export(
     data = None
     if "tflite_int8" in formats:
         data = _calibration(model, calibration_data)
+    if os.path.exists(directory) and not os.path.isdir(directory):
+        raise ValueError(
+            f"`directory` must be a folder. Received: {directory!r}, a file."
+        )
     os.makedirs(directory, exist_ok=True)
     writers: dict[str, Callable[[str], None]] = {
         "keras": lambda path: model.save(path),
@@ -97,6 +101,11 @@ def _calibration(model, given) -> list[np.ndarray]:
         data = None if given is None else shipping.arrays_of(model, given)
     except ValueError as error:
         raise ValueError(f"`calibration_data`: {error}") from error
+    if data is not None and not all(np.isfinite(array).all() for array in data):
+        raise ValueError(
+            "`calibration_data` must be finite, as it sets the int8 ranges. Received: nan or "
+            "inf."
+        )
     if data is None or not len(data[0]):
         raise ValueError(
             "`calibration_data` must hold samples to make tflite_int8. Received: none."
@@ -120,7 +129,7 @@ def convert(model, calibration_data: list[np.ndarray] | None = None) -> bytes:
     around = front.Front()
     if calibration_data is not None:
         model, around = front.cut(model)
-        model = rewritten.rewritten(model)
+    model = rewritten.rewritten(model, calibration_data is not None)
     with tempfile.TemporaryDirectory() as folder:
         saved, samples, out = (
             os.path.join(folder, name)

@@ -20,6 +20,8 @@ NORMALISERS = (
     keras.layers.UnitNormalization,
 )
 
+ARGMAX = trace.operation_class(lambda x: keras.ops.argmax(x, axis=-1))
+
 UNIT_EPSILON = 1e-12
 """The least square of a norm that a UnitNormalization divides by."""
 
@@ -27,7 +29,7 @@ ROUNDING = 1e-4
 """Largest difference of outputs, relative to the largest, that is rounding."""
 
 
-def rewritten(model):
+def rewritten(model, int8: bool = True):
     """A model for the int8 converter, which computes the same.
 
     Recurrent layers of fixed length become their steps, see `unroll`; an Embedding becomes
@@ -37,6 +39,7 @@ def rewritten(model):
 
     Args:
         model: A model of stock layers; it is not changed.
+        int8: Whether the file will be int8; of a float one only the argmax is rewritten.
 
     Returns:
         The model itself where nothing is to be done, or something else would come out; a
@@ -46,7 +49,7 @@ def rewritten(model):
     stand_ins = {
         id(operation): stand_in
         for operation in graph.operations
-        if (stand_in := _stand_in(graph, operation)) is not None
+        if (stand_in := _stand_in(graph, operation, int8)) is not None
     }
     if not stand_ins:
         return model
@@ -65,8 +68,12 @@ def rewritten(model):
     return copy if same else model
 
 
-def _stand_in(graph: trace.Graph, operation):
+def _stand_in(graph: trace.Graph, operation, int8: bool):
     """What takes a layer's place in all its calls; None for itself."""
+    if type(operation) is ARGMAX and operation.axis is not None:
+        return Winner
+    if not int8:
+        return None
     calls = [call for call in graph.calls if call.operation is operation]
     if all(unroll.can(call) for call in calls):
         return unroll.Steps
@@ -137,6 +144,24 @@ def _axes(axis, rank: int) -> list[int]:
     """Axes counted from the front."""
     given = axis if isinstance(axis, list | tuple) else [axis]
     return [one % rank for one in given]
+
+
+class Winner(keras.layers.Layer):
+    """The index of the largest value, without the bits by which Keras tells -0 from 0.
+
+    Args:
+        layer: The operation of `keras.ops.argmax`.
+    """
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(**kwargs)
+        self.axis, self.keepdims = layer.axis, layer.keepdims
+        self.built = True
+
+    def call(self, inputs):
+        """Whole numbers, one for each row."""
+        found = tf.argmax(inputs, axis=self.axis, output_type=tf.int32)
+        return tf.expand_dims(found, self.axis) if self.keepdims else found
 
 
 class LookUp(keras.layers.Layer):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 import keras
 import numpy as np
 
@@ -87,8 +89,10 @@ def sized(model, length: int):
     Returns:
         The model itself where no axis is open; else a copy.
     """
-    if length < 1:
-        raise ValueError(f"`length` must be 1 or more. Received: {length}.")
+    if not isinstance(length, numbers.Integral) or length < 1:
+        raise ValueError(
+            f"`length` must be a whole number from 1 on. Received: {length!r}."
+        )
     if not open_inputs(model):
         return model
     graph = trace.read(model)
@@ -122,6 +126,17 @@ def check_sized(model) -> None:
             "`model` must have inputs of known sizes to become a TFLite file. Received: "
             f"{', '.join(names)} with open axes; --length=N (in Python length=N) gives "
             "them one."
+        )
+    graph = trace.read(model)
+    unread = [
+        tensor.origin
+        for tensor in graph.inputs
+        if not graph.readers.get(tensor) and tensor not in graph.outputs
+    ]
+    if unread:
+        raise ValueError(
+            "`model` must read each of its inputs to become a TFLite file. Received: "
+            f"{', '.join(unread)}, which nothing reads."
         )
 
 

@@ -8,7 +8,7 @@ from keras import ops
 from tfsparse import records
 from tfsparse.deploy.removal import Plan, alive_at
 from tfsparse.graph import trace
-from tfsparse.graph.rebuild import refresh
+from tfsparse.graph.rebuild import check_state, is_known, refresh
 
 
 def values_of(model) -> dict[str, np.ndarray]:
@@ -115,6 +115,23 @@ def load(operations: dict[int, object], model, values, planned: Plan | None) -> 
             trace.set_path(target, path)
             target.assign(value if planned is None else planned.cut(path, value))
         refresh(operations[id(old)])
+    alike = {
+        id(old): operations[id(old)]
+        for old in graph.operations
+        if operations.get(id(old)) is not None and _same(old, operations[id(old)])
+    }
+    check_state(graph, alike)
+
+
+def _same(old, new) -> bool:
+    """Whether a user's layer and its copy hold the same weights."""
+    if is_known(old):
+        return False
+    before, now = trace.variables_of(old), trace.variables_of(new)
+    return len(before) == len(now) and all(
+        a.shape == b.shape and bool(ops.all(ops.equal(a, b)))
+        for a, b in zip(before, now, strict=True)
+    )
 
 
 def pair(old, new) -> list[tuple]:

@@ -38,6 +38,8 @@ def verify(
         raise ValueError(f"`x`: {error}") from error
     if not len(arrays[0]):
         raise ValueError("`x` must hold samples. Received: none.")
+    if isinstance(artifacts, records.Artifact):
+        artifacts = (artifacts,)
     expected = interpreters.answers(model, arrays)
     parities = []
     for artifact in artifacts:

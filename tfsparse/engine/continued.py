@@ -9,6 +9,9 @@ import keras
 
 from tfsparse.deploy.lower import lower
 
+FORGETFUL = (keras.callbacks.EarlyStopping, keras.callbacks.ReduceLROnPlateau)
+"""They compare epochs: after a removal with those of the smaller network alone."""
+
 REFUSED = (keras.callbacks.BackupAndRestore,)
 """They bring back the weights of a network that is another one by then."""
 
@@ -50,13 +53,15 @@ class Continued(keras.callbacks.Callback):
     def set_model(self, model):
         if self.model is model:
             return
-        if getattr(self._callback, "best_weights", None) is not None:
-            # Weights remembered from before a removal do not fit any more.
-            self._callback.best_weights = None
+        smaller = self.model is not None
         super().set_model(model)
         if isinstance(self._callback, keras.callbacks.ModelCheckpoint):
             model = _InStock(model, self._compile)
+            if smaller:
+                self._callback.best = None  # of another network
         self._callback.set_model(model)
+        if smaller and isinstance(self._callback, FORGETFUL):
+            self._callback.on_train_begin()
 
     def set_params(self, params):
         super().set_params(params)

@@ -54,6 +54,14 @@ def check_reach(model, bounds, limits: budgets.Limits, sizes) -> None:
     left = budgets.with_units(measure(model, removal.plan(model, keep)), keep)
     for name, bound in bounds.items():
         if name in SMALLEST and left[name] > bound:
+            if not one:
+                why = (
+                    "; ".join(f"{g.name}: {g.frozen}" for g in groups) or "it has none"
+                )
+                raise ValueError(
+                    "`model` must have units that can be removed to meet a target. Received: "
+                    f"{model.name!r} without any ({why})."
+                )
             raise ValueError(
                 f"`target` must be within reach. Received: {name}={bound:,.4g}; with one "
                 f"unit in every group, within the limits, {left[name]:,} remain."

@@ -387,6 +387,7 @@ def prepare(context: Context, method, model):
         rate = context.training.learning_rate
         context.compile(sparse, rate, method.optimizer(sparse, groups))
         context.begin(sparse)
+    optimizers.check_slots(sparse.optimizer, sparse.trainable_variables)
     method.check_tools(sparse, context.tools)
     return sparse
 

@@ -245,7 +245,7 @@ def carry(graph: trace.Graph, operations: Mapping[int, Any]) -> None:
             trace.set_path(target, graph.paths[id(source)])
             target.assign(source)
         refresh(new)
-    _check_state(graph, operations)
+    check_state(graph, operations)
 
 
 def _pairs(old, new) -> list[tuple]:
@@ -264,12 +264,21 @@ KNOWN = ("keras", "tfsparse")
 """Packages whose layers are known to hold nothing but weights and config."""
 
 
-def _check_state(graph: trace.Graph, operations: Mapping[int, Any]) -> None:
-    """Compares what users' layers compute with what their copies do."""
+def is_known(operation) -> bool:
+    """Whether an operation is Keras's or the house's own."""
+    return type(operation).__module__.partition(".")[0] in KNOWN
+
+
+def check_state(graph: trace.Graph, operations: Mapping[int, Any]) -> None:
+    """Compares what users' layers compute with what their copies of equal weights do.
+
+    Raises:
+        ValueError: A copy computes something else: the layer holds what is neither a weight
+            nor in its config.
+    """
     for operation in graph.operations:
         new = operations.get(id(operation))
-        known = type(operation).__module__.partition(".")[0] in KNOWN
-        if new is None or new is operation or known:
+        if new is None or new is operation or is_known(operation):
             continue
         if type(new) is not type(operation):
             continue

@@ -3,7 +3,12 @@
 from tfsparse.optimizers.joint import JointOptimizer
 from tfsparse.optimizers.overlapping import GONE, OverlappingProxSGD
 from tfsparse.optimizers.proxsgd import ProxSGD
-from tfsparse.optimizers.resize import recompile, resize, spare_decay
+from tfsparse.optimizers.resize import (
+    check_slots,
+    recompile,
+    resize,
+    spare_decay,
+)
 from tfsparse.optimizers.schedules import ProxDecay
 
 __all__ = [
@@ -13,6 +18,7 @@ __all__ = [
     "ProxDecay",
     "ProxSGD",
     "recompile",
+    "check_slots",
     "resize",
     "spare_decay",
 ]

@@ -58,6 +58,34 @@ def resize(optimizer, variables: list, pairs: dict[str, str], cut: Cut):
     return new
 
 
+def check_slots(optimizer, variables: list) -> None:
+    """Checks, before training, that an optimizer's slots can be cut with its variables.
+
+    Args:
+        optimizer: A Keras optimizer of these variables; built if it is not.
+
+    Raises:
+        ValueError: It keeps slots of another shape than its variables.
+    """
+    if not optimizer.built:
+        optimizer.build(variables)
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    trained = private.trained(optimizer)
+    for name, slots in _slot_lists(optimizer).items():
+        for slot, variable in zip(slots, trained, strict=False):
+            if slot is not None:
+                _check_slot(optimizer, name, slot, variable)
+
+
+def _check_slot(optimizer, name: str, slot, variable) -> None:
+    if slot.shape != variable.shape:
+        raise ValueError(
+            "`optimizer` must keep slots of its variables' shapes to be cut. "
+            f"Received: {type(optimizer).__name__}, whose {name!r} of {variable.path} has "
+            f"shape {slot.shape}. Train with Adam, SGD or RMSprop."
+        )
+
+
 def _cut_slots(optimizer, new, variables, pairs, cut: Cut) -> set[int]:
     """Fills the slots of `new` from those of `optimizer`; the ids of both."""
     trained = private.trained(optimizer)
@@ -72,12 +100,7 @@ def _cut_slots(optimizer, new, variables, pairs, cut: Cut) -> set[int]:
             source = slots[old_index[path]]
             if source is None or target is None:
                 continue
-            if source.shape != trained[old_index[path]].shape:
-                raise ValueError(
-                    "`optimizer` must keep slots of its variables' shapes to be cut. "
-                    f"Received: {type(optimizer).__name__}, whose {name!r} of {path} has "
-                    f"shape {source.shape}. Train with Adam, SGD or RMSprop."
-                )
+            _check_slot(optimizer, name, source, trained[old_index[path]])
             target.assign(cut(path, ops.convert_to_numpy(source)))
         in_slots.update(id(slot) for slot in (*slots, *targets))
     return in_slots
