@@ -97,6 +97,13 @@ def dataset(x, y):
     return tf.data.Dataset.from_tensor_slices((x, y)).batch(SIZE)
 
 
+def once(x, y):
+    """A dataset of a generator that is used up after a pass."""
+    held = iter(list(dataset(x, y)))
+    signature = dataset(x, y).element_spec
+    return tf.data.Dataset.from_generator(lambda: held, output_signature=signature)
+
+
 class Loader:
     """What can be iterated again and again, and tells no length."""
 
@@ -273,14 +280,52 @@ def test_a_sequence_is_told_of_epochs_as_by_fit(x, y):
     assert told[0] == told[1] == ["end"] * 4
 
 
-def test_a_generator_that_runs_dry_ends_training(x, y, caplog):
-    batches = iter(list(dataset(x, y)))
-    with pytest.warns(UserWarning, match="ran out of data"):
-        result = tfsparse.fit_shrinking(
-            network("mse"), tfsparse.ShrinkNets(1e-6), batches,
-            epochs=9, steps_per_epoch=4,
-        )  # fmt: skip
-    assert len(result.history) == 3 and "ran out in epoch 3" in caplog.text
+@pytest.mark.parametrize(("steps", "trained"), [(4, 3), (5, 2), (10, 1)])
+def test_a_generator_that_runs_dry_ends_training(x, y, caplog, steps, trained):
+    batches = iter(list(dataset(x, y)))  # ten of them
+    result = tfsparse.fit_shrinking(
+        network("mse"), tfsparse.ShrinkNets(1e-6), batches,
+        epochs=9, steps_per_epoch=steps,
+    )  # fmt: skip
+    assert len(result.history) == trained
+    assert f"ran out in epoch {trained}" in caplog.text
+
+
+def test_validation_that_runs_dry_is_said(x, y, caplog):
+    result = tfsparse.fit_shrinking(
+        network("mse"), tfsparse.ShrinkNets(1e-6), x, y, epochs=4,
+        validation_data=iter(list(dataset(x, y))), validation_steps=5,
+    )  # fmt: skip
+    assert ["val_loss" in entry for entry in result.history] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert "validation data ran out: epoch 3" in caplog.text
+
+
+def test_validation_of_unknown_length_begins_anew(x, y):
+    endless = dataset(x, y).filter(lambda a, b: tf.reduce_all(b == b))
+    result = tfsparse.fit_shrinking(
+        network("mse"), tfsparse.ShrinkNets(1e-6), x, y, epochs=4,
+        validation_data=endless, validation_steps=10,
+    )  # fmt: skip
+    assert all("val_loss" in entry for entry in result.history)
+
+
+def test_callbacks_compare_epochs_of_one_network(x):
+    y = (x @ [1.0, -1.0, 0.5, 0.0, 2.0]).astype("float32")
+    net = network("mse")
+    net.fit(x, y, epochs=60, verbose=0)  # far better than what is left of it
+    stop = keras.callbacks.EarlyStopping("loss", patience=3, restore_best_weights=True)
+    result = tfsparse.fit_shrinking(
+        net, tfsparse.GSparsity(1e-4, eps=0.01), x, y, epochs=12, shrink_epochs=1,
+        target={"params": 0.3}, callbacks=[stop],
+    )  # fmt: skip
+    losses = [entry["loss"] for entry in result.history]
+    assert len(losses) > 5 and losses[1] > losses[0]  # the removal cost something
+    assert stop.best == pytest.approx(min(losses[1:]))
 
 
 def test_callbacks_see_one_training(x, y, tmp_path):
@@ -322,6 +367,16 @@ def test_callbacks_see_one_training(x, y, tmp_path):
         (lambda x, y: (x, y), {"initial_epoch": 4}, "above initial_epoch"),
         (lambda x, y: (x, y), {"initial_epoch": "2"}, "`initial_epoch`"),
         (lambda x, y: (x, y), {"callbacks": [print]}, "Keras callbacks"),
+        (lambda x, y: (x, y), {"validation_dta": (x, y)}, "validation_dta"),
+        (lambda x, y: (x.tolist(), y), {}, "np.asarray"),
+        (lambda x, y: ("train.csv",), {}, "Received: str"),
+        (lambda x, y: (np.float32(3), y), {}, "Received: float32"),
+        (
+            lambda x, y: (x, y),
+            {"validation_split": 0.999, "steps_per_epoch": 1},
+            "Received: none",
+        ),
+        (lambda x, y: (once(x, y),), {}, "read again in each epoch"),
         (
             lambda x, y: (x, y),
             {"validation_data": iter([])},
@@ -341,3 +396,50 @@ def test_what_it_cannot_take_is_said_before_training(x, y, data, more, said):
             network(spy), tfsparse.ShrinkNets(1e-6), *data(x, y), epochs=4, **more
         )
     assert not spy.seen
+
+
+class OwnStep(keras.Model):
+    """A user's own way to train."""
+
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+def test_a_model_that_trains_its_own_way_is_refused(x, y):
+    entry = keras.Input((5,))
+    net = OwnStep(entry, L.Dense(1)(L.Dense(8)(entry)))
+    net.compile("adam", "mse")
+    with pytest.raises(ValueError, match="OwnStep with its own train_step"):
+        tfsparse.fit_shrinking(net, tfsparse.ShrinkNets(1e-6), x, y, epochs=2)
+
+
+def test_an_optimizer_that_cannot_be_cut_is_refused_before_training(x, y):
+    spy = Spy()
+    net = network(spy)
+    net.compile("adafactor", spy)
+    with pytest.raises(ValueError, match="Adafactor.*Train with Adam"):
+        tfsparse.fit_shrinking(net, tfsparse.ShrinkNets(1e-6), x, y, epochs=2)
+    assert not spy.seen
+
+
+def test_lists_of_targets_and_weights_are_arrays(x, y):
+    for steps in STEPS.values():
+        spy = Spy()
+        tfsparse.fit_shrinking(
+            network(spy), tfsparse.ShrinkNets(1e-6), x, y.tolist(),
+            epochs=3, sample_weight=[1.0] * SAMPLES, batch_size=SIZE, **steps,
+        )  # fmt: skip
+        assert {n for batch in spy.seen for n in batch} == set(range(SAMPLES))
+
+
+def test_one_target_may_stand_in_a_dict(x):
+    entry = keras.Input((5,), name="a")
+    hidden = L.Dense(8, activation="relu")(entry)
+    net = keras.Model({"a": entry}, {"o": L.Dense(2, name="o")(hidden)})
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    net.compile("adam", {"o": loss})
+    small = tfsparse.fit_shrinking(
+        net, tfsparse.BayesNASCompression(loop_epochs=1), {"a": x},
+        {"o": np.arange(SAMPLES) % 2}, epochs=2, target={"params": 0.6},
+    ).model  # fmt: skip
+    assert set(small({"a": x})) == {"o"}

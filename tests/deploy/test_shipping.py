@@ -133,7 +133,7 @@ def test_open_axes_get_a_length(tmp_path):
         tfsparse.export(model, str(tmp_path), x, ("tflite_int8",))
     files = tfsparse.export(model, str(tmp_path), x, ("tflite_int8",), length=20)
     assert tfsparse.verify(model, files, x)[0].max_abs_difference < 0.1
-    with pytest.raises(ValueError, match="`length` must be 1"):
+    with pytest.raises(ValueError, match="`length` must be a whole"):
         tfsparse.export(model, str(tmp_path), x, length=0)
     with pytest.raises(ValueError, match="must fit input"):
         tfsparse.export(model, str(tmp_path), x, ("tflite_int8",), length=30)
@@ -203,3 +203,52 @@ def test_calibration_that_does_not_fit_is_said(given, said, tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="as many for each input"):
         tfsparse.verify(several(), (), [x, np.zeros((3, 4), "int32")])
+
+
+def test_an_input_that_nothing_reads_is_named(tmp_path):
+    a, b = keras.Input((8,), name="read"), keras.Input((4,), name="unread")
+    model = keras.Model([a, b], L.Dense(3)(a))
+    x, _ = arrays()
+    with pytest.raises(ValueError, match="Received: unread, which nothing reads"):
+        tfsparse.export(model, str(tmp_path), [x, x[:, :4]], ("tflite_int8",))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_calibration_is_finite(value, tmp_path):
+    x, _ = arrays()
+    x[3, 2] = value
+    with pytest.raises(ValueError, match="must be finite"):
+        tfsparse.export(classifier(), str(tmp_path), x, ("tflite_int8",))
+
+
+def test_a_winner_runs_on_the_chip(tmp_path):
+    pytest.importorskip("tflite_micro")
+    entry = keras.Input((8,))
+    model = keras.Model(entry, keras.ops.argmax(L.Dense(5)(entry), axis=-1))
+    x, _ = arrays(200)
+    files = tfsparse.export(model, str(tmp_path), x, ("tflite_float", "tflite_int8"))
+    rows = tfsparse.verify(model, files, x)
+    assert rows[0].max_abs_difference == 0 and rows[2].samples == 200
+    assert tfsparse.verify(model, files[0], x[:3])[0].samples == 3
+
+
+def test_a_layer_with_state_of_its_own_is_refused_by_strip():
+    entry = keras.Input((8,))
+    gain = OwnGain()
+    gain.gain = 100.0
+    hidden = L.Dense(6, activation="relu", name="hidden")(entry)
+    model = keras.Model(entry, gain(L.Dense(3)(hidden)))
+    for keep in ({}, {"hidden": np.arange(6) < 3}):
+        with pytest.raises(ValueError, match="must hold its state in weights"):
+            tfsparse.strip(model, keep)
+    with pytest.raises(ValueError, match="must hold its state in weights"):
+        tfsparse.prune(model, {"params": 1.0})
+
+
+class OwnGain(L.Layer):
+    """Holds what is neither a weight nor in its config."""
+
+    gain = 1.0
+
+    def call(self, x):
+        return x * self.gain
