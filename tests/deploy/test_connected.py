@@ -61,20 +61,36 @@ def test_a_normaliser_with_scale_zero_cuts_it():
     assert not connected(model)
 
 
-@pytest.mark.parametrize(
-    "scale", [1e-30, 1e30], ids=["tiny outputs", "saturated outputs"]
-)
-def test_outputs_that_are_alike_are_no_death(scale):
-    model = keras.Sequential(
+def small_net(activation):
+    return keras.Sequential(
         [
             keras.Input((4,)),
             L.Dense(5, activation="relu", name="a"),
-            L.Dense(2, activation="sigmoid", name="c"),
+            L.Dense(2, activation=activation, use_bias=False, name="c"),
         ]
     )
+
+
+def test_saturated_outputs_are_no_death():
+    model = small_net("sigmoid")
     for variable in model.variables:
-        variable.assign(np.abs(np.array(variable)) * scale)
+        variable.assign(np.abs(np.array(variable)) * 1e30)
     finishing.check_alive(model, 0)
+
+
+def test_tiny_outputs_are_no_death():
+    model = small_net("linear")
+    model.get_layer("c").kernel.assign(np.full((5, 2), 1e-20))
+    finishing.check_alive(model, 0)
+
+
+def test_weights_that_fade_behind_a_bias_are_dead():
+    model = chain()
+    for variable in model.variables:
+        size = 1.0 if len(variable.shape) == 1 else 1e-7
+        variable.assign(np.full(variable.shape, size))
+    with pytest.raises(records.TrainingError, match="must stay alive"):
+        finishing.check_alive(model, 0)
 
 
 def test_a_model_of_batch_one_and_statistics_that_lag_are_no_death():

@@ -8,13 +8,18 @@ from tfsparse import records
 from tfsparse.deploy import dead, variables
 from tfsparse.deploy.lower import lower
 from tfsparse.graph import groups, trace
+from tfsparse.graph.rules import rule_of
+
+SMALL = 1e-4
+"""L2 norm of what writes a unit, below which nothing of it is seen behind a bias."""
 
 
 def connected(model) -> bool:
     """Whether a way of live units leads from an input to an output.
 
-    Weights alone decide: statistics that lag, tiny outputs or inputs of any scale make no
-    network dead.
+    Weights alone decide: statistics that lag or inputs of any scale make no network dead. A
+    unit is dead below a norm of `SMALL`; in front of a BatchNorm, for which no size counts,
+    below that share of the kernel's largest weight.
 
     Args:
         model: A built model, running or of stock layers.
@@ -26,7 +31,8 @@ def connected(model) -> bool:
     analysis = groups.analyse(lower(model))
     graph = analysis.graph
     values = variables.values_of(graph)
-    gone = _gone(analysis, values)
+    values |= _normed(graph, values)
+    gone = _gone(analysis, values, SMALL)
     live = set(graph.inputs)
     for call in graph.calls:
         if not any(tensor in live for tensor in call.inputs) or _shut(
@@ -40,17 +46,32 @@ def connected(model) -> bool:
     return any(tensor in live for tensor in graph.outputs)
 
 
-def _gone(analysis, values) -> np.ndarray:
+def _normed(graph: trace.Graph, values) -> dict[str, np.ndarray]:
+    """Matrices in front of a BatchNorm, brought to a largest weight of 1."""
+    found = {}
+    for call in graph.calls:
+        reader = graph.only_reader(call)
+        if reader is None or not rule_of(reader.operation).joins_front:
+            continue
+        for variable in trace.variables_of(call.operation):
+            path = graph.paths[id(variable)]
+            largest = np.abs(values[path]).max() if values[path].ndim > 1 else 0.0
+            if largest > 0:
+                found[path] = values[path] / largest
+    return found
+
+
+def _gone(analysis, values, tolerance: float) -> np.ndarray:
     """Root label -> whether its unit is dead, in frozen groups, too."""
     walk = analysis.walks["unit"]
     gone = np.zeros(len(walk.roots), bool)
-    alive = dead.alive_units(analysis, values, 0.0)
+    alive = dead.alive_units(analysis, values, tolerance)
     for group in analysis.groups:
         if group.name in alive:
             gone[walk.units[group.name]] = ~alive[group.name]
         elif any(member.role == records.PRODUCER for member in group.members):
             norms = dead.norms(group, records.PRODUCER, values)
-            gone[walk.units[group.name]] = norms == 0
+            gone[walk.units[group.name]] = norms <= tolerance
     return gone
 
 
