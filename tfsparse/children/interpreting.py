@@ -6,6 +6,7 @@ It loads NumPy and the interpreters alone, not TensorFlow: it starts in half a s
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import tempfile
 from collections.abc import Iterator
@@ -66,17 +67,10 @@ def _in_order(interpreter) -> tuple[list[dict], list[dict]]:
     runner = interpreter.get_signature_runner()
     named = (runner.get_input_details(), runner.get_output_details())
     inputs, outputs = (
-        [
-            detail
-            for _, detail in sorted(((_place(d, of), d) for d in details), key=_first)
-        ]
+        sorted(details, key=functools.partial(_place, named=of))
         for details, of in zip(found, named, strict=True)
     )
     return inputs, outputs
-
-
-def _first(pair: tuple):
-    return pair[0]
 
 
 def _place(detail: dict, named: dict[str, dict]) -> int:

@@ -192,7 +192,8 @@ def _save_for_converter(model, path: str) -> list[str]:
             archive.add_endpoint("serve", serve, input_signature=signature)
             archive.write_out(path, verbose=False)
     except Exception as error:  # whatever Keras or a layer's own code raises
-        words = " ".join(str(error).split())[:200]
+        # The last line: those before it are Python's way there.
+        words = (str(error).strip().splitlines() or [""])[-1].strip()[:200]
         raise ValueError(
             "`model` must be one that TensorFlow can trace with a batch of 1. Received: "
             f"{model.name!r}, which says: {words}"
