@@ -250,7 +250,7 @@ def test_architecture_and_kernels_in_one_run(tmp_path):
     space.supernet((8, 8, 1), 10).save(path)
     given = ["train", "--data=digits", "--method=bayesnas", f"--model={path}",
              "--strength=0.01", "--loop_epochs=1", "--epochs=3", "--shrink_epochs=2",
-             "--compress=gsparsity", "--compress_target=params=0.5", "--compress_epochs=4",
+             "--prune=gsparsity", "--prune_target=params=0.5", "--prune_epochs=4",
              "--fine_tune_epochs=1", "--formats=keras", "--tensorboard=false",
              "--preflight=false", f"--workdir={folder}"]  # fmt: skip
     fit, calls = context.RunContext.fit_epoch, []
@@ -267,25 +267,25 @@ def test_architecture_and_kernels_in_one_run(tmp_path):
     assert train.main([*given, "--resume"]) == 0
     report = files.read_json(folder / "report.json")
     rows = {row["name"]: row for row in report["stages"]}
-    assert [*rows] == ["sparse", "stripped", "compressed", "finetuned"]
-    assert rows["compressed"]["params"] <= 0.5 * rows["stripped"]["params"]
-    assert rows["finetuned"]["params"] == rows["compressed"]["params"]
-    assert len(report["method"]["compress_history"]) == 4
+    assert [*rows] == ["sparse", "stripped", "pruned", "finetuned"]
+    assert rows["pruned"]["params"] <= 0.5 * rows["stripped"]["params"]
+    assert rows["finetuned"]["params"] == rows["pruned"]["params"]
+    assert len(report["method"]["prune_history"]) == 4
 
 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
         (
-            ["--compress=legr"],
-            "`compress` must be a method of the package that shrinks",
+            ["--prune=legr"],
+            "`prune` must be a method of the package that shrinks",
         ),
-        (["--compress=odd"], "`method` must be one of"),
+        (["--prune=odd"], "`method` must be one of"),
         (
-            ["--compress_epochs=6"],
-            "`compress_target` and `compress_epochs` must come with",
+            ["--prune_epochs=6"],
+            "`prune_target` and `prune_epochs` must come with",
         ),
-        (["--compress=gsparsity", "--compress_target="], "`compress_target` must name"),
+        (["--prune=gsparsity", "--prune_target="], "`prune_target` must name"),
     ],
 )
 def test_second_methods_that_cannot_be(flags, sentence):

@@ -7,6 +7,16 @@ import os
 from tfsparse.children import process
 
 
+WHOLE = {
+    "int8": ("TFLITE_BUILTINS_INT8", "int8"),
+    "int16x8": (
+        "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8",
+        "int16",
+    ),
+}
+"""Operators, inputs and outputs of files that hold no floats."""
+
+
 def main() -> None:
     """Loads TensorFlow, then converts what it is asked to."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -20,8 +30,9 @@ def convert(request: dict) -> dict:
     """Makes a TFLite file.
 
     Args:
-        request: The folder `saved_model`; the file of samples `calibration` and the names of
-            their `inputs`, or None for a float file; `out`, the file to write.
+        request: The folder `saved_model`; the `kind` of its numbers, `float` or one of
+            `records.QUANTISED`; the file of samples `calibration` and the names of their
+            `inputs`, which int8 and int16x8 need; `out`, the file to write.
 
     Returns:
         Its `bytes`.
@@ -29,8 +40,13 @@ def convert(request: dict) -> dict:
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(request["saved_model"])
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if request["calibration"]:
+    sets, spec = tf.lite.OpsSet, converter.target_spec
+    spec.supported_ops = [sets.TFLITE_BUILTINS]
+    if request["kind"] != "float":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if request["kind"] == "float16":
+        spec.supported_types = [tf.float16]
+    if request["kind"] in WHOLE:
         arrays = process.read_arrays(request["calibration"])
         data = dict(zip(request["inputs"], arrays, strict=True))
 
@@ -38,11 +54,11 @@ def convert(request: dict) -> dict:
             for number in range(len(arrays[0])):
                 yield {name: x[number : number + 1] for name, x in data.items()}
 
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        operators, numbers = WHOLE[request["kind"]]
         converter.representative_dataset = representative
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = tf.int8
-        converter.inference_output_type = tf.int8
+        spec.supported_ops = [getattr(sets, operators)]
+        converter.inference_input_type = getattr(tf, numbers)
+        converter.inference_output_type = getattr(tf, numbers)
     content = converter.convert()
     with open(request["out"], "wb") as file:
         file.write(content)

@@ -131,16 +131,7 @@ def _on_micro(path: str, x: list[np.ndarray]):
             if attempt == len(ARENAS) or "arena" not in said[0].lower():
                 words = " ".join(said[0].split())[:300]
                 return None, {"refused": words or str(error)}
-    # It numbers inputs and outputs as the file does.
-    litert = _litert(path)
-    places, ends = (
-        [[d["index"] for d in listed].index(detail["index"]) for detail in ordered]
-        for listed, ordered in zip(
-            (litert.get_input_details(), litert.get_output_details()),
-            _in_order(litert),
-            strict=True,
-        )
-    )
+    places, ends = _places(path)
     given = [
         quantise(part, _micro_detail(interpreter.get_input_details(place)))
         for part, place in zip(x, places, strict=True)
@@ -168,6 +159,27 @@ def _on_micro(path: str, x: list[np.ndarray]):
         for found, place in zip(outputs, ends, strict=True)
     ]
     return done, {"arena_bytes": arena}
+
+
+def _places(path: str) -> tuple[list[int], list[int]]:
+    """Where inputs and outputs stand in a file, in the model's order: that of their names.
+
+    Read from the file itself, as LiteRT opens none that TensorFlow Lite Micro alone runs.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    with open(path, "rb") as file:
+        model = schema.ModelT.InitFromPackedBuf(bytearray(file.read()), 0)
+    (graph, *_), signatures = model.subgraphs, model.signatureDefs
+    found = []
+    for what in ("inputs", "outputs"):
+        tensors = [int(number) for number in getattr(graph, what)]
+        named: dict[str, dict] = {}
+        for entry in getattr(signatures[0], what) if signatures else ():
+            named[entry.name.decode()] = {"index": int(entry.tensorIndex)}
+        order = sorted(tensors, key=lambda t, own=named: _place({"index": t}, own))
+        found.append([tensors.index(t) for t in order])
+    return found[0], found[1]
 
 
 def _micro_detail(detail) -> dict:

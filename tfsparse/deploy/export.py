@@ -14,7 +14,7 @@ import numpy as np
 from tfsparse import files, records
 from tfsparse.children import process
 from tfsparse.children.process import CONVERTER, ChildError
-from tfsparse.deploy import front, interpreters, rewritten, shipping
+from tfsparse.deploy import front, interpreters, packing, rewritten, shipping, slim
 from tfsparse.graph import trace
 from tfsparse.records import FORMATS
 
@@ -22,9 +22,14 @@ FILES = {
     "keras": "model.keras",
     "saved_model": "saved_model",
     "tflite_float": "model_float.tflite",
-    "tflite_int8": "model_int8.tflite",
+    **{f"tflite_{kind}": f"model_{kind}.tflite" for kind in records.QUANTISED},
 }
 
+COMPRESSED = "tflite_compressed"
+"""The format of a compressed file: name_compressed.tflite beside name.tflite."""
+
+PROVED_ON = 4
+"""Calibration samples on which a slimmed file answers as it did: what goes is no number."""
 
 SECONDS = 1800.0
 """How long a conversion may take."""
@@ -37,13 +42,17 @@ def export(
     formats: Iterable[str] = FORMATS,
     beside: Mapping[str, Any] | None = None,
     length: int | None = None,
+    compress: str = "none",
+    proof: Any = None,
+    arena_limit: float | None = None,
 ) -> tuple[records.Artifact, ...]:
     """Exports a model; each file appears whole or not at all.
 
     The int8 file takes and gives int8, holds builtin int8 operators only, and its
     batch is 1: what a microcontroller runs. Inputs and outputs of several are named
     input_0, input_1, ... and output_0, ... in the order of the model. What acts in
-    training alone (dropout, augmentation) and half precision do not ship.
+    training alone (dropout, augmentation) and half precision do not ship. TFLite files hold
+    no names, metadata or other bytes that no interpreter needs, see `slim`.
 
     Args:
         model: A built Keras model of stock layers.
@@ -51,13 +60,20 @@ def export(
         calibration_data: Inputs that set the int8 ranges, 100 to 1000 training samples: an
             array `(samples, ...)`, a list or dict of them, a `tf.data.Dataset`, a
             generator, or the generator function that TFLite's converter takes.
-        formats: Some of `keras`, `saved_model`, `tflite_float`, `tflite_int8`.
+        formats: Some of `keras`, `saved_model`, `tflite_float`, `tflite_int8`,
+            `tflite_int16x8`, `tflite_float16`, `tflite_dynamic`.
         beside: What else firmware has to know, such as names of columns and classes: it is
             written beside the int8 file as JSON.
         length: The size of open axes of inputs, such as the steps of a series.
+        compress: One of `records.PACKINGS`: what packs weights in one more file, which
+            TensorFlow Lite Micro alone runs, see `compress.compress`.
+        proof: Inputs on which that file answers as the plain one does, bit by bit, or it is
+            not written; the calibration data by default.
+        arena_limit: Bytes of working memory that it may need; weights unpack there.
 
     Returns:
-        One `Artifact` a format, in the order of `formats`.
+        One `Artifact` a format, in the order of `formats`; behind an int8 file its
+        compressed one, if that was asked for. `facts` tell what was saved.
 
     Raises:
         ValueError: An unknown format, no calibration data or such as do not fit, open
@@ -67,14 +83,18 @@ def export(
         >>> artifacts = export(small, "out", x_train[:256])
     """
     formats = (formats,) if isinstance(formats, str) else tuple(formats)
-    unknown = set(formats) - set(FORMATS)
+    unknown = set(formats) - set(records.EVERY_FORMAT)
     if unknown or not formats:
-        raise ValueError(f"`formats` must be among {FORMATS}. Received: {formats}.")
+        raise ValueError(
+            f"`formats` must be among {records.EVERY_FORMAT}. Received: {formats}."
+        )
+    packing.check(compress, formats)
     model = shipping.shipped(model, length)
     if any(name.startswith("tflite") for name in formats):
         shipping.check_sized(model)
     data = None
-    if "tflite_int8" in formats:
+    whole = [kind for kind in records.ON_MICRO if f"tflite_{kind}" in formats]
+    if whole:
         data = _calibration(model, calibration_data)
     if os.path.exists(directory) and not os.path.isdir(directory):
         raise ValueError(
@@ -84,16 +104,42 @@ def export(
     writers: dict[str, Callable[[str], None]] = {
         "keras": lambda path: model.save(path),
         "saved_model": lambda path: _save_saved_model(model, path),
-        "tflite_float": lambda path: _write(path, convert(model)),
-        "tflite_int8": lambda path: _write_int8(path, model, data, directory, beside),
     }
     artifacts = []
     for name in formats:
         path = os.path.join(directory, FILES[name])
-        with files.appears_whole(path) as temporary:
-            writers[name](temporary)
-        artifacts.append(records.Artifact(name, path, files.size_of(path)))
+        if name in writers:
+            with files.appears_whole(path) as temporary:
+                writers[name](temporary)
+            artifacts.append(records.Artifact(name, path, files.size_of(path)))
+            continue
+        kind = name.removeprefix("tflite_")
+        named = convert(model, data if kind in records.ON_MICRO else None, kind)
+        samples = data or shipping.arrays_of(model, calibration_data)
+        artifacts.append(_slimmed(name, path, named, samples, model, beside))
+        if kind in records.ON_MICRO and compress != "none":
+            inputs = samples if proof is None else shipping.arrays_of(model, proof)
+            artifacts += packing.packed(
+                artifacts[-1], COMPRESSED, named, compress, inputs, arena_limit
+            )
     return tuple(artifacts)
+
+
+def _slimmed(name, path, named: bytes, samples, model, beside) -> records.Artifact:
+    """Writes a TFLite file without what nobody reads, and beside it what firmware does."""
+    around = front.Front()
+    if name.removeprefix("tflite_") in records.ON_MICRO:
+        _, around = front.cut(model)
+        place = front.path_of(path)
+        files.remove(place)
+        if content := {**around.to_json(), **(beside or {})}:
+            files.write_json(place, content)
+    few = [around.inputs(part[:PROVED_ON]) for part in samples]
+    content, left = slim.proven(named, lambda other: interpreters.same(named, other, few))
+    with files.appears_whole(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+    facts = {"converted_bytes": len(named), "not_slimmed": list(left)}
+    return records.Artifact(name, path, len(content), facts)
 
 
 def _calibration(model, given) -> list[np.ndarray]:
@@ -108,24 +154,27 @@ def _calibration(model, given) -> list[np.ndarray]:
         )
     if data is None or not len(data[0]):
         raise ValueError(
-            "`calibration_data` must hold samples to make tflite_int8. Received: none."
+            "`calibration_data` must hold samples to make an int8 file. Received: none."
         )
     return data
 
 
-def convert(model, calibration_data: list[np.ndarray] | None = None) -> bytes:
+def convert(
+    model, calibration_data: list[np.ndarray] | None = None, kind: str | None = None
+) -> bytes:
     """A TFLite flatbuffer of the model: float, or full int8 if given data.
 
     The int8 file takes normalised columns where `front.cut` says so.
 
     Args:
         model: A model whose sizes are known, see `shipping.shipped`.
-        calibration_data: One array an input.
+        calibration_data: One array an input; for int8 and int16x8.
+        kind: `float`, or one of `records.QUANTISED`.
 
     Raises:
         ValueError: An operator has no builtin (int8) form, or the converter crashes on it.
     """
-    kind = "float" if calibration_data is None else "int8"
+    kind = kind or ("float" if calibration_data is None else "int8")
     around = front.Front()
     if calibration_data is not None:
         model, around = front.cut(model)
@@ -137,6 +186,7 @@ def convert(model, calibration_data: list[np.ndarray] | None = None) -> bytes:
         )
         request: dict[str, Any] = {
             "saved_model": saved,
+            "kind": kind,
             "calibration": None,
             "out": out,
         }
@@ -244,18 +294,3 @@ def _advice(model) -> str:
 def _save_saved_model(model, path: str) -> None:
     with files.quiet():
         model.export(path, format="tf_saved_model", verbose=False)
-
-
-def _write_int8(path: str, model, data, directory: str, beside) -> None:
-    """The file, and beside it what firmware does around it."""
-    _write(path, convert(model, data))
-    _, around = front.cut(model)
-    place = front.path_of(os.path.join(directory, FILES["tflite_int8"]))
-    files.remove(place)
-    if content := {**around.to_json(), **(beside or {})}:
-        files.write_json(place, content)
-
-
-def _write(path: str, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)

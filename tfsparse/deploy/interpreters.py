@@ -160,6 +160,57 @@ def _asked(what: str, path: str, arrays: list[np.ndarray]):
         return [around.outputs(part) for part in process.read_arrays(target)], facts
 
 
+def same(one: bytes, other: bytes, inputs: list[np.ndarray]) -> bool:
+    """Whether two TFLite files answer alike, bit by bit, on every interpreter that is there.
+
+    Args:
+        one, other: Their bytes; the second may not run at all.
+        inputs: What they take, see `front.Front.inputs`.
+
+    Raises:
+        ValueError: The first one does not run on LiteRT.
+    """
+    on_micro, expected = True, []
+    for content in (one, other):
+        try:
+            found, _ = _bytes_asked("litert", content, inputs)
+        except ValueError:
+            if not expected:
+                raise
+            return False
+        if on_micro:
+            try:
+                found = [*found, *_bytes_asked("micro", content, inputs)[0]]
+            except (ImportError, ValueError):  # not installed, or it runs neither
+                if expected:
+                    return False
+                on_micro = False
+        if not expected:
+            expected = found
+    return all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def micro_answers(
+    content: bytes, inputs: list[np.ndarray]
+) -> tuple[list[np.ndarray], int]:
+    """Outputs of a file's bytes on TensorFlow Lite Micro, and its arena; see `run_micro`.
+
+    Args:
+        content: The file.
+        inputs: What it takes, see `front.Front.inputs`.
+    """
+    outputs, facts = _bytes_asked("micro", content, inputs)
+    return outputs, facts["arena_bytes"]
+
+
+def _bytes_asked(what: str, content: bytes, inputs: list[np.ndarray]):
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.tflite")
+        with open(path, "wb") as file:
+            file.write(content)
+        return _asked(what, path, inputs)
+
+
 NAMES = {"litert": "LiteRT", "micro": "TensorFlow Lite Micro"}
 
 

@@ -210,7 +210,7 @@ class Method(abc.ABC, options.Options):
         return []
 
 
-SEARCH = (*Method.stages[:3], "compress", *Method.stages[3:])
+SEARCH = (*Method.stages[:3], "prune", *Method.stages[3:])
 """The stages of a method that searches: a second one may prune what it left."""
 
 

@@ -119,11 +119,19 @@ class PruneReport:
 
 @dataclasses.dataclass(frozen=True)
 class Artifact:
-    """One exported file or folder. `format` is one of `deploy.export.FORMATS`."""
+    """One exported file or folder.
+
+    Attributes:
+        format: One of `records.EVERY_FORMAT`, or `tflite_compressed`.
+        path: Where it is.
+        file_bytes: Its size.
+        facts: How it came to that size, as JSON; of TFLite files alone.
+    """
 
     format: str
     path: str
     file_bytes: int
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,122 @@
+"""Ships a compressed file beside a plain one: proven to answer alike, its prices told."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+
+import numpy as np
+
+from tfsparse import files, records
+from tfsparse.deploy import compress, front, interpreters
+
+PART = 256
+"""Samples that are run between two looks: the first that differs ends the proof."""
+
+
+def check(way: str, formats: tuple[str, ...]) -> None:
+    """Checks that weights can be packed, before there is a file.
+
+    Raises:
+        ValueError: The way is unknown, or there will be no file to pack.
+    """
+    if way not in records.PACKINGS:
+        raise ValueError(
+            f"`compress` must be one of {records.PACKINGS}. Received: {way!r}."
+        )
+    whole = [f"tflite_{kind}" for kind in records.ON_MICRO]
+    if way != "none" and not set(whole) & set(formats):
+        raise ValueError(
+            f"`compress` must come with {' or '.join(whole)} among the formats: it packs "
+            f"what TensorFlow Lite Micro runs. Received: {formats}."
+        )
+
+
+def packed(
+    plain: records.Artifact,
+    name: str,
+    named: bytes,
+    way: str,
+    inputs: list[np.ndarray],
+    arena_limit: float | None = None,
+) -> list[records.Artifact]:
+    """Writes the compressed file of a plain one, if it is smaller and answers alike.
+
+    Args:
+        plain: The file that it stands beside.
+        name: Its format.
+        named: The plain file as the converter made it: its names tell layers.
+        way: One of `records.PACKINGS`.
+        inputs: What it is proven on: one array an input, as the model takes them.
+        arena_limit: Bytes of working memory that it may need.
+
+    Returns:
+        Its artefact. Its facts are `kernels`, one entry each, `seconds`, and the arena of
+        both, `plain_arena_bytes` and `arena_bytes`. Empty where it gains nothing.
+
+    Raises:
+        ValueError: TensorFlow Lite Micro is not installed, does not run the plain file, or
+            answers differently: nothing is written then.
+    """
+    started = time.perf_counter()
+    around = front.read(plain.path)
+    given = [around.inputs(part) for part in inputs]
+    one = [part[:1] for part in given]
+    with open(plain.path, "rb") as file:
+        content = file.read()
+    try:
+        _, before = interpreters.micro_answers(content, one)
+    except ImportError as error:
+        raise ValueError(
+            "`compress` must be none where the microcontroller interpreter is not "
+            "installed, which alone unpacks weights. Received: "
+            f"{way!r}; `pip install tfsparse[mcu]` brings it."
+        ) from error
+
+    def fits(other: bytes) -> bool:
+        return (
+            arena_limit is None
+            or interpreters.micro_answers(other, one)[1] <= arena_limit
+        )
+
+    small, kernels = compress.compress(named, way, fits)
+    path = f"{os.path.splitext(plain.path)[0]}_compressed.tflite"
+    files.remove(path)
+    files.remove(front.path_of(path))
+    if len(small) >= len(content):
+        return []
+    arena = _prove(content, small, given)
+    if os.path.isfile(beside := front.path_of(plain.path)):
+        files.write_json(front.path_of(path), files.read_json(beside))
+    with files.appears_whole(path) as temporary, open(temporary, "wb") as file:
+        file.write(small)
+    facts = {
+        "kernels": [dataclasses.asdict(row) for row in kernels],
+        "seconds": time.perf_counter() - started,
+        "plain_arena_bytes": before,
+        "arena_bytes": arena,
+        "proven_on": len(given[0]),
+    }
+    return [records.Artifact(name, path, len(small), facts)]
+
+
+def _prove(plain: bytes, small: bytes, inputs: list[np.ndarray]) -> int:
+    """Shows that two files answer alike; the arena of the second.
+
+    Raises:
+        ValueError: They do not.
+    """
+    arena = 0
+    for start in range(0, len(inputs[0]), PART):
+        part = [array[start : start + PART] for array in inputs]
+        expected, _ = interpreters.micro_answers(plain, part)
+        found, arena = interpreters.micro_answers(small, part)
+        if not all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True)):
+            raise ValueError(
+                "`compress` must change no answer on TensorFlow Lite Micro. Received: a "
+                f"compressed file that answers differently within samples {start} to "
+                f"{start + len(part[0])}; it is not shipped. --compress=none ships the "
+                "plain one."
+            )
+    return arena
