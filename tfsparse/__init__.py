@@ -13,6 +13,7 @@ _HOMES = {
     "BayesNASCompression": "tfsparse.methods",
     "BayesianCompression": "tfsparse.methods",
     "GSparsity": "tfsparse.methods",
+    "LeGR": "tfsparse.methods",
     "Limits": "tfsparse.budgets",
     "ProxSGD": "tfsparse.optimizers",
     "ShrinkNets": "tfsparse.methods",
@@ -35,6 +36,7 @@ __all__ = [
     "BayesNASCompression",
     "BayesianCompression",
     "GSparsity",
+    "LeGR",
     "Limits",
     "ProxSGD",
     "ShrinkNets",
@@ -53,7 +55,13 @@ __all__ = [
 ]
 
 
+_ROOMS = ("data", "search", "zoo")
+"""Packages whose names are used as tfsparse.data.load is."""
+
+
 def __getattr__(name: str):
+    if name in _ROOMS:
+        return importlib.import_module(f"tfsparse.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'tfsparse' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program. Returns the exit code: 0, or 2 after one line of explanation.
+    """The program. Returns the exit code: 0, or 2 after one line of explanation; 1 where all
+    was done, but a file does worse than --tolerance allows.
 
     Args:
         arguments: The program's name, then its flags; `sys.argv` by default.
@@ -68,7 +69,8 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
 def exit_code(
     job: Callable[[], object], after_full: str = "", after_stop: str = ""
 ) -> int:
-    """Does a job; a mistake of the user's becomes one line, and the exit code 2.
+    """Does a job; a mistake of the user's becomes one line, and the exit code 2; a file that
+    does worse than it should becomes exit code 1.
 
     Args:
         job: What is done.
@@ -81,6 +83,9 @@ def exit_code(
 
     try:
         job()
+    except records.ParityError as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 1
     except (ValueError, records.StripError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2

@@ -52,7 +52,7 @@ def test_int8_file_is_int8_throughout(artifacts, inputs):
         interpreter.get_output_details(),
     )
     assert source["dtype"] == target["dtype"] == np.int8
-    _, operators = interpreters.run_tflite(path, [inputs[:2]])
+    _, (operators, _) = interpreters.run_tflite(path, [inputs[:2]])
     assert set(operators) <= {"CONV_2D", "MAX_POOL_2D", "RESHAPE", "FULLY_CONNECTED"}
     assert len(operators) >= 6
 

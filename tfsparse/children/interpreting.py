@@ -30,17 +30,21 @@ def answer(request: dict) -> dict:
     """Runs a file on samples.
 
     Args:
-        request: `do` (litert, micro, or look at what is in it), `path`, and the files of
-            samples `x` and outputs `y`, one array an input or output, in the model's order.
+        request: `do` (litert, micro, look at what is in it, or compare its tensors with those
+            of `floats`), `path`, and the files of samples `x` and outputs `y`, one array an
+            input or output, in the model's order.
 
     Returns:
-        `operators`, `int8` and `floats` (names of float tensors) of LiteRT; `arena_bytes`
+        `operators`, `int8`, `floats` (names of float tensors) and `scales` (of outputs) of
+        LiteRT; `arena_bytes`
         of TensorFlow Lite Micro, `refused` where it lacks an operator, `missing` where its
         package is not installed.
     """
     if request["do"] == "look":
         return _facts(_litert(request["path"]))
     x = process.read_arrays(request["x"])
+    if request["do"] == "compare":
+        return {"tensors": compare(request["floats"], request["path"], x)}
     run = {"litert": _on_litert, "micro": _on_micro}[request["do"]]
     y, facts = run(request["path"], x)
     if y is not None:
@@ -48,12 +52,88 @@ def answer(request: dict) -> dict:
     return facts
 
 
-def _litert(path: str):
+def compare(floats: str, whole: str, x: list[np.ndarray]) -> list[dict]:
+    """Signal and error of every tensor of an int8 file, beside the float one of its name.
+
+    Args:
+        floats, whole: The two files of one network.
+        x: Inputs, one array each.
+
+    Returns:
+        One entry a tensor: `name`, `shape`, whether it is `constant`, sums of squares of
+        `signal` and `error`, `low` and `high` of what it can hold, how many values are
+        `clipped` by that, the `largest`, and their `count`.
+    """
+    one, other = (_litert(path, keep=True) for path in (floats, whole))
+    named = {detail["name"]: detail for detail in one.get_tensor_details()}
+    pairs = [
+        (named[detail["name"]], detail)
+        for detail in other.get_tensor_details()
+        if detail["name"] in named
+        and detail["dtype"] in (np.int8, np.int16)
+        and len(detail["quantization_parameters"]["scales"])  # kernels' own have none
+    ]
+    made = {int(n) for op in other._get_ops_details() for n in op["outputs"]}
+    made |= {detail["index"] for detail in other.get_input_details()}
+    found = []
+    for _, detail in pairs:
+        parameters = detail["quantization_parameters"]
+        scales, zeros = parameters["scales"], parameters["zero_points"]
+        limits = np.iinfo(detail["dtype"])
+        ends = [(end - zeros) * scales for end in (limits.min, limits.max)]
+        found.append(
+            {
+                "name": detail["name"],
+                "shape": [int(n) for n in detail["shape"]],
+                "constant": detail["index"] not in made,
+                "low": float(np.min(ends[0], initial=0.0)),
+                "high": float(np.max(ends[1], initial=0.0)),
+                "signal": 0.0, "error": 0.0, "clipped": 0, "largest": 0.0, "count": 0,
+            }
+        )  # fmt: skip
+    for number in range(len(x[0])):
+        for interpreter, quantises in ((one, False), (other, True)):
+            for part, source in zip(x, _in_order(interpreter)[0], strict=True):
+                sample = part[number : number + 1]
+                given = quantise(sample, source) if quantises else sample
+                interpreter.set_tensor(source["index"], given)
+            interpreter.invoke()
+        for entry, (source, target) in zip(found, pairs, strict=True):
+            if number and entry["constant"]:
+                continue
+            a = one.get_tensor(source["index"]).astype(np.float64)
+            b = _values(other.get_tensor(target["index"]), target)
+            if a.shape != b.shape:
+                continue
+            entry["signal"] += float(np.square(a).sum())
+            entry["error"] += float(np.square(a - b).sum())
+            step = (entry["high"] - entry["low"]) / 255
+            beyond = (a < entry["low"] - step) | (a > entry["high"] + step)
+            entry["clipped"] += int(beyond.sum())
+            entry["largest"] = max(entry["largest"], float(np.abs(a).max(initial=0)))
+            entry["count"] += int(a.size)
+    return [entry for entry in found if entry["count"]]
+
+
+def _values(stored: np.ndarray, detail) -> np.ndarray:
+    """What the whole numbers of a tensor mean, one scale for all or one a channel."""
+    parameters = detail["quantization_parameters"]
+    scales = np.asarray(parameters["scales"], np.float64)
+    zeros = np.asarray(parameters["zero_points"], np.float64)
+    if len(scales) > 1:
+        wide = [1] * stored.ndim
+        wide[parameters["quantized_dimension"]] = len(scales)
+        scales, zeros = scales.reshape(wide), zeros.reshape(wide)
+    return (stored - zeros) * scales
+
+
+def _litert(path: str, keep: bool = False):
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
         model_path=path,
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_preserve_all_tensors=keep,
     )
     interpreter.allocate_tensors()
     return interpreter
@@ -109,6 +189,9 @@ def _facts(interpreter) -> dict:
             if detail["dtype"] in (np.float32, np.float16)
         ],
         "int8": all(detail["dtype"] != np.float32 for detail in ends),
+        "scales": [
+            float(detail["quantization"][0]) for detail in _in_order(interpreter)[1]
+        ],
     }
 
 

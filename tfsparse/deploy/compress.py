@@ -65,7 +65,7 @@ class Packed:
     """A kernel of a compressed file.
 
     Attributes:
-        layer: The last part of its name.
+        name: Of its tensor, which tells the layer, see `noise.layer_of`.
         shape: Of the kernel.
         zeros: Share of numbers that are zero.
         values: How many different ones there are.
@@ -74,7 +74,7 @@ class Packed:
         before, after: Bytes.
     """
 
-    layer: str
+    name: str
     shape: tuple[int, ...]
     zeros: float
     values: int
@@ -234,7 +234,7 @@ def compress(
         encoding = chosen[number] if number in kept else None
         rows.append(
             Packed(
-                layer_of(tensor),
+                (tensor.name or b"").decode(errors="replace"),
                 tuple(int(n) for n in tensor.shape),
                 float((values == 0).mean()),
                 len(np.unique(values)),
@@ -245,13 +245,6 @@ def compress(
             )
         )
     return best, tuple(rows)
-
-
-def layer_of(tensor) -> str:
-    """The layer that a tensor's name tells: model/layer/operator;model/other/operator."""
-    name = (tensor.name or b"").decode(errors="replace").split(";")[0]
-    parts = [part for part in name.split("/") if part]
-    return parts[-2] if len(parts) > 1 else name
 
 
 def _built(content: bytes, chosen: dict[int, Encoding]) -> bytes:

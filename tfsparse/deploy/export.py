@@ -14,7 +14,7 @@ import numpy as np
 from tfsparse import files, records
 from tfsparse.children import process
 from tfsparse.children.process import CONVERTER, ChildError
-from tfsparse.deploy import front, interpreters, packing, rewritten, shipping, slim
+from tfsparse.deploy import front, interpreters, layer_names, packing, rewritten, shipping, slim
 from tfsparse.graph import trace
 from tfsparse.records import FORMATS
 
@@ -120,8 +120,9 @@ def export(
         if kind in records.ON_MICRO and compress != "none":
             inputs = samples if proof is None else shipping.arrays_of(model, proof)
             artifacts += packing.packed(
-                artifacts[-1], COMPRESSED, named, compress, inputs, arena_limit
-            )
+                artifacts[-1], COMPRESSED, named, compress, inputs,
+                layer_names.known(model), arena_limit,
+            )  # fmt: skip
     return tuple(artifacts)
 
 

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterable
+import contextlib
+import contextvars
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from tfsparse import budgets
-from tfsparse.deploy import interpreters, probe, shipping
-from tfsparse.deploy.export import FILES, convert
+from tfsparse import budgets, records
+from tfsparse.deploy import compress, front, interpreters, probe, shipping, slim
+from tfsparse.deploy.export import convert
 from tfsparse.graph.rebuild import graft
 
 SAMPLES = 8
 """Random inputs that set the int8 ranges here; the sizes do not depend on them."""
+
+
+_SHIPS: contextvars.ContextVar[tuple[str, str]] = contextvars.ContextVar(
+    "ships", default=("int8", "none")
+)
+
+
+@contextlib.contextmanager
+def ships(kind: str, way: str) -> Iterator[None]:
+    """Says what file is meant meanwhile: its numbers, and how its weights are packed.
+
+    Args:
+        kind: One of `records.QUANTISED`; another one than int8 or int16x8 means int8.
+        way: One of `records.PACKINGS`.
+    """
+    token = _SHIPS.set((kind if kind in records.ON_MICRO else "int8", way))
+    try:
+        yield
+    finally:
+        _SHIPS.reset(token)
+
+
+def _made(model, arrays: list[np.ndarray]) -> bytes:
+    """The file that ships."""
+    kind, way = _SHIPS.get()
+    named = convert(model, arrays, kind)
+    plain = slim.slim(named)
+    return plain if way == "none" else min(plain, compress.compress(named, way)[0], key=len)
 
 
 def sizes(model, wanted: Iterable[str], *, untrained: bool = False) -> dict[str, float]:
@@ -52,11 +80,11 @@ def sizes(model, wanted: Iterable[str], *, untrained: bool = False) -> dict[str,
                 variable.assign(rng.normal(size=variable.shape))
     model = shipping.shipped(model)
     inputs = probe.random_inputs(model, rng, SAMPLES)
-    content = convert(model, inputs)
+    content = _made(model, inputs)
     found: dict[str, float] = {"file_bytes": len(content)}
     if "arena_bytes" in wanted:
         try:
-            found["arena_bytes"] = _arena(content, [part[:1] for part in inputs])
+            found["arena_bytes"] = _arena(model, content, inputs)
         except ImportError as error:
             raise ValueError(
                 "`target` may name arena_bytes where the microcontroller interpreter "
@@ -78,19 +106,17 @@ def flight(model, samples: np.ndarray) -> dict[str, float]:
     model = shipping.shipped(model)
     shipping.check_sized(model)
     arrays = shipping.arrays_of(model, samples)
-    content = convert(model, arrays)
+    content = _made(model, arrays)
     found: dict[str, float] = {"file_bytes": len(content)}
     try:
-        found["arena_bytes"] = _arena(content, [array[:1] for array in arrays])
+        found["arena_bytes"] = _arena(model, content, arrays)
     except ImportError:
         pass  # the report of the run says how to get it
     return found
 
 
-def _arena(content: bytes, samples: list[np.ndarray]) -> int:
-    """Bytes that an int8 file takes on the microcontroller's interpreter."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, FILES["tflite_int8"])
-        with open(path, "wb") as file:
-            file.write(content)
-        return interpreters.run_micro(path, samples)[1]
+def _arena(model, content: bytes, samples: list[np.ndarray]) -> int:
+    """Bytes that a file takes on the microcontroller's interpreter."""
+    _, around = front.cut(model)
+    one = [around.inputs(part[:1]) for part in samples]
+    return interpreters.micro_answers(content, one)[1]

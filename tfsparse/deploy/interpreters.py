@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -21,6 +22,19 @@ BATCH_VALUES = 1000 * 32 * 32 * 3
 
 SECONDS = 3600.0
 """How long a file may take for the samples that it is given."""
+
+
+class Facts(NamedTuple):
+    """What a TFLite file is made of.
+
+    Attributes:
+        operators: Their names.
+        steps: The step of each output, in the model's units, one number or one for each of
+            its numbers; 0 of floats.
+    """
+
+    operators: tuple[str, ...] = ()
+    steps: tuple[np.ndarray, ...] = ()
 
 
 def batch_size(shape: tuple[int, ...]) -> int:
@@ -69,8 +83,8 @@ def run(artifact: records.Artifact, x: np.ndarray) -> np.ndarray:
 
 def run_all(
     artifact: records.Artifact, model, arrays: list[np.ndarray]
-) -> tuple[list[np.ndarray], tuple[str, ...]]:
-    """All outputs of an artefact, in the model's units, and its operators (TFLite only).
+) -> tuple[list[np.ndarray], Facts]:
+    """All outputs of an artefact, in the model's units, and what a TFLite file is made of.
 
     Args:
         artifact: The file.
@@ -79,9 +93,9 @@ def run_all(
     """
     if artifact.format == "keras":
         loaded = keras.saving.load_model(artifact.path, compile=False, safe_mode=True)
-        return answers(loaded, arrays), ()
+        return answers(loaded, arrays), Facts()
     if artifact.format == "saved_model":
-        return _run_saved_model(artifact.path, model, arrays), ()
+        return _run_saved_model(artifact.path, model, arrays), Facts()
     return run_tflite(artifact.path, arrays)
 
 
@@ -99,7 +113,7 @@ def _run_saved_model(path: str, model, arrays) -> list[np.ndarray]:
 
 def run_tflite(
     path: str, arrays: list[np.ndarray]
-) -> tuple[list[np.ndarray], tuple[str, ...]]:
+) -> tuple[list[np.ndarray], Facts]:
     """Runs a TFLite file with LiteRT, sample by sample.
 
     Args:
@@ -113,7 +127,9 @@ def run_tflite(
     outputs, facts = _asked("litert", path, arrays)
     if facts["int8"]:
         check_int8(path, facts["floats"])
-    return outputs, tuple(facts["operators"])
+    unit = np.float32(front.read(path).scale or 1.0)
+    steps = tuple(scale * unit for scale in facts["scales"])
+    return outputs, Facts(tuple(facts["operators"]), steps)
 
 
 def check_int8(path: str, floats: list[str]) -> None:
@@ -188,6 +204,20 @@ def same(one: bytes, other: bytes, inputs: list[np.ndarray]) -> bool:
         if not expected:
             expected = found
     return all(np.array_equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def compared(floats: str, whole: str, samples: str) -> list[dict]:
+    """Every tensor of an int8 file beside that of the float file, see `interpreting.compare`.
+
+    Args:
+        floats, whole: Where the two files are, as the converter made them.
+        samples: Where inputs are, see `process.write_arrays`.
+
+    Raises:
+        ValueError: One does not run on LiteRT.
+    """
+    request = {"do": "compare", "path": whole, "floats": floats, "x": samples}
+    return _reply("litert", request)["tensors"]
 
 
 def micro_answers(

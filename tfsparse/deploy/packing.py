@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import time
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from tfsparse import files, records
 from tfsparse.deploy import compress, front, interpreters
+from tfsparse.deploy.layer_names import layer_of
 
 PART = 256
 """Samples that are run between two looks: the first that differs ends the proof."""
@@ -33,12 +35,27 @@ def check(way: str, formats: tuple[str, ...]) -> None:
         )
 
 
+def check_installed() -> None:
+    """Checks that what alone unpacks weights is there to prove it.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if importlib.util.find_spec("tflite_micro") is None:
+        raise ValueError(
+            "`compress` must be none where the microcontroller interpreter is not "
+            "installed, which alone unpacks weights. Received: none; "
+            "`pip install tfsparse[mcu]` brings it."
+        )
+
+
 def packed(
     plain: records.Artifact,
     name: str,
     named: bytes,
     way: str,
     inputs: list[np.ndarray],
+    known: dict[str, bool],
     arena_limit: float | None = None,
 ) -> list[records.Artifact]:
     """Writes the compressed file of a plain one, if it is smaller and answers alike.
@@ -49,6 +66,7 @@ def packed(
         named: The plain file as the converter made it: its names tell layers.
         way: One of `records.PACKINGS`.
         inputs: What it is proven on: one array an input, as the model takes them.
+        known: Names of the model's operations, and whether each has a kernel.
         arena_limit: Bytes of working memory that it may need.
 
     Returns:
@@ -65,14 +83,8 @@ def packed(
     one = [part[:1] for part in given]
     with open(plain.path, "rb") as file:
         content = file.read()
-    try:
-        _, before = interpreters.micro_answers(content, one)
-    except ImportError as error:
-        raise ValueError(
-            "`compress` must be none where the microcontroller interpreter is not "
-            "installed, which alone unpacks weights. Received: "
-            f"{way!r}; `pip install tfsparse[mcu]` brings it."
-        ) from error
+    check_installed()
+    _, before = interpreters.micro_answers(content, one)
 
     def fits(other: bytes) -> bool:
         return (
@@ -92,7 +104,10 @@ def packed(
     with files.appears_whole(path) as temporary, open(temporary, "wb") as file:
         file.write(small)
     facts = {
-        "kernels": [dataclasses.asdict(row) for row in kernels],
+        "kernels": [
+            {"layer": layer_of(row.name, known, True), **dataclasses.asdict(row)}
+            for row in kernels
+        ],
         "seconds": time.perf_counter() - started,
         "plain_arena_bytes": before,
         "arena_bytes": arena,

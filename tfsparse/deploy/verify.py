@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from tfsparse import records
 from tfsparse.deploy import interpreters, shipping
+from tfsparse.deploy.export import COMPRESSED
+
+Outputs = list[np.ndarray]
+
+WHOLE = tuple(f"tflite_{kind}" for kind in records.ON_MICRO)
+
+MODEL, MICRO = "model", "mcu"
+"""What `seen` calls the model's own outputs, and those of the first file on TensorFlow Lite
+Micro; a second file there is `mcu_` and its kind."""
 
 
 def verify(
@@ -21,10 +33,11 @@ def verify(
         x: Inputs `(samples, ...)`; a list or a dict of them for several inputs.
 
     Returns:
-        One `Parity` an artefact, compared with `model`; for `tflite_int8` a second
-        one, `mcu`: the file on TensorFlow Lite Micro compared with LiteRT, and the
-        arena that it used (an x86 figure; a target's differs a little). Where that
-        interpreter lacks an operator, or crashes, the row has no samples and says why.
+        One `Parity` an artefact, compared with `model`; for an int8 file a second one, `mcu`:
+        the file on TensorFlow Lite Micro compared with LiteRT, and the arena that it used
+        (an x86 figure; a target's differs a little). Where that interpreter lacks an
+        operator, or crashes, the row has no samples and says why. A compressed file is
+        compared with the plain one, both on TensorFlow Lite Micro.
 
     Raises:
         ValueError: `x` is empty, or the int8 file holds operators that are not int8.
@@ -40,64 +53,159 @@ def verify(
         raise ValueError("`x` must hold samples. Received: none.")
     if isinstance(artifacts, records.Artifact):
         artifacts = (artifacts,)
-    expected = interpreters.answers(model, arrays)
-    parities = []
-    for artifact in artifacts:
-        outputs, operators = interpreters.run_all(artifact, model, arrays)
-        parities.append(_parity(artifact.format, expected, outputs, operators))
-        if artifact.format == "tflite_int8":
-            parities.append(
-                _on_microcontroller(artifact.path, arrays, outputs, operators)
-            )
-    return tuple(parities)
+    return compare(model, artifacts, [arrays])
 
 
-def _parity(name, expected, outputs, operators=(), **more) -> records.Parity:
-    return records.Parity(
-        artifact=name,
-        samples=len(expected[0]),
-        max_abs_difference=max(
-            float(np.abs(one.astype("float32") - other).max())
-            for one, other in zip(expected, outputs, strict=True)
-        ),
-        argmax_agreement=_agreement(expected, outputs),
-        operators=tuple(dict.fromkeys(operators)),
-        **more,
-    )
+def compare(
+    model,
+    artifacts: Iterable[records.Artifact],
+    parts: Iterable[list[np.ndarray]],
+    seen: Callable[[str, Outputs, list[np.ndarray]], None] = lambda *_: None,
+) -> tuple[records.Parity, ...]:
+    """`verify` on samples that come part by part; a part is in memory at a time.
 
-
-def _agreement(expected, outputs) -> float | None:
-    """Share of samples with the same winner; None where there is nothing to win.
-
-    Of several outputs, that of the one which agrees least.
+    Args:
+        model, artifacts: See `verify`.
+        parts: Arrays, one an input, of some samples.
+        seen: Called with the name of a row, or `MODEL`, its outputs and the part.
     """
-    shares = [
-        float((one.argmax(-1) == other.argmax(-1)).mean())
-        for one, other in zip(expected, outputs, strict=True)
-        if one.ndim > 1 and one.shape[-1] > 1
-    ]
-    return min(shares, default=None)
+    artifacts = tuple(artifacts)
+    rows = {artifact.format: _Row(artifact.format) for artifact in artifacts}
+    micro: dict[str, _Row] = {}
+    for artifact in artifacts:
+        if artifact.format in WHOLE:
+            kind = artifact.format.removeprefix("tflite_")
+            name = f"{MICRO}_{kind}" if micro else MICRO
+            micro[artifact.format] = _Row(name, "LiteRT")
+    for arrays in parts:
+        expected = interpreters.answers(model, arrays)
+        seen(MODEL, expected, arrays)
+        plain: Outputs | None = None
+        for artifact in artifacts:
+            row = rows[artifact.format]
+            if artifact.format == COMPRESSED:
+                found = row.on_micro(artifact.path, arrays)
+                row.against = "the plain file there"
+                row.add(plain, found)
+            else:
+                with row.timed():
+                    found, facts = interpreters.run_all(artifact, model, arrays)
+                row.operators, row.sizes = facts
+                row.add(expected, found)
+            if found is not None:
+                seen(row.name, found, arrays)
+            if artifact.format in WHOLE:
+                there = micro[artifact.format]
+                there.operators, there.sizes = row.operators, row.sizes
+                plain = there.on_micro(artifact.path, arrays)
+                there.add(found, plain)
+                if plain is not None:
+                    seen(there.name, plain, arrays)
+    told = []
+    for artifact in artifacts:
+        told.append(rows[artifact.format].told())
+        if artifact.format in micro:
+            told.append(micro[artifact.format].told())
+    return tuple(told)
 
 
-def _not_run(why: str) -> records.Parity:
-    return records.Parity("mcu", 0, 0.0, None, note=why)
+@dataclasses.dataclass
+class _Row:
+    """What has been found so far of one artefact on one interpreter.
 
+    Attributes:
+        name: Of the row.
+        against: What outputs shall equal bit by bit, in words; "" where rounding differs.
+        sizes: Of a step of each output, see `interpreters.Facts`.
+    """
 
-def _on_microcontroller(path, arrays, litert_outputs, operators) -> records.Parity:
-    try:
-        outputs, arena = interpreters.run_micro(path, arrays)
-    except ImportError:
-        return _not_run("not run: `pip install tfsparse[mcu]` brings tflite-micro")
-    except ValueError as error:
-        return _not_run(f"not run: {error}")
-    same = [
-        (one == other).reshape(len(one), -1).all(-1)
-        for one, other in zip(outputs, litert_outputs, strict=True)
-    ]
-    equal = np.all(same, axis=0).mean()
-    note = "bit-equal to LiteRT on every sample"
-    if equal < 1:
-        note = f"bit-equal to LiteRT on {equal:.2%} of the samples"
-    return _parity(
-        "mcu", litert_outputs, outputs, operators, arena_bytes=arena, note=note
-    )
+    name: str
+    against: str = ""
+    samples: int = 0
+    difference: float = 0.0
+    steps: float = 0.0
+    same: int = 0
+    agreeing: np.ndarray | None = None
+    operators: tuple[str, ...] = ()
+    sizes: tuple[np.ndarray, ...] = ()
+    arena: int | None = None
+    seconds: float = 0.0
+    why: str | None = None
+
+    @contextlib.contextmanager
+    def timed(self):
+        """Counts the time that is spent within."""
+        started = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - started
+
+    def on_micro(self, path: str, arrays) -> Outputs | None:
+        """Outputs on TensorFlow Lite Micro; None where it does not run, and why."""
+        if self.why:
+            return None
+        try:
+            with self.timed():
+                outputs, self.arena = interpreters.run_micro(path, arrays)
+        except ImportError:
+            self.why = "not run: `pip install tfsparse[mcu]` brings tflite-micro"
+        except ValueError as error:
+            self.why = f"not run: {error}"
+        else:
+            return outputs
+        return None
+
+    def add(self, expected: Outputs | None, found: Outputs | None) -> None:
+        """Adds the comparison of some samples."""
+        if expected is None or found is None:
+            self.why = self.why or "not run: there is nothing to compare it with"
+            return
+        gaps = [
+            np.abs(one.astype("float32") - other)
+            for one, other in zip(expected, found, strict=True)
+        ]
+        self.difference = max(self.difference, *(float(gap.max()) for gap in gaps))
+        for gap, size in zip(gaps, self.sizes, strict=False):
+            if np.all(size):
+                self.steps = max(self.steps, float((gap / size).max()))
+        self.samples += len(found[0])
+        equal = [
+            (one == other).reshape(len(one), -1).all(-1)
+            for one, other in zip(expected, found, strict=True)
+        ]
+        self.same += int(np.all(equal, axis=0).sum())
+        agreeing = np.array(
+            [
+                float((one.argmax(-1) == other.argmax(-1)).sum())
+                / (one.size / len(one) / one.shape[-1])
+                for one, other in zip(expected, found, strict=True)
+                if one.ndim > 1 and one.shape[-1] > 1
+            ]
+        )
+        self.agreeing = (
+            agreeing if self.agreeing is None else self.agreeing + agreeing
+        )
+
+    def told(self) -> records.Parity:
+        """The record."""
+        if self.why:
+            return records.Parity(self.name, 0, 0.0, None, note=self.why)
+        note = None
+        if self.against:
+            share = self.same / self.samples
+            on = "every sample" if share == 1 else f"{share:.2%} of the samples"
+            note = f"bit-equal to {self.against} on {on}"
+        # Of several outputs, the one that agrees least; one number has no winner.
+        agreeing = self.agreeing if self.agreeing is not None else np.zeros(0)
+        return records.Parity(
+            artifact=self.name,
+            samples=self.samples,
+            max_abs_difference=self.difference,
+            argmax_agreement=float(agreeing.min()) / self.samples
+            if len(agreeing)
+            else None,
+            operators=tuple(dict.fromkeys(self.operators)),
+            arena_bytes=self.arena,
+            note=note,
+            output_steps=self.steps if any(map(np.all, self.sizes)) else None,
+            seconds=self.seconds,
+        )

@@ -100,6 +100,7 @@ def answer(request: dict, held: dict) -> dict:
     """
     import keras
 
+    from tfsparse.deploy import finished
     from tfsparse.engine import runner, settings
 
     if not held:
@@ -110,10 +111,12 @@ def answer(request: dict, held: dict) -> dict:
             chosen, store, progress.Silent()
         )
         (held["stage"],) = (s for s in chosen.stages if s.name == request["stage"])
+        held["ships"] = runner.shipped(chosen)
     context = held["context"]
     keras.utils.set_random_seed(context.seed)
     before = records.Result(held["model"])
-    return held["stage"].beside(context, before, **request["work"])
+    with finished.ships(*held["ships"]):
+        return held["stage"].beside(context, before, **request["work"])
 
 
 def main() -> None:

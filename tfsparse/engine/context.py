@@ -245,6 +245,24 @@ class RunContext(Context):
         labels = self.dataset.y_train
         return x, x if labels is None else labels[chosen]
 
+    def calibration_samples(self, count: int) -> np.ndarray:
+        """Training samples that set int8 ranges, drawn by the run's seed.
+
+        Where each has one class, every class has as many, so far as there are.
+        """
+        rng = np.random.default_rng((self.seed, 2))
+        order, labels = rng.permutation(self.samples), self.dataset.y_train
+        if self.task.sorts and labels is not None:
+            # The first of each class, then the second of each, and so on.
+            drawn = np.asarray(labels).reshape(-1)[order]
+            places = np.zeros(len(order), np.int64)
+            for label in np.unique(drawn):
+                own = drawn == label
+                places[own] = np.arange(own.sum())
+            order = order[np.argsort(places, kind="stable")]
+        chosen = np.sort(order[:count])
+        return scoring.as_floats(self.dataset.x_train[chosen])
+
     def validated(self, model) -> np.ndarray:
         """How well a model does each validation sample: `(n,)`, more is better."""
         found = self.dataset

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from tfsparse import records
 from tfsparse.deploy import collect, finished, recalibrate
 from tfsparse.engine import shrinking
 from tfsparse.engine.prunable import prunable
@@ -104,7 +105,7 @@ def fly(
     small, _ = collect.finish(sparse, halves)
     recalibrate.recalibrate(small, x)  # an untrained network fades to nothing otherwise
     sizes: dict[str, float] = {}
-    if "tflite_int8" in formats:
+    if {f"tflite_{kind}" for kind in records.ON_MICRO} & set(formats):
         sizes = finished.flight(small, x)
     return Preflight(
         sum(g.size for g in free),

@@ -11,10 +11,12 @@ import keras
 import tensorflow as tf
 
 from tfsparse import budgets, checkpoints, data, meters, progress, records, zoo
+from tfsparse.deploy import finished
 from tfsparse.engine import network, preflight, telling
 from tfsparse.engine.context import Context, RunContext, strategy_of
 from tfsparse.engine.settings import Run, Settings, every_setting
 from tfsparse.engine.stage import Stage
+from tfsparse.engine.stages import export, quantise, verify
 from tfsparse.engine.training import Training
 
 Results = dict[str, records.Result | None]
@@ -91,10 +93,11 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
         every_setting(),
     )
     with progress.Progress() as shown:
-        finished = store.check(*told, resume=resume)
-        if finished:
+        before = store.check(*told, resume=resume)
+        if before:
             shown.say(f"Finished before. The report is {store.path('report.html')}")
-            return finished
+            verify.check(before)
+            return before
         context, model = context_of(settings, store, shown)
         for stage in settings.stages:
             stage.rehearse(context, model)
@@ -102,7 +105,8 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
             with _naming_damaged_files(context):
                 shown.say(_preflight(settings, context, model))
         keras.utils.set_random_seed(context.seed)  # a rehearsal leaves no trace
-        with store.locked(), _naming_damaged_files(context):
+        meant = finished.ships(*shipped(settings))
+        with store.locked(), _naming_damaged_files(context), meant:
             store.check(*told, resume=resume)
             store.begin(told[0])
             results = go(settings.stages, context, {"model": records.Result(model)})
@@ -114,7 +118,11 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
                 )
                 for one in family
             }
-            return telling.report(settings.stages, context, results, told[0], documents)
+            report = telling.report(
+                settings.stages, context, results, told[0], documents
+            )
+        verify.check(report)
+        return report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,17 +229,28 @@ def _preflight(settings: Settings, context: RunContext, model) -> str:
     Raises:
         ValueError: It cannot.
     """
-    formats = [part.formats for part in settings.all() if hasattr(part, "formats")]
+    kind, _ = shipped(settings)
+    formats = [s.formats(kind) for s in settings.stages if isinstance(s, export.Export)]
     try:
-        return preflight.fly(
-            context,
-            settings.method,
-            model,
-            formats[0] if formats else (),
-            None if tf.config.list_physical_devices("GPU") else meters.machine_bytes(),
-        ).told()
+        with finished.ships(*shipped(settings)):
+            return preflight.fly(
+                context,
+                settings.method,
+                model,
+                formats[0] if formats else (),
+                None
+                if tf.config.list_physical_devices("GPU")
+                else meters.machine_bytes(),
+            ).told()
     except (ValueError, records.StripError) as error:
         raise ValueError(f"{error} --preflight=false trains all the same.") from error
+
+
+def shipped(settings: Settings) -> tuple[str, str]:
+    """The file that ships: its numbers, and how its weights are packed."""
+    kind = settings.parts.get(quantise.QuantiseSettings, quantise.QuantiseSettings()).kind
+    own = settings.parts.get(export.ExportSettings, export.ExportSettings())
+    return kind, own.compress
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 STAGES: dict[str, type[Stage]] = {}
 """Stages by name."""
 
-PLAIN = ("dense", "plain", "strip", "finetune", "export", "verify")
+PLAIN = ("dense", "plain", "strip", "finetune", "quantise", "export", "verify")
 """The stages of a run without a method."""
 
 

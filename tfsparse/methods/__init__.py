@@ -19,6 +19,7 @@ BayesNAS = METHODS["bayesnas"]
 BayesNASCompression = METHODS["bayesnas_compression"]
 BayesianCompression = METHODS["bayesian_compression"]
 GSparsity = METHODS["gsparsity"]
+LeGR = METHODS["legr"]
 ShrinkNets = METHODS["shrinknets"]
 SparseVD = METHODS["sparse_vd"]
 
@@ -33,6 +34,7 @@ __all__ = [
     "BayesNASCompression",
     "BayesianCompression",
     "GSparsity",
+    "LeGR",
     "Method",
     "ShrinkNets",
     "SparseVD",

@@ -43,6 +43,7 @@ class Method(abc.ABC, options.Options):
         "sparse",
         "strip",
         "finetune",
+        "quantise",
         "export",
         "verify",
     )

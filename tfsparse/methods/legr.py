@@ -26,7 +26,9 @@ class LeGR(base.Method):
     """
 
     name = "legr"
-    stages = ("dense", "rank", "strip", "finetune", "export", "verify")
+    stages = (
+        "dense", "rank", "strip", "finetune", "quantise", "export", "verify"
+    )  # fmt: skip
 
     rank_search: str = options.field(
         "evolution",

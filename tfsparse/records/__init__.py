@@ -2,7 +2,7 @@
 
 from tfsparse.records import sections
 from tfsparse.records.cost import Cost
-from tfsparse.records.errors import StripError, TrainingError
+from tfsparse.records.errors import ParityError, StripError, TrainingError
 from tfsparse.records.groups import (
     CARRIER,
     CONSUMER,
@@ -67,6 +67,7 @@ __all__ = [
     "GroupReport",
     "Member",
     "Parity",
+    "ParityError",
     "Partition",
     "PruneReport",
     "Removal",

@@ -7,5 +7,9 @@ class StripError(RuntimeError):
     """A stripped model differs from the masked one by more than float rounding."""
 
 
+class ParityError(RuntimeError):
+    """A shipped file does worse than the network that it was made of."""
+
+
 class TrainingError(ValueError):
     """Training reached a state from which no useful model can come."""

@@ -139,15 +139,17 @@ class Parity:
     """How an exported artefact compares with the Keras model it came from.
 
     Attributes:
-        artifact: `keras`, `saved_model`, `tflite_float`, `tflite_int8`, or `mcu`
-            (the int8 file on TensorFlow Lite Micro, compared with LiteRT).
+        artifact: A format of `records.EVERY_FORMAT`; `mcu` (the int8 file on TensorFlow
+            Lite Micro, compared with LiteRT), or `tflite_compressed` (compared with that).
         samples: Number of inputs compared.
         max_abs_difference: Of the (dequantised) outputs.
         argmax_agreement: Share of samples with the same winning output; None of a single
             output, and of numbers, which have no winner.
         operators: Operator names in the file; empty for other formats.
-        arena_bytes: Memory that the interpreter used, `mcu` only.
+        arena_bytes: Memory that TensorFlow Lite Micro used; None of another interpreter.
         note: A sentence, where something needs saying.
+        output_steps: The largest difference in steps of an int8 output; None of floats.
+        seconds: What running it took.
     """
 
     artifact: str
@@ -157,6 +159,8 @@ class Parity:
     operators: tuple[str, ...] = ()
     arena_bytes: int | None = None
     note: str | None = None
+    output_steps: float | None = None
+    seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

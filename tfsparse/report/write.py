@@ -14,7 +14,10 @@ from tfsparse.report import plots
 DPI = 150
 """Dots per inch of the plots."""
 
-LAST = ("mcu", "tflite_int8", "tflite_float")
+LAST = (
+    "tflite_compressed", "mcu", "tflite_int8", "tflite_int16x8", "tflite_float16",
+    "tflite_dynamic", "tflite_float",
+)  # fmt: skip
 """Whose figures stand on top: the first of these that a run has, else its last row."""
 
 

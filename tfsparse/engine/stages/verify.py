@@ -1,20 +1,39 @@
-"""Compares every file with what was trained."""
+"""Compares every file with what was trained, on the whole test split."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-import functools
 
-from tfsparse import records
+import numpy as np
+
+from tfsparse import options, records
 from tfsparse.engine import stage
 from tfsparse.engine.stages.export import artifacts_of
-
-PARITY_SAMPLES = 1000
 
 FILES = {
     "tflite_float": "float .tflite on LiteRT",
     "tflite_int8": "full-int8 .tflite on LiteRT",
+    "tflite_int16x8": "int8 weights, int16 activations, on LiteRT",
+    "tflite_float16": "float16 weights on LiteRT",
+    "tflite_dynamic": "int8 weights, float activations, on LiteRT",
+    "tflite_compressed": "the compressed file on TensorFlow Lite Micro",
 }
+
+
+@options.record
+class VerifySettings(options.Options):
+    """What a file may lose."""
+
+    part = "The verify stage: what a file may lose"
+
+    tolerance: float = options.field(
+        1.0,
+        "What a shipped file may lose against the float network on the test split, beyond "
+        "chance: points of accuracy, or percent of another score. Beyond it the program "
+        "ends with exit code 1, after all files and the report are written.",
+        low=0,
+    )
 
 
 class Verify(stage.Stage):
@@ -24,6 +43,7 @@ class Verify(stage.Stage):
     """
 
     name = "verify"
+    settings_class = VerifySettings
     inputs = ("export",)
 
     def run(self, context, before, export=None):
@@ -32,72 +52,135 @@ class Verify(stage.Stage):
     def tell(self, context, results):
         model = results[self.name].model
         artifacts = artifacts_of(results["export"])
-        parity = self._parity(context, model, artifacts)
-        files = {a.format: a for a in artifacts}
+        parity, reduced = _compared(context, model, artifacts)
+        changes = _changes(context, reduced)
+        wrong = [
+            row
+            for row in changes
+            if row["artifact"] != "keras"
+            and -row["change"] - row["half"] > self.settings.tolerance
+        ]
+        verdict = {"tolerance": self.settings.tolerance, "beyond": wrong}
+        sections = [_table(parity, changes, context.task), *_classes(context, reduced)]
         return stage.Told(
-            self._rows(context, model, files, parity),
+            _rows(context, model, artifacts, parity, reduced),
             {},
-            {"parity": [dataclasses.asdict(row) for row in parity]},
-            [_table(parity, context.task)],
+            {
+                "parity": [dataclasses.asdict(row) for row in parity],
+                "changes": changes,
+                "verdict": verdict,
+            },
+            sections,
         )
 
-    def _parity(self, context, model, artifacts) -> list[records.Parity]:
-        """Every file against the network, on samples of the test split."""
-        from tfsparse import deploy
-        from tfsparse.engine import scoring
 
-        samples = scoring.as_floats(context.door.test.x[:PARITY_SAMPLES])
-        rows = list(deploy.verify(model, artifacts, samples))
-        if context.task.kind != "classification":  # no output wins over the others
-            rows = [dataclasses.replace(row, argmax_agreement=None) for row in rows]
-        return rows
+def check(report: dict) -> None:
+    """Checks what a finished run says of its files.
 
-    def _rows(self, context, model, files, parity) -> list[records.StageRow]:
-        """The files, run on the whole test split."""
-        from tfsparse.deploy import interpreters
-        from tfsparse.engine import scoring
+    Args:
+        report: What is in `report.json`.
 
-        def answer(artifact, x):
-            return interpreters.run(artifact, x)
-
-        rows = [
-            scoring.file_row(
-                name,
-                what,
-                context,
-                model,
-                files[name],
-                functools.partial(answer, files[name]),
-            )
-            for name, what in FILES.items()
-            if name in files
-        ]
-        arena = next((row.arena_bytes for row in parity if row.artifact == "mcu"), None)
-        if arena:
-            file = files["tflite_int8"]
-            rows.append(
-                scoring.file_row(
-                    "mcu",
-                    "the int8 file on TensorFlow Lite Micro",
-                    context,
-                    model,
-                    file,
-                    lambda x: interpreters.run_micro(file.path, [x])[0][0],
-                    arena,
-                )
-            )
-        return rows
+    Raises:
+        ParityError: A file does worse than --tolerance allows.
+    """
+    for row in report.get("verdict", {}).get("beyond", []):
+        raise records.ParityError(
+            f"`{row['artifact']}` must lose at most {report['verdict']['tolerance']:g} "
+            f"{row['unit']} against the float network (--tolerance). Received: "
+            f"{-row['change']:.2f} +- {row['half']:.2f} on the test split. Everything is "
+            "written; its table of tensors says where int8 is noisy."
+        )
 
 
-def _table(parity: list[records.Parity], task) -> records.sections.Table:
+def _compared(context, model, artifacts):
+    """Every file against the network: parity, and what scores need of outputs, by row."""
+    from tfsparse.deploy.verify import compare
+    from tfsparse.engine import scoring
+
+    task, x = context.task, context.door.test.x
+    parts: dict[str, list[np.ndarray]] = collections.defaultdict(list)
+
+    def seen(name, outputs, arrays):
+        parts[name].append(task.reduced(outputs[0], arrays[0]))
+
+    step = scoring.PART_SAMPLES
+    samples = ([scoring.as_floats(x[i : i + step])] for i in range(0, len(x), step))
+    rows = list(compare(model, artifacts, samples, seen))
+    if task.kind != "classification":  # no output wins over the others
+        rows = [dataclasses.replace(row, argmax_agreement=None) for row in rows]
+    return rows, {name: np.concatenate(found) for name, found in parts.items()}
+
+
+def _rows(context, model, artifacts, parity, reduced) -> list[records.StageRow]:
+    """The files, run on the whole test split."""
+    from tfsparse.deploy.verify import MICRO
+    from tfsparse.engine import scoring
+
+    told = {row.artifact: row for row in parity}
+    rows = []
+    for artifact in artifacts:
+        what = FILES.get(artifact.format)
+        if what and artifact.format in reduced:
+            rows.append((artifact.format, what, artifact))
+    whole = [a for a in artifacts if a.format.removeprefix("tflite_") in records.ON_MICRO]
+    for name, artifact in zip((MICRO, f"{MICRO}_int16x8"), whole, strict=False):
+        if name in reduced:
+            kind = artifact.format.removeprefix("tflite_")
+            what = f"the {kind} file on TensorFlow Lite Micro"
+            place = [row[2].format for row in rows].index(artifact.format) + 1
+            rows.insert(place, (name, what, artifact))
+    return [
+        scoring.file_row(
+            name,
+            what,
+            context,
+            model,
+            artifact,
+            reduced[name],
+            told[name].seconds,
+            told[name].arena_bytes,
+        )
+        for name, what, artifact in rows
+    ]
+
+
+def _changes(context, reduced) -> list[dict]:
+    """How much better or worse each file does than the network, and how sure that is."""
+    from tfsparse.deploy.verify import MODEL
+    from tfsparse.engine import scoring
+
+    task, y = context.task, context.door.test.y
+    found = {name: task.goodness(own, y) for name, own in reduced.items()}
+    before = found.pop(MODEL)
+    shares = task.sorts or task.kind == "multilabel"
+    whole = 1.0 if shares else float(np.abs(before).mean()) or 1.0
+    rows = []
+    for name, after in found.items():
+        change, half = scoring.change(before, after)
+        rows.append(
+            {
+                "artifact": name,
+                "change": 100 * change / whole,
+                "half": 100 * half / whole if np.isfinite(half) else 100.0,
+                "unit": "points" if shares else "percent",
+            }
+        )
+    return rows
+
+
+def _table(parity, changes, task) -> records.sections.Table:
     draw = records.sections
+    changed = {row["artifact"]: row for row in changes}
+    unit = changes[0]["unit"] if changes else "points"
     return draw.Table(
         "Does the file compute what was trained?",
         (
             draw.Column("artefact", draw.TEXT),
             draw.Column("samples"),
             draw.Column("largest difference", draw.NUMBER),
+            draw.Column("steps of int8", draw.NUMBER),
             draw.Column("same answer", draw.PERCENT),
+            draw.Column(f"better by, {unit}", draw.TEXT),
             draw.Column("operators and remarks", draw.TEXT),
         ),
         tuple(
@@ -105,14 +188,56 @@ def _table(parity: list[records.Parity], task) -> records.sections.Table:
                 row.artifact,
                 row.samples,
                 row.max_abs_difference,
+                row.output_steps,
                 row.argmax_agreement,
+                _interval(changed.get(row.artifact)),
                 "; ".join(filter(None, [", ".join(row.operators), row.note])),
             )
             for row in parity
         ),
         note="Every artefact against the Keras model that it was made of, mcu against "
-        f"LiteRT. Outputs are {_outputs(task)}.",
+        "LiteRT, a compressed file against the plain one; on the whole test split. 95 of 100 "
+        f"such intervals hold the true change. Outputs are {_outputs(task)}.",
     )
+
+
+def _interval(row: dict | None) -> str | None:
+    return row and f"{row['change']:+.2f} +- {row['half']:.2f}"
+
+
+def _classes(context, reduced) -> list[records.sections.Section]:
+    """The share of each class's samples that each file gets right."""
+    from tfsparse.deploy.verify import MODEL
+
+    task, y = context.task, context.door.test.y
+    if not task.sorts or y is None:
+        return []
+    draw, labels = records.sections, np.asarray(y).reshape(-1)
+    right = {name: task.goodness(own, y) for name, own in reduced.items()}
+    names = [MODEL, *(name for name in right if name not in (MODEL, "keras"))]
+    classes = task.names if len(task.names) > 1 else ("no", "yes")
+    return [
+        draw.Table(
+            "Right answers, class by class",
+            (
+                draw.Column("class", draw.TEXT),
+                draw.Column("samples"),
+                *(
+                    draw.Column("float network" if name == MODEL else name, draw.PERCENT)
+                    for name in names
+                ),
+            ),
+            tuple(
+                (
+                    str(label),
+                    int((labels == number).sum()),
+                    *(float(right[name][labels == number].mean()) for name in names),
+                )
+                for number, label in enumerate(classes)
+                if (labels == number).any()
+            ),
+        )
+    ]
 
 
 def _outputs(task) -> str:
