@@ -14,7 +14,7 @@ $(STAMP): setup.cfg pyproject.toml
 	  || { echo "error: Python 3.10 to 3.13 is needed. Received: $$($(PYTHON) --version). Say PYTHON=python3.12 or the like." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip  # older ones search for minutes
-	$(RUN) -m pip install --quiet --editable '.[test,mcu]'
+	$(RUN) -m pip install --quiet --editable '.[test,mcu,qat]'
 	touch $@
 
 # The main job; ARGS adds or overrides flags: make train ARGS="--epochs=5 --workdir=runs/short"

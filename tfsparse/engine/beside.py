@@ -28,6 +28,7 @@ class Processes:
         workdir: The run's folder, in which its settings are.
         count: How many, each with its share of the cores.
         stage: Name of the stage, whose `beside` they call.
+        plain: Whether it does without the method, which they then need not know.
 
     Example:
         >>> with Processes("runs/mnist", 2, "sparse") as beside:
@@ -35,8 +36,12 @@ class Processes:
         {'cost': 0.52, 'steady': True}
     """
 
-    def __init__(self, workdir: str, count: int, stage: str):
-        self._request = {"workdir": os.path.abspath(workdir), "stage": stage}
+    def __init__(self, workdir: str, count: int, stage: str, plain: bool = False):
+        self._request = {
+            "workdir": os.path.abspath(workdir),
+            "stage": stage,
+            "plain": plain,
+        }
         own = {**process.share_of_cores(count), "TF_CPP_MIN_LOG_LEVEL": "3"}
         self._children = [process.Child(__name__, own) for _ in range(count)]
         self._free: queue.SimpleQueue = queue.SimpleQueue()
@@ -106,6 +111,8 @@ def answer(request: dict, held: dict) -> dict:
     if not held:
         store = checkpoints.Store(request["workdir"])
         stored = files.read_json(store.path("checkpoints", "config.json"))
+        if request["plain"]:
+            stored = settings.known_to({**stored, "method": "none"})
         chosen = settings.Settings.from_json(stored)
         held["context"], held["model"] = runner.context_of(
             chosen, store, progress.Silent()

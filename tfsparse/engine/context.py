@@ -207,8 +207,8 @@ class RunContext(Context):
         model.optimizer.learning_rate.assign(rate)
         _reseed(model, fitted, seed)
         result = (fitted or model).fit(
-            self._train.epoch(seed, self._passes),
-            validation_data=self._validation.epoch(),
+            self.epoch(name, epoch),
+            validation_data=self.validation_batches(),
             initial_epoch=epoch,
             epochs=epoch + 1,
             verbose=0,
@@ -216,6 +216,15 @@ class RunContext(Context):
             callbacks=[bar.callback()],
         )
         return {key: float(values[-1]) for key, values in result.history.items()}
+
+    def epoch(self, name: str, epoch: int):
+        """The batches of an epoch of a stage, as `fit_epoch` trains on them."""
+        seed = (self.seed, sum(map(ord, name)), epoch)
+        return self._train.epoch(seed, self._passes)
+
+    def validation_batches(self):
+        """The batches of the validation split, in order."""
+        return self._validation.epoch()
 
     def first_batch(self):
         """A training batch, in the order of the data; none where devices share batches."""

@@ -1,5 +1,6 @@
 """Pure rules on tensors. No variables, no layers, no state; any Keras backend."""
 
+from tfsparse.numerics import clusters
 from tfsparse.numerics.blocks import Block, Slice
 from tfsparse.numerics.curvature import (
     activation_curvature,
@@ -56,6 +57,7 @@ from tfsparse.numerics.variational import (
 )
 
 __all__ = [
+    "clusters",
     "Block",
     "Dependence",
     "ENTROPY_GAMMA",

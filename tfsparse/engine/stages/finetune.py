@@ -184,7 +184,7 @@ class FineTune(stage.Stage):
                 dense.model,
                 self.settings.distill,
                 self.settings.distill_temperature,
-                _distance(context.task),
+                distance_of(context.task),
             )
 
     def tell(self, context, results):
@@ -262,7 +262,7 @@ def _dropping(model, rate: float, steps: int):
     return fitted
 
 
-def _distance(task):
+def distance_of(task):
     """How far a student's answers are from its teacher's, by what is predicted."""
     from tfsparse import distillation
 

@@ -7,7 +7,7 @@ import importlib.util
 from tfsparse import budgets, options, records
 from tfsparse.engine import stage
 
-QAT = "qat"
+QAT, LIBRARY = "qat", "tensorflow_model_optimization"
 
 KINDS = ("int8", QAT, *records.QUANTISED[1:], "none")
 """What may be asked for."""
@@ -70,7 +70,6 @@ class Quantise(stage.Stage):
     name = "quantise"
     settings_class = QuantiseSettings
     inputs = ("dense",)
-    folder = "quantised"
 
     def check(self, stages):
         settings = self.settings
@@ -80,11 +79,14 @@ class Quantise(stage.Stage):
                 "`qat_epochs` and `qat_learning_rate` must come with quantise=qat or "
                 f"clusters. Received: quantise={settings.quantise}."
             )
-        if settings.trains and importlib.util.find_spec("tensorflow_model_optimization") is None:
+        if settings.quantise == QAT and importlib.util.find_spec(LIBRARY) is None:
             raise ValueError(
-                "`quantise=qat` and `clusters` must have tensorflow-model-optimization. "
-                "Received: none; `pip install tfsparse[qat]` brings it."
+                "`quantise=qat` must have tensorflow-model-optimization. Received: none; "
+                "`pip install tfsparse[qat]` brings it."
             )
+        tuned = getattr(stages.get("finetune"), "settings", None)
+        self._distill = getattr(tuned, "distill", 0.0)
+        self._temperature = getattr(tuned, "distill_temperature", 3.0)
         for other in stages.values():
             target = budgets.parse(getattr(other.settings, "target", "") or "")
             finished = [name for name in target or () if name in budgets.FINISHED]
@@ -102,10 +104,10 @@ class Quantise(stage.Stage):
                 f"quantise={settings.quantise}: {what} does not run on TensorFlow Lite "
                 "Micro, so no memory is told of and nothing is checked there."
             )
-        if settings.trains:
+        if settings.quantise == QAT:
             from tfsparse.engine import aware
 
-            aware.check(model)
+            aware.check(context, model)
 
     def run(self, context, before, dense=None):
         facts = {"kind": self.settings.kind}
@@ -113,5 +115,50 @@ class Quantise(stage.Stage):
             return records.Result(before.model, facts=facts)
         from tfsparse.engine import aware
 
-        trained = aware.train(context, self, before.model, dense)
-        return records.Result(trained.model, trained.history, facts | trained.facts)
+        teacher = dense.model if dense and self._distill else None
+        found = aware.train(context, self._plan(), before.model, teacher)
+        return records.Result(found.model, found.history, facts | found.facts)
+
+    def _plan(self):
+        from tfsparse.engine import aware
+
+        settings = self.settings
+        return aware.Plan(
+            settings.quantise == QAT,
+            settings.clusters,
+            settings.qat_epochs,
+            settings.qat_learning_rate,
+            self._distill,
+            self._temperature,
+        )
+
+    def beside(self, context, before, *, model, teacher, folder, plan):
+        """Quantisation-aware training of a network that lies in a file."""
+        import keras
+
+        from tfsparse.engine import aware
+
+        def load(path):
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+        taught = load(teacher) if teacher else None
+        return aware.loop(context, aware.Plan(**plan), load(model), taught, folder)
+
+    def tell(self, context, results):
+        from tfsparse.engine import scoring
+
+        result, settings = results[self.name], self.settings
+        if not settings.trains:
+            return stage.Told()
+        what = " and ".join(
+            filter(
+                None,
+                [
+                    "trained with simulated int8" if settings.quantise == QAT else "",
+                    "with few different weights" if settings.clusters != "none" else "",
+                ],
+            )
+        )
+        row = scoring.model_row("quantised", what, context, result.model, result.seconds)
+        facts = {"quantise_history": result.history, "quantise": result.facts}
+        return stage.Told([row], facts)
