@@ -10,10 +10,12 @@ from tfsparse.cli import command
 USAGE = """Exports a .keras model of stock layers and checks every file against it.
 
   tfsparse export model.keras folder samples.npy
+  tfsparse export model.keras folder samples.npy --labels=labels.npy --compress=auto
+  tfsparse export model.keras folder samples.npy --quantise=int16x8 --tolerance=0.5
 
-samples.npy holds inputs (samples, ...), as the model takes them: they set the int8 ranges
-and are what the files are compared on. Of a model of several inputs samples.npz holds one
-array for each, by its name."""
+samples.npy holds inputs (samples, ...), as the model takes them: some of them set the int8
+ranges, and the files are compared on all. Of a model of several inputs samples.npz holds one
+array for each, by its name. labels.npy holds the class of each sample, a whole number."""
 
 
 @options.record
@@ -23,7 +25,35 @@ class FileSettings(options.Options):
     part = "Files"
 
     formats: tuple[str, ...] = options.field(
-        records.FORMATS, "What to export.", choices=records.FORMATS
+        records.FORMATS,
+        "What to export. For tflite_int8 stands whatever --quantise says.",
+        choices=records.EVERY_FORMAT,
+    )
+    quantise: str = options.field(
+        "int8",
+        "Numbers of the small file: int8; int16x8, finer activations; float16 or dynamic, "
+        "which no microcontroller interpreter runs; none for a float file alone.",
+        choices=(*records.QUANTISED, "none"),
+    )
+    compress: str = options.field(
+        "none",
+        "Pack weights in one more file, which TensorFlow Lite Micro alone runs: zeros, "
+        "clusters, or auto for what is smallest for each layer.",
+        choices=records.PACKINGS,
+    )
+    calibration_samples: int = options.field(
+        512, "Samples that set the int8 ranges, as many of each class.", low=1
+    )
+    seed: int = options.field(
+        0, "Decides which samples set the ranges.", low=0, below=2**32
+    )
+    labels: str = options.field("", "A .npy file of classes; empty for none.")
+    tolerance: float = options.field(
+        1.0,
+        "What a file may lose against the model, beyond chance: points of accuracy with "
+        "--labels; else percent of samples whose answer changes, or of the outputs' spread. "
+        "Beyond it the exit code is 1.",
+        low=0,
     )
     length: int = options.field(
         0,
@@ -40,26 +70,146 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def work(path: str, folder: str, samples_path: str, settings: FileSettings) -> None:
-    """Exports the model at `path`, verifies, prints."""
+    """Exports the model at `path`, verifies, prints.
+
+    Raises:
+        ParityError: A file does worse than --tolerance allows.
+    """
     import tfsparse
     from tfsparse import zoo
+    from tfsparse.deploy import agreement, noise, packing, shipping
 
+    own = {"tflite_int8": f"tflite_{settings.quantise}"}
+    formats = tuple(
+        own.get(name, name)
+        for name in settings.formats
+        if settings.quantise != "none" or name != "tflite_int8"
+    )
+    packing.check(settings.compress, formats)
     model = zoo.load(path)
     samples = _samples(samples_path)
-    length = settings.length or None
-    artifacts = tfsparse.export(model, folder, samples, settings.formats, length=length)
-    rows = tfsparse.verify(model, artifacts, samples)
+    arrays = _checked(shipping.shipped(model, settings.length or None), samples)
+    labels = _labels(settings.labels, len(arrays[0])) if settings.labels else None
+    chosen = agreement.balanced(
+        len(arrays[0]), labels, settings.calibration_samples, settings.seed
+    )
+    calibration = [array[chosen] for array in arrays]
+    artifacts = tfsparse.export(
+        model,
+        folder,
+        calibration if len(calibration) > 1 else calibration[0],
+        formats,
+        length=settings.length or None,
+        compress=settings.compress,
+        proof=samples,
+    )
     for artifact in artifacts:
-        command.say(f"{artifact.path}: {artifact.file_bytes:,} bytes")
+        command.say(f"{artifact.path}: {artifact.file_bytes:,} bytes{_saved(artifact)}")
+    rows, changes = agreement.judged(
+        shipping.shipped(model, settings.length or None), artifacts, arrays, labels
+    )
     for row in rows:
-        arena = f", arena {row.arena_bytes:,} bytes" if row.arena_bytes else ""
-        command.say(
-            f"{row.artifact}: largest difference {row.max_abs_difference:.3g}{arena}"
+        command.say(_told(row, changes.get(row.artifact)))
+    small = f"tflite_{settings.quantise}"
+    if small in formats and settings.quantise in records.ON_MICRO:
+        found = noise.noise(
+            shipping.shipped(model, settings.length or None),
+            calibration,
+            [array[:256] for array in arrays],
+            settings.quantise,
         )
+        for one in noise.worst(found):
+            command.say(
+                f"{one.layer} ({one.what}): signal to noise {one.decibels:.1f} dB; "
+                f"{one.remedy()}"
+            )
+    noisy = {row.artifact: row.decibels for row in rows}
+    agreement.check(changes, noisy, settings.tolerance)
+
+
+def _told(row: records.Parity, change) -> str:
+    """A line about a file."""
+    if not row.samples:
+        return f"{row.artifact}: {row.note}"
+    parts = [f"largest difference {row.max_abs_difference:.3g}"]
+    if row.output_steps is not None:
+        parts.append(f"{row.output_steps:.1f} steps of its output")
+    if row.argmax_agreement is not None:
+        parts.append(f"same answer on {row.argmax_agreement:.2%} of {row.samples:,}")
+    if change is not None:
+        parts.append(change.told())
+    if row.arena_bytes:
+        parts.append(f"arena {row.arena_bytes:,} bytes")
+    if row.note:
+        parts.append(row.note)
+    return f"{row.artifact}: {', '.join(parts)}"
+
+
+def _saved(artifact: records.Artifact) -> str:
+    """What a TFLite file would have taken."""
+    facts = artifact.facts
+    if "plain_arena_bytes" in facts:
+        added = facts["arena_bytes"] - facts["plain_arena_bytes"]
+        return (
+            f"; for TensorFlow Lite Micro alone, with AddDecode() in its resolver; "
+            f"{added:,} bytes of memory more"
+        )
+    if facts.get("converted_bytes", 0) > artifact.file_bytes:
+        return f" ({facts['converted_bytes']:,} as converted)"
+    return ""
+
+
+def _checked(model, samples):
+    """Arrays for the inputs of a model, finite and some.
+
+    Raises:
+        ValueError: They are not.
+    """
+    import numpy as np
+
+    from tfsparse.deploy import shipping
+
+    try:
+        arrays = shipping.arrays_of(model, samples)
+    except ValueError as error:
+        raise ValueError(f"`samples`: {error}") from error
+    if not len(arrays[0]):
+        raise ValueError("`samples` must hold some. Received: none.")
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError("`samples` must be finite. Received: nan or inf.")
+    return arrays
+
+
+def _labels(path: str, count: int):
+    """The classes of samples.
+
+    Raises:
+        ValueError: They are no whole numbers, or not as many as samples.
+    """
+    import numpy as np
+
+    labels = np.asarray(_read(path, "labels"))
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or len(labels) != count or labels.dtype.kind not in "iub":
+        raise ValueError(
+            f"`labels` must hold a whole number for each of {count} samples. Received: "
+            f"{labels.dtype} of shape {labels.shape}."
+        )
+    return labels
 
 
 def _samples(path: str):
-    """The arrays of a file: one, or a dict of them.
+    """The arrays of a file: one, or a dict of them."""
+    found = _read(path, "samples")
+    if not hasattr(found, "files"):
+        return found
+    arrays = {name: found[name] for name in found.files}
+    return next(iter(arrays.values())) if len(arrays) == 1 else arrays
+
+
+def _read(path: str, what: str):
+    """What a file of arrays holds.
 
     Raises:
         ValueError: It is missing, or holds no arrays.
@@ -67,13 +217,9 @@ def _samples(path: str):
     import numpy as np
 
     try:
-        found = np.load(path, allow_pickle=False)
+        return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(
-            f"`samples` must be a .npy or .npz file of numbers. Received: {path!r}, which "
+            f"`{what}` must be a .npy or .npz file of numbers. Received: {path!r}, which "
             f"says: {' '.join(str(error).split())[:120]}"
         ) from error
-    if not hasattr(found, "files"):
-        return found
-    arrays = {name: found[name] for name in found.files}
-    return next(iter(arrays.values())) if len(arrays) == 1 else arrays

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable
 
@@ -126,6 +127,7 @@ class _Row:
     steps: float = 0.0
     same: int = 0
     agreeing: np.ndarray | None = None
+    powers: np.ndarray | None = None
     operators: tuple[str, ...] = ()
     sizes: tuple[np.ndarray, ...] = ()
     arena: int | None = None
@@ -164,6 +166,13 @@ class _Row:
             for one, other in zip(expected, found, strict=True)
         ]
         self.difference = max(self.difference, *(float(gap.max()) for gap in gaps))
+        powers = np.array(
+            [
+                (np.square(one.astype("float64")).sum(), np.square(gap).sum())
+                for one, gap in zip(expected, gaps, strict=True)
+            ]
+        )
+        self.powers = powers if self.powers is None else self.powers + powers
         for gap, size in zip(gaps, self.sizes, strict=False):
             if np.all(size):
                 self.steps = max(self.steps, float((gap / size).max()))
@@ -184,6 +193,15 @@ class _Row:
         self.agreeing = (
             agreeing if self.agreeing is None else self.agreeing + agreeing
         )
+
+    def _decibels(self) -> float | None:
+        """Signal to noise of the noisiest output; None where all are equal."""
+        found = [
+            10 * math.log10(max(signal, 1e-30) / noise)
+            for signal, noise in self.powers
+            if noise > 0
+        ]
+        return min(found, default=None)
 
     def told(self) -> records.Parity:
         """The record."""
@@ -207,5 +225,6 @@ class _Row:
             arena_bytes=self.arena,
             note=note,
             output_steps=self.steps if any(map(np.all, self.sizes)) else None,
+            decibels=self._decibels(),
             seconds=self.seconds,
         )

@@ -21,7 +21,7 @@ from tfsparse import (
     records,
 )
 from tfsparse import progress as progress_lib
-from tfsparse.deploy import interpreters
+from tfsparse.deploy import agreement, interpreters
 from tfsparse.engine import scoring, sealed, training
 
 if TYPE_CHECKING:
@@ -259,17 +259,8 @@ class RunContext(Context):
 
         Where each has one class, every class has as many, so far as there are.
         """
-        rng = np.random.default_rng((self.seed, 2))
-        order, labels = rng.permutation(self.samples), self.dataset.y_train
-        if self.task.sorts and labels is not None:
-            # The first of each class, then the second of each, and so on.
-            drawn = np.asarray(labels).reshape(-1)[order]
-            places = np.zeros(len(order), np.int64)
-            for label in np.unique(drawn):
-                own = drawn == label
-                places[own] = np.arange(own.sum())
-            order = order[np.argsort(places, kind="stable")]
-        chosen = np.sort(order[:count])
+        labels = self.dataset.y_train if self.task.sorts else None
+        chosen = agreement.balanced(self.samples, labels, count, self.seed)
         return scoring.as_floats(self.dataset.x_train[chosen])
 
     def validated(self, model) -> np.ndarray:

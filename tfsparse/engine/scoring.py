@@ -80,26 +80,6 @@ def worse(before: np.ndarray, after: np.ndarray) -> bool:
     return bool(lost.sum() > 2 * np.sqrt(np.square(lost).sum()))
 
 
-def change(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
-    """By how much `after` does the same samples better, and how sure that is.
-
-    mean(d) and 1.96 sd(d) / sqrt(n), d the differences of the pairs: half of an interval that
-    holds the true change in 95 of 100 cases.
-
-    Args:
-        before, after: How well each does each sample, `(n,)`.
-
-    Example:
-        >>> change(np.ones(100), np.array([0.0] + [1.0] * 99))
-        (-0.01, 0.0196)
-    """
-    gained = after.astype(np.float64) - before
-    if len(gained) < 2:
-        return float(gained.mean()), float("inf")
-    half = 1.96 * gained.std(ddof=1) / np.sqrt(len(gained))
-    return float(gained.mean()), float(half)
-
-
 def model_row(name: str, what: str, context, model, seconds=0.0) -> records.StageRow:
     """The row of a Keras model, run on the test split.
 

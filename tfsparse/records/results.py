@@ -149,6 +149,8 @@ class Parity:
         arena_bytes: Memory that TensorFlow Lite Micro used; None of another interpreter.
         note: A sentence, where something needs saying.
         output_steps: The largest difference in steps of an int8 output; None of floats.
+        decibels: Signal to noise of the outputs, 10 log10(sum y^2 / sum (y - z)^2), of the
+            noisiest output; None where they are equal.
         seconds: What running it took.
     """
 
@@ -160,6 +162,7 @@ class Parity:
     arena_bytes: int | None = None
     note: str | None = None
     output_steps: float | None = None
+    decibels: float | None = None
     seconds: float = 0.0
 
 
