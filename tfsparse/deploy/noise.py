@@ -110,7 +110,7 @@ def noise(
     return tuple(_noise(entry, known) for entry in found)
 
 
-def _noise(entry: dict, known: dict[str, bool]) -> Noise:
+def _noise(entry: dict, known: dict[str, str]) -> Noise:
     signal, error = entry["signal"], entry["error"]
     decibels = None
     if error > 0:

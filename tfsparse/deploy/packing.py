@@ -55,7 +55,7 @@ def packed(
     named: bytes,
     way: str,
     inputs: list[np.ndarray],
-    known: dict[str, bool],
+    known: dict[str, str],
     arena_limit: float | None = None,
 ) -> list[records.Artifact]:
     """Writes the compressed file of a plain one, if it is smaller and answers alike.
@@ -66,7 +66,7 @@ def packed(
         named: The plain file as the converter made it: its names tell layers.
         way: One of `records.PACKINGS`.
         inputs: What it is proven on: one array an input, as the model takes them.
-        known: Names of the model's operations, and whether each has a kernel.
+        known: See `layer_names.known`.
         arena_limit: Bytes of working memory that it may need.
 
     Returns:

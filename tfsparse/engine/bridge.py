@@ -137,7 +137,8 @@ class Rebuilt:
     def _carry(self, call: trace.Call) -> None:
         """Adds a call of the layer of Keras 3 itself."""
         layer = call.operation
-        if any("kernel" in v.name for v in getattr(layer, "variables", [])):
+        kernel = any("kernel" in v.name for v in getattr(layer, "variables", []))
+        if kernel and layer not in self.carried:
             self.carried.append(layer)
         told = trace.takes_training(layer)
 
