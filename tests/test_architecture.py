@@ -78,7 +78,9 @@ TENSORFLOW = {
     "gradients", "train",
     "children.converting", "children.interpreting", "deploy.interpreters",
     "deploy.rewritten",
+    "deploy.compress", "deploy.slim",  # the schema of TFLite files
     "engine.context", "engine.judging", "engine.runner",
+    "engine.bridge", "engine.simulated",
 }  # fmt: skip
 """The only modules that may say `import tensorflow`, or an interpreter of its files."""
 

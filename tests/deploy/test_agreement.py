@@ -15,7 +15,9 @@ def trained():
     keras.utils.set_random_seed(3)
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 600)
-    x = rng.random((600, 12, 12, 1)).astype("float32") * (0.3 + 0.7 * rng.random((600, 1, 1, 1)))
+    x = rng.random((600, 12, 12, 1)).astype("float32") * (
+        0.3 + 0.7 * rng.random((600, 1, 1, 1))
+    )
     x = x.astype("float32")
     for k in range(3):
         x[y == k, 4 * k : 4 * k + 4] += 0.6
@@ -31,7 +33,9 @@ def test_a_change_is_a_mean_of_pairs():
     after = np.array([0.0] * 8 + [1.0] * 392)
     change = agreement.Change.of(before, after)
     assert change.gain == pytest.approx(-2.0)
-    assert change.half == pytest.approx(1.96 * 100 * np.sqrt(0.02 * 0.98 * 400 / 399 / 400))
+    assert change.half == pytest.approx(
+        1.96 * 100 * np.sqrt(0.02 * 0.98 * 400 / 399 / 400)
+    )
     assert not change.beyond(1.0)  # it may be chance
     assert agreement.Change.of(np.ones(40_000), np.tile(after, 100)).beyond(1.0)
     assert agreement.Change.of(np.ones(1), np.zeros(1)).half == 100
@@ -111,7 +115,9 @@ def test_the_noise_of_every_tensor_is_told_and_clipping_named(trained):
     model, x, _ = trained
     found = noise.noise(model, [x[:300]], [x[300:]])
     names = {one.layer for one in found}
-    own = {layer.name for layer in model.layers if layer.weights and "bn" not in layer.name}
+    own = {
+        layer.name for layer in model.layers if layer.weights and "bn" not in layer.name
+    }
     assert own - names <= {layer.name for layer in model.layers if "norm" in layer.name}
     assert {one.what for one in found} == {"weights", "activations"}
     assert all(one.decibels is None or one.decibels > 10 for one in found)

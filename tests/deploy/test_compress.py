@@ -77,7 +77,10 @@ def test_every_encoding_of_a_dense_kernel(seed, zeros, levels, shape):
     content = convert(model, samples)
     kernels = compress.kernels(slim.read(content))
     for number, tensor, values in kernels:
-        own = [compress.zeros(values), compress.clusters(values, compress.axis_of(tensor))]
+        own = [
+            compress.zeros(values),
+            compress.clusters(values, compress.axis_of(tensor)),
+        ]
         for encoding in filter(None, own):
             small = compress._built(content, {number: encoding})
             assert unpacked_alike(content, small, samples), encoding.name
@@ -111,7 +114,9 @@ def test_weights_that_are_used_twice_are_unpacked_for_each():
     pytest.importorskip("tflite_micro")
     dense = keras.layers.Dense(60, use_bias=False)
     entry = keras.Input((60,))
-    model = keras.Model(entry, keras.layers.Dense(2)(dense(keras.ops.relu(dense(entry)))))
+    model = keras.Model(
+        entry, keras.layers.Dense(2)(dense(keras.ops.relu(dense(entry))))
+    )
     rng = np.random.default_rng(0)
     dense.kernel.assign(rng.normal(size=(60, 60)) * (rng.random((60, 60)) > 0.95))
     samples = [rng.normal(size=(8, 60)).astype("float32")]
@@ -146,7 +151,9 @@ def test_where_memory_is_short_layers_stay_plain():
 def test_what_compress_refuses(tmp_path):
     content = convert(network(np.random.default_rng(0), 0.95), SAMPLES)
     small, _ = compress.compress(content, "zeros")
-    with pytest.raises(ValueError, match="plain file. Received: one that is compressed"):
+    with pytest.raises(
+        ValueError, match="plain file. Received: one that is compressed"
+    ):
         compress.compress(small, "zeros")
     with pytest.raises(ValueError, match="must be given a .tflite file"):
         compress.compress(b"no file at all", "zeros")

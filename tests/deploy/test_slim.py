@@ -52,7 +52,10 @@ def test_a_file_for_the_microcontroller_alone_is_smaller_still(content, samples)
 def test_a_step_that_harms_is_left_out_and_named(content, samples, monkeypatch):
     def harm(model):
         for tensor in slim._tensors(model):
-            if tensor.quantization is not None and tensor.quantization.scale is not None:
+            if (
+                tensor.quantization is not None
+                and tensor.quantization.scale is not None
+            ):
                 tensor.quantization.scale = tensor.quantization.scale * 2
 
     monkeypatch.setitem(slim.STEPS, "scales", harm)
@@ -82,5 +85,8 @@ def test_inputs_keep_their_order():
     assert len(small) < len(content)
     assert interpreters.same(content, small, inputs)
     assert not interpreters.same(content, small, inputs) or not np.array_equal(
-        *[interpreters._bytes_asked("litert", small, i)[0][0] for i in (inputs, inputs[::-1])]
+        *[
+            interpreters._bytes_asked("litert", small, i)[0][0]
+            for i in (inputs, inputs[::-1])
+        ]
     )

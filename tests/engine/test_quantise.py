@@ -46,7 +46,9 @@ def test_calibration_and_noise_are_in_the_report(int8):
     assert layers == {"fc1", "fc2", "logits"}
     titles = {section["title"] for section in report["sections"]}
     assert {"What int8 does to each tensor", "Right answers, class by class"} <= titles
-    table = next(s for s in report["sections"] if s["title"].startswith("Right answers"))
+    table = next(
+        s for s in report["sections"] if s["title"].startswith("Right answers")
+    )
     assert len(table["rows"]) == 10
     names = [column["name"] for column in table["columns"]]
     assert names == ["class", "samples", "float network", "tflite_int8", "mcu"]
@@ -99,7 +101,9 @@ def test_a_compressed_file_ships_beside_the_plain_one(tmp_path):
     row = next(r for r in report["parity"] if r["artifact"] == "tflite_compressed")
     assert row["max_abs_difference"] == 0
     assert "bit-equal to the plain file there on every sample" in row["note"]
-    table = next(s for s in report["sections"] if s["title"] == "Weights packed in flash")
+    table = next(
+        s for s in report["sections"] if s["title"] == "Weights packed in flash"
+    )
     assert "AddDecode()" in table["note"]
     model = keras.saving.load_model(f"{folder}/model.keras")
     for name in ("fc1", "fc2"):
@@ -113,7 +117,9 @@ def test_a_target_of_bytes_means_the_compressed_file(tmp_path):
 
     rng = np.random.default_rng(0)
     model = keras.Sequential([keras.Input((60,)), keras.layers.Dense(60)])
-    model.layers[0].kernel.assign(rng.normal(size=(60, 60)) * (rng.random((60, 60)) > 0.9))
+    model.layers[0].kernel.assign(
+        rng.normal(size=(60, 60)) * (rng.random((60, 60)) > 0.9)
+    )
     plain = finished.sizes(model, ["file_bytes"])["file_bytes"]
     with finished.ships("int8", "zeros"):
         small = finished.sizes(model, ["file_bytes"])["file_bytes"]
@@ -293,13 +299,25 @@ def test_training_for_int8_keeps_zeros_and_clusters_and_goes_on_after_a_kill(tmp
                 assert np.all(now[was == 0] == 0)
                 if aware.few(was):
                     assert aware.most(now) <= 8
-    command = [sys.executable, "-m", "tfsparse.train", *SMALL, *QAT, f"--workdir={killed}"]
+    command = [
+        sys.executable,
+        "-m",
+        "tfsparse.train",
+        *SMALL,
+        *QAT,
+        f"--workdir={killed}",
+    ]
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     kept = f"{killed}/checkpoints/aware-epochs/epoch-0001"
     deadline = time.time() + 300
-    while not os.path.exists(kept) and process.poll() is None and time.time() < deadline:
+    while (
+        not os.path.exists(kept) and process.poll() is None and time.time() < deadline
+    ):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

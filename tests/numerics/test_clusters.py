@@ -23,7 +23,9 @@ def test_weights_move_to_few_centroids_and_zeros_stay(seed, count, zeros, shape)
     assert labels.min() >= 0
     assert labels.max() < count
     moved = ops.convert_to_numpy(
-        clusters.shared(ops.convert_to_tensor(weights), clusters.ids_of(weights, labels))
+        clusters.shared(
+            ops.convert_to_tensor(weights), clusters.ids_of(weights, labels)
+        )
     )
     assert np.array_equal(moved == 0, weights == 0) or np.all(moved[weights == 0] == 0)
     for before, after in zip(

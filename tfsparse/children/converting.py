@@ -6,7 +6,6 @@ import os
 
 from tfsparse.children import process
 
-
 WHOLE = {
     "int8": ("TFLITE_BUILTINS_INT8", "int8"),
     "int16x8": (

@@ -260,9 +260,13 @@ def _places(path: str) -> tuple[list[int], list[int]]:
         named: dict[str, dict] = {}
         for entry in getattr(signatures[0], what) if signatures else ():
             named[entry.name.decode()] = {"index": int(entry.tensorIndex)}
-        order = sorted(tensors, key=lambda t, own=named: _place({"index": t}, own))
+        order = sorted(tensors, key=functools.partial(_number, named=named))
         found.append([tensors.index(t) for t in order])
     return found[0], found[1]
+
+
+def _number(index: int, named: dict[str, dict]) -> int:
+    return _place({"index": index}, named)
 
 
 def _micro_detail(detail) -> dict:

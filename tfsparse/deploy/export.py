@@ -14,7 +14,15 @@ import numpy as np
 from tfsparse import files, records
 from tfsparse.children import process
 from tfsparse.children.process import CONVERTER, ChildError
-from tfsparse.deploy import front, interpreters, layer_names, packing, rewritten, shipping, slim
+from tfsparse.deploy import (
+    front,
+    interpreters,
+    layer_names,
+    packing,
+    rewritten,
+    shipping,
+    slim,
+)
 from tfsparse.graph import trace
 from tfsparse.records import FORMATS
 
@@ -136,7 +144,9 @@ def _slimmed(name, path, named: bytes, samples, model, beside) -> records.Artifa
         if content := {**around.to_json(), **(beside or {})}:
             files.write_json(place, content)
     few = [around.inputs(part[:PROVED_ON]) for part in samples]
-    content, left = slim.proven(named, lambda other: interpreters.same(named, other, few))
+    content, left = slim.proven(
+        named, lambda other: interpreters.same(named, other, few)
+    )
     with files.appears_whole(path) as temporary, open(temporary, "wb") as file:
         file.write(content)
     facts = {"converted_bytes": len(named), "not_slimmed": list(left)}

@@ -42,7 +42,11 @@ def _made(model, arrays: list[np.ndarray]) -> bytes:
     kind, way = _SHIPS.get()
     named = convert(model, arrays, kind)
     plain = slim.slim(named)
-    return plain if way == "none" else min(plain, compress.compress(named, way)[0], key=len)
+    return (
+        plain
+        if way == "none"
+        else min(plain, compress.compress(named, way)[0], key=len)
+    )
 
 
 def sizes(model, wanted: Iterable[str], *, untrained: bool = False) -> dict[str, float]:

@@ -111,9 +111,7 @@ def _run_saved_model(path: str, model, arrays) -> list[np.ndarray]:
     return _gathered(answer, arrays)
 
 
-def run_tflite(
-    path: str, arrays: list[np.ndarray]
-) -> tuple[list[np.ndarray], Facts]:
+def run_tflite(path: str, arrays: list[np.ndarray]) -> tuple[list[np.ndarray], Facts]:
     """Runs a TFLite file with LiteRT, sample by sample.
 
     Args:
@@ -127,7 +125,7 @@ def run_tflite(
     outputs, facts = _asked("litert", path, arrays)
     if facts["int8"]:
         check_int8(path, facts["floats"])
-    unit = np.float32(front.read(path).scale or 1.0)
+    unit = np.array(front.read(path).scale or 1.0, np.float32)
     steps = tuple(scale * unit for scale in facts["scales"])
     return outputs, Facts(tuple(facts["operators"]), steps)
 
@@ -186,7 +184,8 @@ def same(one: bytes, other: bytes, inputs: list[np.ndarray]) -> bool:
     Raises:
         ValueError: The first one does not run on LiteRT.
     """
-    on_micro, expected = True, []
+    on_micro = True
+    expected: list[np.ndarray] = []
     for content in (one, other):
         try:
             found, _ = _bytes_asked("litert", content, inputs)

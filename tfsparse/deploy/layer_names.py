@@ -15,7 +15,8 @@ def known(model) -> dict[str, str]:
     That is the layer itself, or of a BatchNormalization the one before it, as converters fold
     the two; "" where there is none.
     """
-    graph, found = trace.read(model), {}
+    graph = trace.read(model)
+    found: dict[str, str] = {}
     for call in graph.calls:
         layer = call.operation
         own = ""

@@ -96,7 +96,9 @@ def noise(
     smaller, around = front.cut(model)
     given = [around.inputs(part) for part in samples]
     with tempfile.TemporaryDirectory() as folder:
-        paths = {name: os.path.join(folder, name) for name in ("float", "int8", "x.npz")}
+        paths = {
+            name: os.path.join(folder, name) for name in ("float", "int8", "x.npz")
+        }
         contents = {
             "float": convert(smaller),
             "int8": convert(model, calibration, kind),
@@ -130,5 +132,7 @@ def _noise(entry: dict, known: dict[str, str]) -> Noise:
 
 def worst(found: tuple[Noise, ...]) -> list[Noise]:
     """The tensors that int8 harms most, the worst first."""
-    noisy = [one for one in found if one.decibels is not None]
-    return sorted(noisy, key=lambda one: one.decibels)[:WORST]
+    noisy = [
+        (one.decibels, n) for n, one in enumerate(found) if one.decibels is not None
+    ]
+    return [found[number] for _, number in sorted(noisy)[:WORST]]

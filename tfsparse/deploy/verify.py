@@ -190,15 +190,13 @@ class _Row:
                 if one.ndim > 1 and one.shape[-1] > 1
             ]
         )
-        self.agreeing = (
-            agreeing if self.agreeing is None else self.agreeing + agreeing
-        )
+        self.agreeing = agreeing if self.agreeing is None else self.agreeing + agreeing
 
     def _decibels(self) -> float | None:
         """Signal to noise of the noisiest output; None where all are equal."""
         found = [
             10 * math.log10(max(signal, 1e-30) / noise)
-            for signal, noise in self.powers
+            for signal, noise in (() if self.powers is None else self.powers)
             if noise > 0
         ]
         return min(found, default=None)

@@ -11,11 +11,10 @@ import os
 import tempfile
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
-from tfsparse import files, meters, numerics, records
+from tfsparse import files, numerics, records
 from tfsparse.children import process
 from tfsparse.engine import beside, training
 
@@ -183,7 +182,9 @@ def _counts(context, plan: Plan, model) -> dict[str, int]:
         for count in COUNTS:
             labels = numerics.clusters.assigned(values, count)
             ids = numerics.clusters.ids_of(values, labels)
-            variable.assign(numerics.clusters.shared(ops.convert_to_tensor(values), ids))
+            variable.assign(
+                numerics.clusters.shared(ops.convert_to_tensor(values), ids)
+            )
             harmed = scoring.worse(before, context.validated(model))
             variable.assign(values)
             if not harmed:
@@ -260,152 +261,3 @@ def _loaded(model, path: str):
         for number, variable in enumerate(copy.weights):
             variable.assign(stored[str(number)])
     return copy
-
-
-def loop(context, plan: Plan, model, teacher, folder: str) -> dict[str, Any]:
-    """Quantisation-aware training, in the process beside the run.
-
-    Args:
-        context: Of the run, made anew.
-        plan: How.
-        model: The network of Keras 3; its weights are changed.
-        teacher: Whose answers are followed, or None.
-        folder: Where each epoch's state is kept.
-
-    Returns:
-        `weights`, a file of arrays in the order of the network's; `history`; `carried`.
-    """
-    import tensorflow as tf
-    import tf_keras
-
-    from tfsparse.engine import bridge
-
-    rebuilt = bridge.Rebuilt(model)
-    difference = rebuilt.difference(np.random.default_rng(context.seed))
-    if difference > bridge.ROUNDING:
-        raise ValueError(
-            "`quantise=qat` must train the network that it was given. Received: one that "
-            f"differs by {difference:.2g} in tf_keras. --quantise=int8 needs no copy."
-        )
-    aware = rebuilt.aware()
-    optimizer = tf_keras.optimizers.Adam(plan.rate)
-    extra = [v.value for layer in rebuilt.carried for v in layer.trainable_variables]
-    variables = [*aware.trainable_variables, *extra]
-    optimizer.build(variables)
-    state = [*aware.weights, *extra, *optimizer.variables]
-    holds = [
-        (new, _held(ops.convert_to_numpy(old), new.shape))
-        for old, new in rebuilt.kernels(aware)
-    ]
-    holds = [(variable, hold) for variable, hold in holds if hold is not None]
-    loss = context.task.loss()
-    distance = _distance(context, teacher)
-
-    @tf.function(reduce_retracing=True)
-    def step(x, y):
-        with tf.GradientTape() as tape:
-            outputs = aware(x, training=True)
-            value = loss(y, outputs)
-            if teacher is not None:
-                told = teacher(x, training=False)
-                far = distance(outputs, told, plan.temperature)
-                value = (1 - plan.distill) * value + plan.distill * far
-        optimizer.apply_gradients(
-            zip(tape.gradient(value, variables), variables, strict=True)
-        )
-        for variable, hold in holds:
-            variable.assign(hold(variable))
-        return value
-
-    history = _restored(folder, state)
-    for epoch in range(len(history), plan.epochs):
-        with meters.metered() as spent:
-            rate = context.training.rate(plan.rate, epoch, plan.epochs)
-            optimizer.learning_rate.assign(rate)
-            keras.utils.set_random_seed(context.seed + epoch)
-            losses = [float(step(x, y)) for x, y in context.epoch(AWARE, epoch)]
-        mean = float(np.mean(losses))
-        if not np.isfinite(mean):
-            raise records.TrainingError(
-                f"The loss must stay finite. Received: {mean} in quantisation-aware "
-                f"training, epoch {epoch + 1}. Lower --qat_learning_rate."
-            )
-        entry = {"loss": mean, **_validated(context, aware, loss), **spent}
-        history.append(entry)
-        _keep(folder, state, history)
-    rebuilt.bring_back(aware)
-    path = os.path.join(folder, "weights.npz")
-    with files.appears_whole(path) as temporary, open(temporary, "wb") as file:
-        arrays = [ops.convert_to_numpy(v) for v in model.weights]
-        np.savez(file, **{str(n): value for n, value in enumerate(arrays)})
-    carried = [layer.name for layer in rebuilt.carried]
-    return {
-        "weights": path,
-        "history": history,
-        "carried": carried,
-        "difference": difference,
-    }
-
-
-def _held(values: np.ndarray, shape):
-    """What keeps the zeros and clusters of a kernel where they are; None for nothing."""
-    shape = tuple(shape)
-    if few(values):
-        ids = numerics.clusters.ids_of(values, labels_of(values))
-        own = (ids[0], ids[1], ids[2].reshape(shape))
-        return lambda variable: numerics.clusters.shared(variable, own)
-    if np.all(values):
-        return None
-    there = (values != 0).astype(values.dtype).reshape(shape)
-    return lambda variable: variable * there
-
-
-def _distance(context, teacher):
-    """How far answers are from the teacher's; None without one."""
-    from tfsparse.engine.stages.finetune import distance_of
-
-    return distance_of(context.task) if teacher is not None else None
-
-
-def _validated(context, aware, loss) -> dict[str, float]:
-    """Loss and score on validation, quantisation simulated."""
-    import tensorflow as tf
-
-    answer = tf.function(lambda x: aware(x, training=False), reduce_retracing=True)
-    losses, outputs, sizes = [], [], []
-    for x, y in context.validation_batches():
-        found = answer(x)
-        losses.append(float(loss(y, found)))
-        sizes.append(len(x))
-        outputs.append(context.task.reduced(found.numpy(), np.asarray(x)))
-    score = context.task.on_validation.score(
-        np.concatenate(outputs), context.dataset.y_validation
-    )
-    return {
-        "val_loss": float(np.average(losses, weights=sizes)),
-        f"val_{context.task.metric}": score.value,
-    }
-
-
-def _keep(folder: str, state, history) -> None:
-    """Keeps the state of all variables, and the epochs that led there."""
-    path = os.path.join(folder, f"epoch-{len(history):04d}")
-    with files.appears_whole(path) as temporary:
-        os.makedirs(temporary)
-        arrays = {str(n): np.asarray(v) for n, v in enumerate(state)}
-        np.savez(os.path.join(temporary, "state.npz"), **arrays)
-        files.write_json(os.path.join(temporary, "history.json"), history)
-    for old in sorted(n for n in os.listdir(folder) if n.startswith("epoch-"))[:-2]:
-        files.remove(os.path.join(folder, old))
-
-
-def _restored(folder: str, state) -> list[dict]:
-    """Puts back the newest state that was kept; the epochs that led there."""
-    kept = sorted(n for n in os.listdir(folder) if n.startswith("epoch-"))
-    if not kept:
-        return []
-    path = os.path.join(folder, kept[-1])
-    with np.load(os.path.join(path, "state.npz"), allow_pickle=False) as stored:
-        for number, variable in enumerate(state):
-            variable.assign(stored[str(number)])
-    return files.read_json(os.path.join(path, "history.json"))

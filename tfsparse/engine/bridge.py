@@ -196,9 +196,7 @@ class Rebuilt:
 
         try:
             with tf_keras.utils.custom_object_scope({"Carried": Carried}):
-                copy = tf_keras.models.clone_model(
-                    self.model, clone_function=annotated
-                )
+                copy = tf_keras.models.clone_model(self.model, clone_function=annotated)
                 copy.set_weights(self.model.get_weights())
                 return tfmot.quantization.keras.quantize_apply(copy)
         except Exception as error:  # whatever the library raises
@@ -232,7 +230,9 @@ class Rebuilt:
         return [
             (old, new)
             for layer, name in self.pairs
-            for old, new in zip(_weights(layer), self.weights_of(trained, name), strict=True)
+            for old, new in zip(
+                _weights(layer), self.weights_of(trained, name), strict=True
+            )
             if "kernel" in old.name
         ]
 

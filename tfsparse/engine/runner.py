@@ -248,7 +248,9 @@ def _preflight(settings: Settings, context: RunContext, model) -> str:
 
 def shipped(settings: Settings) -> tuple[str, str]:
     """The file that ships: its numbers, and how its weights are packed."""
-    kind = settings.parts.get(quantise.QuantiseSettings, quantise.QuantiseSettings()).kind
+    kind = settings.parts.get(
+        quantise.QuantiseSettings, quantise.QuantiseSettings()
+    ).kind
     own = settings.parts.get(export.ExportSettings, export.ExportSettings())
     return kind, own.compress
 

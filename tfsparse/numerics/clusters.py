@@ -95,7 +95,5 @@ def ids_of(weights: np.ndarray, labels: np.ndarray):
     """
     channels = weights.shape[-1]
     each = labels.reshape(-1, channels) + np.arange(channels) * (labels.max() + 1)
-    _, ids, sizes = np.unique(
-        each.reshape(-1), return_inverse=True, return_counts=True
-    )
+    _, ids, sizes = np.unique(each.reshape(-1), return_inverse=True, return_counts=True)
     return ids.reshape(-1).astype(np.int32), sizes, (weights != 0)

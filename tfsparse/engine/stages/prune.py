@@ -110,7 +110,5 @@ class Prune(stage.Stage):
         if result is None:
             return stage.Told()
         what = f"units of it removed by {self.settings.prune}"
-        row = scoring.model_row(
-            "pruned", what, context, result.model, result.seconds
-        )
+        row = scoring.model_row("pruned", what, context, result.model, result.seconds)
         return stage.Told([row], {"prune_history": result.history})

@@ -28,7 +28,9 @@ class QuantiseSettings(options.Options):
         choices=KINDS,
     )
     qat_epochs: int = options.field(
-        5, "Epochs of quantisation-aware training, and of training with clusters.", low=1
+        5,
+        "Epochs of quantisation-aware training, and of training with clusters.",
+        low=1,
     )
     qat_learning_rate: float = options.field(
         3e-4, "Learning rate of that training, falling to 0 along a cosine.", above=0
@@ -99,7 +101,9 @@ class Quantise(stage.Stage):
     def rehearse(self, context, model):
         settings = self.settings
         if settings.kind not in records.ON_MICRO:
-            what = "a float file" if settings.kind == "none" else f"a {settings.kind} file"
+            what = (
+                "a float file" if settings.kind == "none" else f"a {settings.kind} file"
+            )
             context.progress.say(
                 f"quantise={settings.quantise}: {what} does not run on TensorFlow Lite "
                 "Micro, so no memory is told of and nothing is checked there."
@@ -136,13 +140,13 @@ class Quantise(stage.Stage):
         """Quantisation-aware training of a network that lies in a file."""
         import keras
 
-        from tfsparse.engine import aware
+        from tfsparse.engine import aware, simulated
 
         def load(path):
             return keras.saving.load_model(path, compile=False, safe_mode=True)
 
         taught = load(teacher) if teacher else None
-        return aware.loop(context, aware.Plan(**plan), load(model), taught, folder)
+        return simulated.train(context, aware.Plan(**plan), load(model), taught, folder)
 
     def tell(self, context, results):
         from tfsparse.engine import scoring
@@ -159,6 +163,8 @@ class Quantise(stage.Stage):
                 ],
             )
         )
-        row = scoring.model_row("quantised", what, context, result.model, result.seconds)
+        row = scoring.model_row(
+            "quantised", what, context, result.model, result.seconds
+        )
         facts = {"quantise_history": result.history, "quantise": result.facts}
         return stage.Told([row], facts)

@@ -114,7 +114,9 @@ def _rows(context, model, artifacts, parity, reduced) -> list[records.StageRow]:
         what = FILES.get(artifact.format)
         if what and artifact.format in reduced:
             rows.append((artifact.format, what, artifact))
-    whole = [a for a in artifacts if a.format.removeprefix("tflite_") in records.ON_MICRO]
+    whole = [
+        a for a in artifacts if a.format.removeprefix("tflite_") in records.ON_MICRO
+    ]
     for name, artifact in zip((MICRO, f"{MICRO}_int16x8"), whole, strict=False):
         if name in reduced:
             kind = artifact.format.removeprefix("tflite_")
@@ -202,7 +204,9 @@ def _classes(context, reduced) -> list[records.sections.Section]:
                 draw.Column("class", draw.TEXT),
                 draw.Column("samples"),
                 *(
-                    draw.Column("float network" if name == MODEL else name, draw.PERCENT)
+                    draw.Column(
+                        "float network" if name == MODEL else name, draw.PERCENT
+                    )
                     for name in names
                 ),
             ),

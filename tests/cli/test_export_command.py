@@ -22,7 +22,9 @@ def given(tmp_path_factory):
     model.compile(keras.optimizers.Adam(0.01), loss)
     model.fit(x, y, epochs=5, verbose=0)
     kernel = keras.ops.convert_to_numpy(model.layers[0].kernel)
-    model.layers[0].kernel.assign(kernel * (np.abs(kernel) > np.quantile(np.abs(kernel), 0.6)))
+    model.layers[0].kernel.assign(
+        kernel * (np.abs(kernel) > np.quantile(np.abs(kernel), 0.6))
+    )
     model.save(folder / "model.keras")
     np.save(folder / "x.npy", x)
     np.save(folder / "y.npy", y)
@@ -53,13 +55,19 @@ def test_everything_in_one_command(given, tmp_path, capsys):
 def test_finer_numbers_and_none(given, tmp_path, capsys):
     assert run(given, tmp_path, "--quantise=int16x8", "--formats=tflite_int8") == 0
     assert os.listdir(tmp_path) == ["model_int16x8.tflite"]
-    assert run(given, tmp_path / "b", "--quantise=none", "--formats=keras,tflite_int8") == 0
+    assert (
+        run(given, tmp_path / "b", "--quantise=none", "--formats=keras,tflite_int8")
+        == 0
+    )
     assert os.listdir(tmp_path / "b") == ["model.keras"]
 
 
 def test_a_wrong_file_ends_with_exit_code_1(given, tmp_path, capsys):
     assert run(given, tmp_path, "--calibration_samples=1", "--formats=tflite_int8") == 1
-    assert "error: `tflite_int8` must answer as the network does" in capsys.readouterr().err
+    assert (
+        "error: `tflite_int8` must answer as the network does"
+        in capsys.readouterr().err
+    )
     tight = ["--tolerance=100", "--calibration_samples=1", "--formats=tflite_int8"]
     assert run(given, tmp_path, *tight) == 0
 
@@ -73,7 +81,11 @@ def test_a_wrong_file_ends_with_exit_code_1(given, tmp_path, capsys):
         (None, [], "`samples` must be a .npy or .npz file"),
         (lambda x: x, ["--labels=missing.npy"], "`labels` must be a .npy"),
         (lambda x: x, ["--labels=floats"], "`labels` must hold a whole number"),
-        (lambda x: x, ["--compress=auto", "--quantise=none"], "`compress` must come with"),
+        (
+            lambda x: x,
+            ["--compress=auto", "--quantise=none"],
+            "`compress` must come with",
+        ),
         (lambda x: x, ["--quantise=int2"], "`quantise` must be"),
     ],
 )
