@@ -97,15 +97,55 @@ def table(rows: list[dict]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        least = row["compressed_bytes"] or row["file_bytes"]
         lines.append(
             f"| {row['model']} | {row['test_error']:.2f} | {row['gain']:+.2f} +- {row['half']:.2f} "
             f"| {row['converted_bytes']:,} | {row['file_bytes']:,} "
             f"| {_or_dash(row['compressed_bytes'])} | {row['arena_bytes']:,} "
             f"| {_or_dash(row['compressed_arena_bytes'])} "
-            f"| {row['converted_bytes'] / least:.2f} |"
+            f"| {row['converted_bytes'] / least(row):.2f} |"
         )
+    for net, name in (("lenet5_", "LeNet-5"), ("lenet_300_100_", "LeNet-300-100")):
+        own = [row for row in rows if row["model"].startswith(net)]
+        if own:
+            lines += ["", _verdict(name, own)]
     return lines
+
+
+def least(row: dict) -> int:
+    """Bytes of the smallest file of a model."""
+    return row["compressed_bytes"] or row["file_bytes"]
+
+
+def _verdict(name: str, rows: list[dict]) -> str:
+    """Who is smallest at which error, and whether weights or units that died got there."""
+    front = [
+        row
+        for row in sorted(rows, key=least)
+        if all(
+            other["test_error"] > row["test_error"]
+            or least(other) > least(row)
+            or other is row
+            for other in rows
+        )
+    ]
+    told = ", ".join(
+        f"{row['method']} ({least(row):,} B at {row['test_error']:.2f} %)"
+        for row in front
+    )
+    single = [row for row in rows if row["method"] == "sparse_vd"]
+    words = f"Smallest {name} at each error, packed: {told}."
+    for row in single:
+        if row in front:
+            words += (
+                " Single weights that died (sparse_vd), as bits in flash, hold their own "
+                "beside units that died, at the price of memory."
+            )
+        else:
+            words += (
+                " Single weights that died (sparse_vd) do not get there, even as bits in "
+                "flash: units that died are smaller at a lower error."
+            )
+    return words
 
 
 def _or_dash(value) -> str:

@@ -497,6 +497,13 @@ BENCHMARKS = {
     "search_inheritance": (
         "What a child of a search gains by its parent's posterior, twenty random morphs"
     ),
+    "exported": "Every released model exported again from its `model.keras`, nothing trained: the "
+    "int8 file as it was converted, as it ships, and with weights packed for TensorFlow Lite "
+    "Micro; all 10,000 test images",
+    "few_weights": "Few different weights a channel on the released LeNet-5 of each method, MNIST; "
+    "mean and spread over seeds",
+    "trained_for_int8": "Quantisation after training beside training for it, Fashion-MNIST at 28 x "
+    "28; mean and spread over seeds",
 }
 """Benchmark of rows -> what stands before its table."""
 

@@ -13,7 +13,12 @@ class PlainSettings(options.Options):
 
     part = "The plain stage: training without a method"
 
-    epochs: int = options.field(20, "Epochs of training without a method.", low=1)
+    epochs: int = options.field(
+        20,
+        "Epochs of training without a method; 0 takes the network as it comes, such as a "
+        "trained one that --model names.",
+        low=0,
+    )
 
 
 class Plain(stage.Stage):
@@ -38,5 +43,7 @@ class Plain(stage.Stage):
 
         result = results[self.name]
         what = "the network as it is, trained without a method"
+        if not self.settings.epochs:
+            what = "the network as it came"
         row = scoring.model_row("plain", what, context, result.model, result.seconds)
         return stage.Told([row], {"history": result.history})
