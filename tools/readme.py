@@ -36,15 +36,22 @@ COSTLY = ("sparse_vd", "bayesian_compression")
 def models_table() -> list[str]:
     """One row a released model."""
     lines = [
-        "| model | score (int8, MCU) | parameters | of | file | arena |",
-        "|---|---|---|---|---|---|",
+        "| model | score (int8, MCU) | parameters | of | file | arena | packed file | arena |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, report in _released():
-        last = report["stages"][-1]
+        stages = {row["name"]: row for row in report["stages"]}
+        last = stages["mcu"]
+        packed = stages.get("tflite_compressed")
+        prices = (
+            f"{packed['file_bytes']:,} B | {packed['arena_bytes']:,} B"
+            if packed
+            else "– | –"
+        )
         lines.append(
             f"| [{name}](models/{name}) | {score(last)} | {last['params']:,} "
             f"| {report['dense_cost']['params']:,} | {last['file_bytes']:,} B "
-            f"| {last['arena_bytes']:,} B |"
+            f"| {last['arena_bytes']:,} B | {prices} |"
         )
     return lines
 

@@ -12,8 +12,12 @@ import sys
 from tfsparse import files
 
 KEPT = ("model.keras", "model_int8.tflite", "report.json")
-BESIDE = ("model_int8.json",)
-"""Kept where there is one: what firmware does around the int8 file."""
+BESIDE = (
+    "model_int8.json",
+    "model_int8_compressed.tflite",
+    "model_int8_compressed.json",
+)
+"""Kept where there is one: what firmware does around the int8 file, and the same packed."""
 
 LIMIT_BYTES = 1_000_000
 
