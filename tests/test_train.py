@@ -46,7 +46,9 @@ def test_everything_promised_is_there(finished):
     wanted = "report.json report.html model.keras saved_model model_float.tflite plots"
     int8 = {"model_int8.tflite", "model_int8.json"}
     assert names == {*wanted.split(), *int8, "checkpoints", "logs"}
-    plots = {"accuracy_bytes", "live_units", "training", "step_time", "layers"}
+    plots = {
+        "accuracy_bytes", "live_units", "training", "step_time", "layers", "noise",
+    }  # fmt: skip
     assert {n.removesuffix(".png") for n in os.listdir(f"{finished}/plots")} == plots
 
 
@@ -86,7 +88,7 @@ def test_shipped_files_are_what_the_report_says(finished):
 
 def test_page_needs_nothing_from_outside(finished):
     page = Path(f"{finished}/report.html").read_text()
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 6
     assert "http" not in page.replace("http-equiv", "") and "<script" not in page
     for text in ("Every group and its fate", "its units are the model", "fc1", "mcu"):
         assert text in page

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import importlib
 
+__version__ = "0.1.0"
+"""The one place that says it: setup.cfg and reports read it here."""
+
 _HOMES = {
     "BayesNAS": "tfsparse.methods",
     "BayesNASCompression": "tfsparse.methods",
@@ -32,6 +35,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "__version__",
     "BayesNAS",
     "BayesNASCompression",
     "BayesianCompression",

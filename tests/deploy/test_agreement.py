@@ -39,8 +39,8 @@ def test_a_change_is_a_mean_of_pairs():
     assert not change.beyond(1.0)  # it may be chance
     assert agreement.Change.of(np.ones(40_000), np.tile(after, 100)).beyond(1.0)
     assert agreement.Change.of(np.ones(1), np.zeros(1)).half == 100
-    relative = agreement.Change.of(np.full(9, -2.0), np.full(9, -2.1), shares=False)
-    assert (relative.gain, relative.unit) == (pytest.approx(-5.0), "percent")
+    errors = agreement.Change.of(np.full(9, -0.2), np.full(9, -0.21), shares=False)
+    assert (errors.gain, errors.unit) == (pytest.approx(-1.0), "percent")
 
 
 def test_as_many_of_each_class_set_the_ranges():

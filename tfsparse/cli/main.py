@@ -9,6 +9,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+import tfsparse
 from tfsparse import train
 
 ORDER = ("train", "prune", "strip", "sensitivity", "export")
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What stands behind `tfsparse`; that of the process by default.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] == "--version":
+        sys.stdout.write(f"tfsparse {tfsparse.__version__}\n")
+        return 0
     if not given or given[0] in ("--help", "-h", "help"):
         sys.stdout.write(usage())
         return 0 if given else 2

@@ -50,8 +50,13 @@ def from_scikit_learn(name: str) -> Found:
 
 def from_tfds(name: str, data_dir: str | None, size: int):
     """The splits train and test of a prepared data set; downloads it if it must."""
-    import tensorflow_datasets as tfds
-
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ValueError(
+            f"`data` by name must have tensorflow-datasets to find it: pip install "
+            f"'tfsparse[data]'. Received: {name!r}."
+        ) from error
     with files.quiet():
         known = name.split("/")[0] in tfds.list_builders(with_community_datasets=False)
     if not known:

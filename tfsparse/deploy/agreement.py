@@ -25,7 +25,7 @@ class Change:
     Attributes:
         gain: By so much better; below zero, worse.
         half: Half of an interval that holds the true change in 95 of 100 cases.
-        unit: `points` of accuracy, or `percent` of what it is a share of.
+        unit: `points` of accuracy, or `percent` of the spread of what is predicted.
     """
 
     gain: float
@@ -37,16 +37,15 @@ class Change:
         """The change of a mean, sample by sample: 1.96 sd(d) / sqrt(n) is half.
 
         Args:
-            before, after: How well each does each sample, `(n,)`, more is better.
-            shares: Whether these are right or wrong, or shares, so that the change is told
-                in points; else in percent of the mean of |before|.
+            before, after: How well each does each sample, `(n,)`, more is better: right or
+                wrong, a share, or an error below zero in units of the spread.
+            shares: Whether they are no errors.
 
         Example:
             >>> Change.of(np.ones(100), np.array([0.0] + [1.0] * 99)).told()
             'accuracy -1.00 +- 1.96 points'
         """
-        whole = 1.0 if shares else float(np.abs(before).mean()) or 1.0
-        gained = 100 * (after.astype(np.float64) - before) / whole
+        gained = 100 * (after.astype(np.float64) - before)
         half = 100.0
         if len(gained) > 1:
             half = float(1.96 * gained.std(ddof=1) / np.sqrt(len(gained)))

@@ -14,11 +14,17 @@ ALIGNMENT = 16
 
 
 class _Builder(flatbuffers.Builder):
-    """Writes equal vectors once, and bytes where they are aligned."""
+    """Writes equal vectors once, and bytes where they are aligned.
 
-    def __init__(self, size: int):
+    Args:
+        size: To begin with.
+        single: Whether vectors of one number count, too.
+    """
+
+    def __init__(self, size: int, single: bool = True):
         super().__init__(size)
         self._written: dict[tuple, int] = {}
+        self._single = single
 
     def StartVector(self, elemSize, numElems, alignment):  # noqa: N802,N803 (its names)
         if elemSize == 1:
@@ -26,6 +32,8 @@ class _Builder(flatbuffers.Builder):
         return super().StartVector(elemSize, numElems, alignment)
 
     def CreateNumpyVector(self, x):  # noqa: N802
+        if x.size == 1 and not self._single:
+            return super().CreateNumpyVector(x)
         key = (str(x.dtype), x.tobytes())
         if key not in self._written:
             self._written[key] = super().CreateNumpyVector(x)
@@ -37,9 +45,22 @@ def read(content: bytes) -> Any:
     return schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
 
 
-def write(model) -> bytes:
-    """The bytes of such a model; what stands twice in it is written once."""
-    builder = _Builder(1 << 16)
+def most(content: bytes) -> int:
+    """Bytes that a file has at most, whatever samples set its ranges.
+
+    Zero points of activations are equal by chance, or are not: it counts each.
+    """
+    return len(write(read(content), single=False))
+
+
+def write(model, single: bool = True) -> bytes:
+    """The bytes of such a model; what stands twice in it is written once.
+
+    Args:
+        model: A `ModelT`.
+        single: Whether that goes for single numbers, too.
+    """
+    builder = _Builder(1 << 16, single)
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
 

@@ -1,4 +1,14 @@
+# ruff: noqa: E402 (what is missing is said before anything asks for it)
 """SpArSe: search of architecture, hyper-parameters and pruning together."""
+
+import importlib.util
+
+for _name, _package in {"optuna": "optuna", "keras_tuner": "keras-tuner"}.items():
+    if importlib.util.find_spec(_name) is None:
+        raise ImportError(
+            f"`tfsparse.search` must have {_package}. Received: none; `pip install "
+            "'tfsparse[search]'` brings it."
+        )
 
 from tfsparse.search.inheritance import Inherited, inherit
 from tfsparse.search.network import HyperNetwork, build, smallest

@@ -114,9 +114,9 @@ class Export(stage.Stage):
         }
         if f"tflite_{kind}" in formats and kind in records.ON_MICRO:
             found = noise.noise(
-                shipping.shipped(before.model),
-                [samples],
-                [validation[:COMPARED]],
+                (shipped := shipping.shipped(before.model)),
+                shipping.arrays_of(shipped, samples),
+                shipping.arrays_of(shipped, validation[:COMPARED]),
                 kind,
             )
             facts["noise"] = [

@@ -30,8 +30,8 @@ class VerifySettings(options.Options):
     tolerance: float = options.field(
         1.0,
         "What a shipped file may lose against the float network on the test split, beyond "
-        "chance: points of accuracy, or percent of another score. Beyond it the program "
-        "ends with exit code 1, after all files and the report are written.",
+        "chance: points of accuracy, or percent of the spread of numbers. Beyond it the "
+        "program ends with exit code 1, after all files and the report are written.",
         low=0,
     )
 
