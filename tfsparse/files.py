@@ -7,8 +7,9 @@ import glob
 import json
 import os
 import shutil
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 PARTIAL = ".partial-"
 """Prefix of what is still being written; a later run sweeps it away."""
@@ -104,6 +105,26 @@ def quiet() -> Iterator[None]:
         warnings.simplefilter("ignore")
         with captured_stderr(nowhere), contextlib.redirect_stdout(nowhere):
             yield
+
+
+@contextlib.contextmanager
+def told_as_json(wanted: bool) -> Iterator[Callable[[dict], None]]:
+    """Hands out what tells a result: a line of JSON, while sentences go to standard error.
+
+    Args:
+        wanted: Whether it does; otherwise nothing is told, and sentences stay where they are.
+    """
+    if not wanted:
+        yield lambda result: None
+        return
+    out = sys.stdout
+
+    def tell(result: dict) -> None:
+        out.write(json.dumps(result, default=_of_numpy) + "\n")
+        out.flush()
+
+    with contextlib.redirect_stdout(sys.stderr):
+        yield tell
 
 
 @contextlib.contextmanager

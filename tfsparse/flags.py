@@ -62,6 +62,13 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
     )
 
 
+def is_set(name: str, arguments: Sequence[str]) -> bool:
+    """Whether a switch is on in an expanded command line."""
+    found = [one.lstrip("-") for one in arguments if one.startswith("-")]
+    on = {name: True, f"no{name}": False, f"{name}=true": True, f"{name}=false": False}
+    return [False, *(on[one] for one in found if one in on)][-1]
+
+
 def read(
     arguments: Sequence[str],
     parts: Sequence[type[options.Options]],

@@ -33,9 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(settings.help_of(given))
             return
         chosen, resume = settings.parse(given)
-        run(chosen, resume=resume)
+        wanted = flags.is_set("json", flags.expanded(given))
+        with files.told_as_json(wanted) as tell:
+            tell(_result(run(chosen, resume=resume), chosen.to_json()["workdir"]))
 
     return exit_code(job, "Free space or choose another --workdir, then go", "Go")
+
+
+def _result(report: dict, workdir: str) -> dict:
+    """What a script wants to know of a run: where all is, and what ships."""
+    last = report["stages"][-1]
+    told = ("name", "score", "params", "macs", "file", "file_bytes", "arena_bytes")
+    return {"workdir": workdir, **{key: last[key] for key in told}}
 
 
 def run(settings: Settings, *, resume: bool = False) -> dict:

@@ -6,7 +6,19 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfsparse import flags, options, train
+from tfsparse import files, flags, options, train
+
+
+@options.record
+class Output(options.Options):
+    """How results are told."""
+
+    part = "Output"
+
+    json: bool = options.field(
+        False,
+        "One line of JSON on standard output, for scripts; sentences go to standard error.",
+    )
 
 
 def run(
@@ -14,7 +26,7 @@ def run(
     usage: str,
     positional: Sequence[str],
     parts: Sequence[type[options.Options]],
-    work: Callable[..., None],
+    work: Callable[..., dict[str, Any]],
 ) -> int:
     """Reads a command line and does the work. Returns the exit code.
 
@@ -23,17 +35,20 @@ def run(
         usage: What the command does: a headline, and how it is called.
         positional: Names of the arguments without a flag.
         parts: Records whose settings may stand there as flags.
-        work: Called with the positional arguments, then a record for each part.
+        work: Called with the positional arguments, then a record for each part; returns
+            what a script wants to know.
     """
 
     def job() -> None:
         line = flags.expanded(arguments)
+        every = [*parts, Output]
         if flags.asks_for_help(line):
-            sys.stdout.write(flags.page(usage, parts))
+            sys.stdout.write(flags.page(usage, every))
             return
-        given, rest = flags.read(line, parts, positional=positional, once=True)
+        given, rest = flags.read(line, every, positional=positional, once=True)
         settings: list[Any] = [part(**given[part]) for part in parts]
-        work(*rest, *settings)
+        with files.told_as_json(Output(**given[Output]).json) as tell:
+            tell(work(*rest, *settings))
 
     return train.exit_code(job)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from tfsparse import options, records
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     return command.run(arguments, USAGE, positional, (FileSettings,), work)
 
 
-def work(path: str, folder: str, samples_path: str, settings: FileSettings) -> None:
+def work(path: str, folder: str, samples_path: str, settings: FileSettings) -> dict:
     """Exports the model at `path`, verifies, prints.
 
     Raises:
@@ -125,6 +126,11 @@ def work(path: str, folder: str, samples_path: str, settings: FileSettings) -> N
             )
     noisy = {row.artifact: row.decibels for row in rows}
     agreement.check(changes, noisy, settings.tolerance)
+    return {
+        "files": {one.path: one.file_bytes for one in artifacts},
+        "parity": [dataclasses.asdict(row) for row in rows],
+        "changes": {name: dataclasses.asdict(one) for name, one in changes.items()},
+    }
 
 
 def _told(row: records.Parity, change) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,7 +94,7 @@ def work(
     chosen: PruneSettings,
     limits: budgets.Limits,
     tune: TuneSettings,
-) -> None:
+) -> dict[str, Any]:
     """Prunes the model at `path` and writes the smaller one."""
     import keras
 
@@ -138,3 +139,9 @@ def work(
         f"parameters {before.params:,} -> {after.params:,}, "
         f"MACs {before.macs:,} -> {after.macs:,}"
     )
+    return {
+        "model": small_path,
+        "before": dataclasses.asdict(before),
+        "after": dataclasses.asdict(after),
+        "groups": {group.name: group.kept for group in report.groups},
+    }

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     return command.run(arguments, USAGE, ("model", "plot"), parts, work)
 
 
-def work(path: str, plot: str, settings: SensitivitySettings) -> None:
+def work(path: str, plot: str, settings: SensitivitySettings) -> dict:
     """Measures the model at `path`, draws, prints."""
     import tfsparse
     from tfsparse import data, files, zoo
@@ -93,3 +93,4 @@ def work(path: str, plot: str, settings: SensitivitySettings) -> None:
         command.say(
             f"{row['group']}: {row['kept']} of {row['size']}: {shown(row['value'])}"
         )
+    return {"plot": plot, "score": task.score_name, "rows": rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from tfsparse import options
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     return command.run(arguments, USAGE, ("model", "small"), (StripSettings,), work)
 
 
-def work(path: str, small_path: str, settings: StripSettings) -> None:
+def work(path: str, small_path: str, settings: StripSettings) -> dict:
     """Strips the model at `path` and writes the smaller one."""
     import tfsparse
     from tfsparse import files, zoo
@@ -45,3 +46,9 @@ def work(path: str, small_path: str, settings: StripSettings) -> None:
         f"parameters {before.params:,} -> {after.params:,}, "
         f"MACs {before.macs:,} -> {after.macs:,}"
     )
+    return {
+        "model": small_path,
+        "before": dataclasses.asdict(before),
+        "after": dataclasses.asdict(after),
+        "groups": {group.name: group.size for group in tfsparse.find_groups(small)},
+    }

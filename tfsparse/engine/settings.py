@@ -65,6 +65,10 @@ class Resume(options.Options):
     resume: bool = options.field(
         False, "Go on with the run in --workdir, or begin it if there is none."
     )
+    json: bool = options.field(
+        False,
+        "One line of JSON on standard output, for scripts; sentences go to standard error.",
+    )
 
 
 ALWAYS: tuple[type[options.Options], ...] = (
