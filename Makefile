@@ -5,7 +5,16 @@ RUN    := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: install train test test-all lint release benchmarks clean
+.PHONY: help install train test test-all lint docs wheel release clean
+
+help:  # what there is
+	@echo "make train    LeNet-5 on MNIST with configs/mnist.flags; ARGS adds flags"
+	@echo "make test     the tests; make test-all those that take long, too"
+	@echo "make lint     ruff and mypy"
+	@echo "make docs     the site, into build/docs"
+	@echo "make wheel    wheel and source distribution, into dist/"
+	@echo "make release NAME=...   models/NAME made again from configs/NAME.flags"
+	@echo "make clean    removes what was made"
 
 install: $(STAMP)
 
@@ -32,10 +41,18 @@ lint: install
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+docs: install
+	$(RUN) -m pip install --quiet --editable '.[docs]'
+	$(RUN) tools/pages.py
+	$(RUN) -m sphinx -W --keep-going -q -b html docs build/docs
+
+wheel: install
+	$(RUN) -m build --outdir dist .
+
 # make release NAME=lenet5_shrinknets: runs configs/NAME.flags and keeps its result in models/NAME.
 release: install
 	$(RUN) -m tfsparse.train --flagfile=configs/$(NAME).flags --resume
 	$(RUN) tools/release.py runs/$(NAME) models/$(NAME)
 
 clean:
-	rm -rf $(VENV) runs *.egg-info
+	rm -rf $(VENV) runs build dist *.egg-info

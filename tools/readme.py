@@ -468,7 +468,7 @@ def starts_table() -> list[str]:
         "Where to start from: Fashion-MNIST, the methods with their defaults and a target of "
         "parameters, from the network that `--model=auto` chooses and from LeNet-5; beside "
         "them nets drawn by hand at that size and trained as long. Mean and spread over "
-        "seeds ([rows](benchmarks/results/fashion_starts.json)).",
+        "seeds ([rows](../benchmarks/results/fashion_starts.json)).",
         "",
         *_benchmark("fashion_starts").table(rows),
     ]
@@ -582,6 +582,52 @@ def limits() -> list[str]:
     ]
 
 
+MARKS = {
+    "lenet5": ("o", "LeNet-5"),
+    "lenet_300_100": ("s", "LeNet-300-100"),
+    "resnet": ("^", "small ResNets"),
+}
+
+
+def front():
+    """The picture of the README: released models of MNIST, beside published networks."""
+    from matplotlib import figure
+
+    drawn = figure.Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = drawn.add_subplot()
+    colours = {}
+    for name, report in _released():
+        if report["config"]["data"] != "mnist":
+            continue
+        row = {stage["name"]: stage for stage in report["stages"]}["mcu"]
+        method = report["config"]["method"]
+        colour = colours.setdefault(method, f"C{len(colours)}")
+        mark = next(mark for start, (mark, _) in MARKS.items() if name.startswith(start))
+        size = row["weight_bytes"] + row["index_bytes"]
+        packed = {stage["name"]: stage for stage in report["stages"]}.get(
+            "tflite_compressed"
+        )
+        if packed and method == "sparse_vd":  # what its zeros take as bits
+            size = packed["file_bytes"]
+        axes.plot(size, 100 * (1 - row["accuracy"]), mark, color=colour, markersize=8)
+    published = files.read_json(os.path.join("tfsparse", "search", "published.json"))
+    for point in published["mnist"]:
+        axes.plot(point["weight_bytes"], 100 * point["error"], "x", color="black")
+    for method, colour in colours.items():
+        axes.plot([], [], "o", color=colour, label=method)
+    for mark, net in MARKS.values():
+        axes.plot([], [], mark, color="grey", label=net)
+    axes.plot([], [], "x", color="black", label="BitNetMCU (published)")
+    axes.set_xscale("log")
+    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis(lambda value, _: f"{value / 1000:g} kB")
+    axes.set_xlabel("bytes of weights, int8 (sparse_vd: the whole packed file)")
+    axes.set_ylabel("test error on MNIST, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, ncols=2)
+    return drawn
+
+
 def pages() -> dict[str, str]:
     """Path -> text of everything that is written here."""
     with open("README.md", encoding="utf-8") as file:
@@ -589,7 +635,7 @@ def pages() -> dict[str, str]:
     head, rest = text.split(START, 1)
     first, rest = rest.split("\n", 1)
     _, tail = rest.split(END, 1)
-    body = "\n".join([*models_table(), "", *vanished_lines(), *starts_table()])
+    body = "\n".join([*models_table(), "", *vanished_lines()])
     results = [
         "# What was measured",
         "",
@@ -597,6 +643,8 @@ def pages() -> dict[str, str]:
         "which the program of its name in `benchmarks/` wrote.",
         "",
         *benchmark_lines(),
+        "",
+        *starts_table(),
         "",
         *lenet_tables(),
         *step_costs(),
@@ -616,6 +664,8 @@ def main() -> int:
     """The program."""
     for path, text in pages().items():
         files.write_text(path, text)
+    with files.appears_whole(os.path.join("docs", "pictures", "front.png")) as path:
+        front().savefig(path, dpi=130)
     return 0
 
 

@@ -197,7 +197,7 @@ def operations(
     Where a branch holds an Add of its own, the inner one's weights are the inner's.
 
     Args:
-        model: The model that the groups were found in, or a copy with `Scale`s.
+        model: The model that the groups were found in, or a copy with layers `Scale`.
         groups: From `find_groups(model, ("branch",))`; frozen ones are left out.
         ignore: Patterns of group names or variable paths without a penalty.
 

@@ -25,7 +25,7 @@ _DECAYS = (
 class ShrinkNets(base.Method):
     """Puts a switch on every unit and lets the loss decide which stay on.
 
-    Minimises L + strength * sum |switch| + decay * sum |w|^power (draft, eq. 10). All
+    Minimises L + strength * sum abs(switch) + decay * sum abs(w)^power (draft, eq. 10). All
     units of a group, wherever they are written (residual sums, depthwise stages),
     share one switch, which stands before the non-linearity.
 
