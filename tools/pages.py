@@ -17,14 +17,25 @@ from tfsparse.cli import main as command
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
 ALSO = {
-    "Groups of a penalty": ("tfsparse.methods.partitions", ("units", "by_shape", "operations")),
+    "Groups of a penalty": (
+        "tfsparse.methods.partitions",
+        ("units", "by_shape", "operations"),
+    ),
     "Extending": ("tfsparse.methods", ("Method",)),
     "Options": ("tfsparse.options", ("record", "field", "pairs", "patterns")),
     "Stages": ("tfsparse.engine.stage", ("Stage", "Told")),
     "Data": ("tfsparse.data", ("load", "Dataset", "Task")),
     "Records": (
         "tfsparse.records",
-        ("Cost", "UnitGroup", "Artifact", "Parity", "GroupReport", "PruneReport", "Removal"),
+        (
+            "Cost",
+            "UnitGroup",
+            "Artifact",
+            "Parity",
+            "GroupReport",
+            "PruneReport",
+            "Removal",
+        ),
     ),
 }
 

@@ -602,7 +602,9 @@ def front():
         row = {stage["name"]: stage for stage in report["stages"]}["mcu"]
         method = report["config"]["method"]
         colour = colours.setdefault(method, f"C{len(colours)}")
-        mark = next(mark for start, (mark, _) in MARKS.items() if name.startswith(start))
+        mark = next(
+            mark for start, (mark, _) in MARKS.items() if name.startswith(start)
+        )
         size = row["weight_bytes"] + row["index_bytes"]
         packed = {stage["name"]: stage for stage in report["stages"]}.get(
             "tflite_compressed"

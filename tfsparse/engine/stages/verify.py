@@ -80,8 +80,12 @@ def check(report: dict) -> None:
 
     changes = {k: agreement.Change(**v) for k, v in report.get("changes", {}).items()}
     if changes:
-        noisy = {row["artifact"]: row["decibels"] for row in report["parity"]}
-        agreement.check(changes, noisy, report["tolerance"])
+        # On validation: a test split may hold what is unlike all training, on purpose.
+        ends = [row for row in report.get("noise", []) if row["layer"] == "output"]
+        least = min(
+            (r["decibels"] for r in ends if r["decibels"] is not None), default=None
+        )
+        agreement.check(changes, {"tflite_int8": least}, report["tolerance"])
 
 
 def _compared(context, model, artifacts):
