@@ -38,7 +38,7 @@ def write_search(document: dict[str, Any], directory: str) -> None:
     """Writes what a search found: pareto.json, plots, and at last report.html.
 
     Args:
-        document: What `pareto.json` is to hold (docs/search.md).
+        document: What `pareto.json` is to hold (docs/searching.md).
         directory: Where to.
 
     Raises:
