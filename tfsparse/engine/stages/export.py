@@ -12,6 +12,9 @@ from tfsparse.engine import stage
 MANY_ZEROS = 0.1
 """Share of zeros in the shipped network from which they get a section."""
 
+EXACT = 100.0
+"""Decibels from which a tensor is what it was, to float rounding; it is not drawn."""
+
 COMPARED = 256
 """Validation samples on which float and int8 are compared, tensor by tensor."""
 
@@ -204,7 +207,7 @@ def _packed(entry, artifacts, kernels) -> records.sections.Section:
         "stay as they are, as they would not gain.",
         note="It runs on TensorFlow Lite Micro alone, with AddDecode() in the resolver; its "
         f"answers were bit-equal to the plain file's on {facts['proven_on']:,} validation "
-        f"samples. Packing took {facts['seconds']:.1f} s.",
+        f"samples. Packing and its proof took {facts['seconds']:.2g} s.",
     )  # fmt: skip
 
 
@@ -233,21 +236,19 @@ def _noise(found, calibration) -> list[records.sections.Section]:
         before=f"Ranges were set by {calibration['samples']:,} training samples (seed "
         f"{calibration['seed']}); values of validation samples beyond them are clipped. "
         "20 dB are an error of 10 %, 40 dB of 1 %.",
-        note="The three noisiest: "
-        + "; ".join(f"{row['layer']} ({row['what']}): {row['remedy']}" for row in worst)
-        + ".",
+        note=_remedies(worst),
     )  # fmt: skip
     points = tuple(
         draw.Point(number, row["decibels"], row["layer"], row in worst)
         for number, row in enumerate(shown, 1)
-        if row["what"] == "activations"
+        if row["what"] == "activations" and row["decibels"] < EXACT
     )
     if not points:
         return [table]
     return [
         table,
         draw.Points(
-            "Signal to noise of int8 activations, from input to output",
+            "Signal to noise of int8, from input to output",
             "noise",
             draw.Axis("tensor"),
             draw.Axis("dB"),
@@ -255,6 +256,17 @@ def _noise(found, calibration) -> list[records.sections.Section]:
             joined=True,
         ),
     ]
+
+
+def _remedies(worst) -> str:
+    """What to do about the noisiest tensors."""
+    from tfsparse.deploy.noise import QUIET
+
+    loud = [row for row in worst if row["decibels"] < QUIET]
+    if not loud:
+        return "No tensor is noisy: an error of 3 % or less in each."
+    told = "; ".join(f"{r['layer']} ({r['what']}): {r['remedy']}" for r in loud)
+    return f"The noisiest: {told}."
 
 
 def _beside(context) -> dict[str, Any]:
