@@ -72,6 +72,34 @@ def test_a_wrong_file_ends_with_exit_code_1(given, tmp_path, capsys):
     assert run(given, tmp_path, *tight) == 0
 
 
+def test_the_model_itself_is_never_replaced(given, capsys):
+    before = (given / "model.keras").read_bytes()
+    assert run(given, given) == 2
+    assert "`folder` must be another one" in capsys.readouterr().err
+    assert (given / "model.keras").read_bytes() == before
+
+
+def test_one_line_of_json_for_scripts(given, tmp_path, capsys):
+    import json
+
+    assert run(given, tmp_path, "--formats=tflite_int8", "--json") == 0
+    said = capsys.readouterr()
+    (line,) = said.out.strip().splitlines()
+    told = json.loads(line)
+    assert list(told) == ["files", "parity", "changes"]
+    assert told["files"][str(tmp_path / "model_int8.tflite")] > 1000
+    assert "bytes" in said.err
+
+
+def test_a_model_that_holds_code_is_refused(given, tmp_path, capsys):
+    model = keras.Sequential([keras.Input((20,)), keras.layers.Lambda(lambda x: x * 2)])
+    model.save(tmp_path / "code.keras")
+    own = [str(tmp_path / "code.keras"), str(tmp_path / "out"), str(given / "x.npy")]
+    assert export.main(own) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("make", "arguments", "words"),
     [

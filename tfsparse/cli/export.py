@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 
 from tfsparse import options, records
@@ -79,6 +80,7 @@ def work(path: str, folder: str, samples_path: str, settings: FileSettings) -> d
     import tfsparse
     from tfsparse import zoo
     from tfsparse.deploy import agreement, noise, packing, shipping
+    from tfsparse.deploy.export import FILES
 
     own = {"tflite_int8": f"tflite_{settings.quantise}"}
     formats = tuple(
@@ -87,6 +89,12 @@ def work(path: str, folder: str, samples_path: str, settings: FileSettings) -> d
         if settings.quantise != "none" or name != "tflite_int8"
     )
     packing.check(settings.compress, formats)
+    made = os.path.join(folder, FILES["keras"])
+    if "keras" in formats and os.path.exists(made) and os.path.samefile(made, path):
+        raise ValueError(
+            f"`folder` must be another one than the model's own, which {made!r} would "
+            f"replace. Received: {folder!r}."
+        )
     model = zoo.load(path)
     samples = _samples(samples_path)
     arrays = _checked(shipping.shipped(model, settings.length or None), samples)
