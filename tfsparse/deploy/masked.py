@@ -12,7 +12,7 @@ from keras import ops
 from tfsparse import records
 from tfsparse.deploy import removal, variables
 from tfsparse.graph import groups
-from tfsparse.graph.rebuild import rebuild
+from tfsparse.graph.rebuild import clone, rebuild
 
 
 class Masked:
@@ -23,6 +23,8 @@ class Masked:
 
     Args:
         model: A built Functional or Sequential model; it is not changed.
+        fresh: Whether every BatchNorm takes the statistics of the batch that it sees, as
+            those of the whole network are wrong once units are off; it keeps its own.
 
     Attributes:
         model: The copy.
@@ -35,7 +37,7 @@ class Masked:
         ...     losses.append(loss(y, masked.model(x)))
     """
 
-    def __init__(self, model):
+    def __init__(self, model, fresh: bool = False):
         self.analysis = groups.analyse(model)
         graph = self.analysis.graph
         self._values = variables.values_of(graph)
@@ -45,7 +47,19 @@ class Masked:
             places.setdefault((layer, call, number), {})[axis] = len(labels)
         taken = set(graph.names.values())
 
+        def make(operation, name):
+            # Of momentum 1, so that a look changes nothing.
+            return clone(
+                operation, name, {"momentum": 1.0} if _taken(operation) else None
+            )
+
+        def _taken(operation):
+            norm = isinstance(operation, keras.layers.BatchNormalization)
+            return fresh and norm and operation.trainable
+
         def through(item, operation, args, kwargs):
+            if _taken(item.operation):
+                kwargs = {**kwargs, "training": True}
             keys = [(item.name, item.index, n) for n in range(len(item.inputs))]
             if not places.keys() & set(keys):
                 return operation(*args, **kwargs)
@@ -66,7 +80,7 @@ class Masked:
             args, new = item.fill(tensors)
             return operation(*args, **{**kwargs, **new})
 
-        self.model, operations = rebuild(graph, call=through)
+        self.model, operations = rebuild(graph, make, through)
         variables.load(operations, graph, self._values, None)
         self._targets = {
             graph.paths[id(source)]: target

@@ -28,6 +28,7 @@ class Judge:
         rate: Learning rate of them.
         train: `(x, y)`, a batch for each step, `steps` times `batch` samples.
         batch: Samples in a step.
+        fresh: Whether BatchNorm takes the statistics of the samples at hand, see `Masked`.
 
     Example:
         >>> judge = Judge(net, loss, x_validation, y_validation)
@@ -45,8 +46,9 @@ class Judge:
         rate: float = 0.01,
         train: tuple | None = None,
         batch: int = 64,
+        fresh: bool = False,
     ):
-        self.masked = Masked(model)
+        self.masked = Masked(model, fresh)
         self._steps, self._train, self._batch = steps, train, batch
         if steps:
             self.masked.hold()

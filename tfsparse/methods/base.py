@@ -98,6 +98,11 @@ class Method(abc.ABC, options.Options):
         return False
 
     @property
+    def recalibrates(self) -> bool:
+        """Whether BatchNorm's statistics are taken again once the model is stripped."""
+        return False
+
+    @property
     def thresholds(self) -> tuple[float, ...]:
         """Where a report tells what `settle` costs; none where it costs nothing."""
         return ()

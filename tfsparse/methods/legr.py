@@ -57,6 +57,19 @@ class LeGR(base.Method):
         2000, "Validation samples that a cut network is judged on, at most.", low=1
     )
 
+    recalibrate: bool = options.field(
+        True,
+        "Whether BatchNorm's statistics are taken again: those of the samples at hand while "
+        "a cut network is judged, those of training samples once it is cut. The statistics of "
+        "the whole network are wrong for a part of it, and below half of its MACs all that is "
+        "cut looks like chance. False as in the paper.",
+    )
+
+    @property
+    def recalibrates(self) -> bool:
+        """What `recalibrate` says."""
+        return self.recalibrate
+
     def prepare(self, model, groups):
         """The model as it is: the ranking trains nothing."""
         from tfsparse.graph import rebuild

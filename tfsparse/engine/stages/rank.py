@@ -417,5 +417,5 @@ def judge_of(context, model, method):
         train = context.training_samples(method.rank_steps * batch)
     return judging.Judge(
         model, context.task.loss(), x, y, method.rank_steps, method.rank_learning_rate,
-        train, batch,
+        train, batch, method.recalibrates,
     )  # fmt: skip

@@ -9,6 +9,9 @@ import os
 from tfsparse import files, records
 from tfsparse.engine import stage, training
 
+RECALIBRATED = 2048
+"""Training samples on which BatchNorm's statistics are taken again."""
+
 GENOTYPE = "genotype.json"
 """File: the cells that a search left, see `nas.genotypes`."""
 
@@ -32,6 +35,7 @@ class Strip(stage.Stage):
 
     def run(self, context, before, model=None):
         from tfsparse import nas
+        from tfsparse.deploy import recalibrate
         from tfsparse.engine import filling, finishing, limiting
         from tfsparse.engine.prunable import prunable
 
@@ -48,6 +52,9 @@ class Strip(stage.Stage):
                     stripped, facts["reasons"] = finishing.finish(
                         before.model, method, context.limits, sizes, bounds
                     )
+                if method is not None and method.recalibrates:
+                    x, _ = context.training_samples(RECALIBRATED)
+                    recalibrate.recalibrate(stripped, x)
                 if method is not None:
                     groups = prunable(before.model, method.kinds)
                     facts["trace"] = method.trace(before.model, groups)
