@@ -74,7 +74,7 @@ def test_ranges_of_one_sample_are_noticed(trained, tmp_path):
     model, x, y = trained
     dark = x[np.argmin(x.reshape(len(x), -1).max(1))][None] * 0.1
     _, changes, decibels = judged(model, tmp_path, x, y, dark)
-    with pytest.raises(records.ParityError, match="calibration_samples"):
+    with pytest.raises(records.ParityError, match="must answer as the network does"):
         agreement.check(changes, decibels, 1.0)
     agreement.check(changes, decibels, 100.0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import zipfile
 from collections.abc import Sequence
 
 from tfsparse import options, records
@@ -88,6 +89,11 @@ def work(path: str, folder: str, samples_path: str, settings: FileSettings) -> d
         for name in settings.formats
         if settings.quantise != "none" or name != "tflite_int8"
     )
+    if not formats:
+        raise ValueError(
+            "`formats` must leave something to export beside tflite_int8, which "
+            "quantise=none leaves out. Received: formats=tflite_int8, quantise=none."
+        )
     packing.check(settings.compress, formats)
     made = os.path.join(folder, FILES["keras"])
     if "keras" in formats and os.path.exists(made) and os.path.samefile(made, path):
@@ -98,7 +104,10 @@ def work(path: str, folder: str, samples_path: str, settings: FileSettings) -> d
     model = zoo.load(path)
     samples = _samples(samples_path)
     arrays = _checked(shipping.shipped(model, settings.length or None), samples)
-    labels = _labels(settings.labels, len(arrays[0])) if settings.labels else None
+    labels = None
+    if settings.labels:
+        labels = _labels(settings.labels, len(arrays[0]))
+        _check_classes(model, labels)
     chosen = agreement.balanced(
         len(arrays[0]), labels, settings.calibration_samples, settings.seed
     )
@@ -163,7 +172,11 @@ def _saved(artifact: records.Artifact) -> str:
     """What a TFLite file would have taken."""
     facts = artifact.facts
     if "plain_arena_bytes" in facts:
+        from tfsparse.deploy import packing
+
         added = facts["arena_bytes"] - facts["plain_arena_bytes"]
+        if not packing.unpacks(facts["kernels"]):
+            return "; for TensorFlow Lite Micro alone; no layer gains by being packed"
         return (
             f"; for TensorFlow Lite Micro alone, with AddDecode() in its resolver; "
             f"{added:,} bytes of memory more"
@@ -213,12 +226,44 @@ def _labels(path: str, count: int):
     return labels
 
 
+def _check_classes(model, labels) -> None:
+    """Checks that a model tells the classes that labels name.
+
+    Raises:
+        ValueError: It has no output that does, or another number of classes.
+    """
+    from tfsparse.graph import trace
+
+    shapes = [tuple(tensor.shape) for tensor in trace.read(model).outputs]
+    if len(shapes) != 1 or len(shapes[0]) != 2:
+        raise ValueError(
+            "`labels` must belong to a model of one output, a number a class. Received: "
+            f"outputs {shapes}; without labels its own answers count as right."
+        )
+    classes = max(2, shapes[0][1])
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"`labels` must lie within 0 and {classes - 1}, as the model's output says. "
+            f"Received: {labels.min()} to {labels.max()}."
+        )
+
+
 def _samples(path: str):
     """The arrays of a file: one, or a dict of them."""
     found = _read(path, "samples")
     if not hasattr(found, "files"):
         return found
-    arrays = {name: found[name] for name in found.files}
+    try:
+        arrays = {name: found[name] for name in found.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"`samples` must be a whole file of numbers. Received: {path!r}, which says: "
+            f"{' '.join(str(error).split())[:120]}"
+        ) from error
+    if not arrays:
+        raise ValueError(
+            f"`samples` must hold arrays. Received: {path!r}, without any."
+        )
     return next(iter(arrays.values())) if len(arrays) == 1 else arrays
 
 
@@ -232,7 +277,7 @@ def _read(path: str, what: str):
 
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"`{what}` must be a .npy or .npz file of numbers. Received: {path!r}, which "
             f"says: {' '.join(str(error).split())[:120]}"

@@ -25,21 +25,30 @@ class Change:
     Attributes:
         gain: By so much better; below zero, worse.
         half: Half of an interval that holds the true change in 95 of 100 cases.
-        unit: `points` of accuracy, or `percent` of the spread of what is predicted.
+        unit: `points` of a share, or `percent` of the spread of what is predicted.
+        what: Changes: the `accuracy`, the `agreement` with the network, or the `error`.
     """
 
     gain: float
     half: float
     unit: str
+    what: str = "accuracy"
 
     @classmethod
-    def of(cls, before: np.ndarray, after: np.ndarray, shares: bool = True) -> Change:
+    def of(
+        cls,
+        before: np.ndarray,
+        after: np.ndarray,
+        shares: bool = True,
+        what: str = "accuracy",
+    ) -> Change:
         """The change of a mean, sample by sample: 1.96 sd(d) / sqrt(n) is half.
 
         Args:
             before, after: How well each does each sample, `(n,)`, more is better: right or
                 wrong, a share, or an error below zero in units of the spread.
             shares: Whether they are no errors.
+            what: See the attribute.
 
         Example:
             >>> Change.of(np.ones(100), np.array([0.0] + [1.0] * 99)).told()
@@ -49,7 +58,8 @@ class Change:
         half = 100.0
         if len(gained) > 1:
             half = float(1.96 * gained.std(ddof=1) / np.sqrt(len(gained)))
-        return cls(float(gained.mean()), half, "points" if shares else "percent")
+        unit = "points" if shares else "percent"
+        return cls(float(gained.mean()), half, unit, what if shares else "error")
 
     def beyond(self, tolerance: float) -> bool:
         """Whether more is lost than is allowed, beyond chance."""
@@ -57,8 +67,9 @@ class Change:
 
     def told(self) -> str:
         """In a few words."""
-        what = "accuracy" if self.unit == "points" else "score"
-        return f"{what} {self.gain:+.2f} +- {self.half:.2f} {self.unit}"
+        if self.what == "error":
+            return f"error {-self.gain:+.2f} +- {self.half:.2f} percent of the spread"
+        return f"{self.what} {self.gain:+.2f} +- {self.half:.2f} {self.unit}"
 
 
 def check(
@@ -83,16 +94,15 @@ def check(
             raise records.ParityError(
                 f"`{name}` must answer as the network does. Received: outputs whose error is "
                 f"{10 ** (-quiet / 20):.0%} of them ({quiet:.1f} dB). Everything is written; "
-                "what is said of signal and noise tells where the file is wrong: more "
-                "--calibration_samples widen its ranges. --tolerance=100 accepts it."
+                "ranges that calibration set too small do that, and layers that these "
+                "numbers do not suit. --tolerance=100 accepts it."
             )
     for name, change in changes.items():
         if name != "keras" and change.beyond(tolerance):
             raise records.ParityError(
                 f"`{name}` must lose at most {tolerance:g} {change.unit} against the "
                 f"network (--tolerance). Received: {-change.gain:.2f} +- "
-                f"{change.half:.2f}. Everything is written; what is said of signal and "
-                "noise tells where the file is wrong."
+                f"{change.half:.2f}. Everything is written."
             )
 
 
@@ -165,21 +175,22 @@ def judged(
 def _change(expected, found, labels) -> Change:
     """The change of one output."""
     if labels is not None and expected.ndim == 2:
-        right = (_answers(one) == labels for one in (expected, found))
+        # Whether these are logits or probabilities, the network itself tells.
+        threshold = 0.0 if expected.min() < 0 or expected.max() > 1 else 0.5
+        right = (_answers(one, threshold) == labels for one in (expected, found))
         return Change.of(*right)
     if expected.ndim > 1 and expected.shape[-1] > 1:
         same = expected.argmax(-1) == found.argmax(-1)
         same = same.reshape(len(same), -1).mean(1)
-        return Change.of(np.ones(len(same)), same)
+        return Change.of(np.ones(len(same)), same, what="agreement")
     spread = float(expected.std()) or 1.0
+    found = np.nan_to_num(found, nan=1e30, posinf=1e30, neginf=-1e30)
     error = np.abs(expected - found).reshape(len(expected), -1).mean(1) / spread
     return Change.of(np.ones(len(error)), 1.0 - error, shares=False)
 
 
-def _answers(outputs: np.ndarray) -> np.ndarray:
-    """The class that outputs name; of a single one, whether it is above a half."""
+def _answers(outputs: np.ndarray, threshold: float) -> np.ndarray:
+    """The class that outputs name; of a single one, whether it is above a threshold."""
     if outputs.shape[-1] > 1:
         return outputs.argmax(-1)
-    single = outputs[:, 0]
-    logits = single.min() < 0 or single.max() > 1
-    return (single > (0.0 if logits else 0.5)).astype(int)
+    return (outputs[:, 0] > threshold).astype(int)

@@ -91,12 +91,13 @@ def export(
         >>> artifacts = export(small, "out", x_train[:256])
     """
     formats = (formats,) if isinstance(formats, str) else tuple(formats)
+    formats = tuple(dict.fromkeys(formats))
     unknown = set(formats) - set(records.EVERY_FORMAT)
     if unknown or not formats:
         raise ValueError(
             f"`formats` must be among {records.EVERY_FORMAT}. Received: {formats}."
         )
-    packing.check(compress, formats)
+    packing.check(compress, formats, arena_limit)
     model = shipping.shipped(model, length)
     if any(name.startswith("tflite") for name in formats):
         shipping.check_sized(model)
@@ -104,6 +105,7 @@ def export(
     whole = [kind for kind in records.ON_MICRO if f"tflite_{kind}" in formats]
     if whole:
         data = _calibration(model, calibration_data)
+    proof = None if proof is None else _calibration(model, proof, "proof")
     if os.path.exists(directory) and not os.path.isdir(directory):
         raise ValueError(
             f"`directory` must be a folder. Received: {directory!r}, a file."
@@ -125,10 +127,9 @@ def export(
         named = convert(model, data if kind in records.ON_MICRO else None, kind)
         samples = data or shipping.arrays_of(model, calibration_data)
         artifacts.append(_slimmed(name, path, named, samples, model, beside))
-        if kind in records.ON_MICRO and compress != "none":
-            inputs = samples if proof is None else shipping.arrays_of(model, proof)
+        if kind in records.ON_MICRO and compress != "none" and kind == whole[0]:
             artifacts += packing.packed(
-                artifacts[-1], COMPRESSED, named, compress, inputs,
+                artifacts[-1], COMPRESSED, named, compress, proof or samples,
                 layer_names.known(model), arena_limit,
             )  # fmt: skip
     return tuple(artifacts)
@@ -140,6 +141,7 @@ def _slimmed(name, path, named: bytes, samples, model, beside) -> records.Artifa
     if name.removeprefix("tflite_") in records.ON_MICRO:
         _, around = front.cut(model)
         place = front.path_of(path)
+        packing.forget(path)  # of another network, perhaps
         files.remove(place)
         if content := {**around.to_json(), **(beside or {})}:
             files.write_json(place, content)
@@ -153,19 +155,16 @@ def _slimmed(name, path, named: bytes, samples, model, beside) -> records.Artifa
     return records.Artifact(name, path, len(content), facts)
 
 
-def _calibration(model, given) -> list[np.ndarray]:
+def _calibration(model, given, name: str = "calibration_data") -> list[np.ndarray]:
     try:
         data = None if given is None else shipping.arrays_of(model, given)
     except ValueError as error:
-        raise ValueError(f"`calibration_data`: {error}") from error
+        raise ValueError(f"`{name}`: {error}") from error
     if data is not None and not all(np.isfinite(array).all() for array in data):
-        raise ValueError(
-            "`calibration_data` must be finite, as it sets the int8 ranges. Received: nan or "
-            "inf."
-        )
+        raise ValueError(f"`{name}` must be finite. Received: nan or inf.")
     if data is None or not len(data[0]):
         raise ValueError(
-            "`calibration_data` must hold samples to make an int8 file. Received: none."
+            f"`{name}` must hold samples to make an int8 file. Received: none."
         )
     return data
 

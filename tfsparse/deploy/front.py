@@ -87,7 +87,12 @@ def read(path: str) -> Front:
     place = path_of(path)
     if not os.path.isfile(place):
         return Front()
-    stored = files.read_json(place)
+    try:
+        stored = files.read_json(place)
+    except ValueError:
+        return Front()  # somebody else's
+    if not isinstance(stored, dict):
+        return Front()
     source, target = stored.get("input", {}), stored.get("output", {})
     return Front(
         *(tuple(source[k]) if k in source else None for k in ("mean", "deviation")),
@@ -107,17 +112,24 @@ def cut(model) -> tuple[Any, Front]:
     graph = trace.read(model)
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         return model, Front()
-    first = _first(graph)
-    last = graph.writers.get(graph.outputs[0])
+    names = [id(call.operation) for call in graph.calls]
+    first, last = _first(graph), graph.writers.get(graph.outputs[0])
+    # What is called twice cannot be left out in one place.
+    ends = [
+        c and names.count(id(c.operation)) == 1 and c.operation for c in (first, last)
+    ]
     found = Front()
     gone = []
-    if first is not None and (known := _normalised(first.operation)):
+    if ends[0] and (known := _normalised(ends[0])):
         if _too_coarse(*known):
-            gone.append(id(first.operation))
+            gone.append(id(ends[0]))
             found = dataclasses.replace(found, mean=known[0], deviation=known[1])
-    if last is not None and (known := _rescaled(last.operation)):
-        gone.append(id(last.operation))
+    used = bool(graph.readers.get(graph.outputs[0]))
+    if ends[1] and not used and (known := _rescaled(ends[1])):
+        gone.append(id(ends[1]))
         found = dataclasses.replace(found, scale=known[0], offset=known[1])
+    if len(gone) == len(graph.calls):  # nothing would be left for the file
+        return model, Front()
     if not gone:
         return model, found
 
@@ -158,6 +170,8 @@ def _rescaled(layer) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     if not isinstance(layer, keras.layers.Rescaling):
         return None
     scale = np.atleast_1d(np.asarray(layer.scale, np.float64))
+    if scale.ndim > 1 or np.ndim(layer.offset) > 1:
+        return None
     offset = np.broadcast_to(np.asarray(layer.offset, np.float64), scale.shape)
     if scale.size < 2:
         return None

@@ -220,21 +220,22 @@ def compared(floats: str, whole: str, samples: str) -> list[dict]:
 
 
 def micro_answers(
-    content: bytes, inputs: list[np.ndarray]
+    content: bytes, inputs: list[np.ndarray], name: str = "model.tflite"
 ) -> tuple[list[np.ndarray], int]:
     """Outputs of a file's bytes on TensorFlow Lite Micro, and its arena; see `run_micro`.
 
     Args:
         content: The file.
         inputs: What it takes, see `front.Front.inputs`.
+        name: Of the file, for errors.
     """
-    outputs, facts = _bytes_asked("micro", content, inputs)
+    outputs, facts = _bytes_asked("micro", content, inputs, name)
     return outputs, facts["arena_bytes"]
 
 
-def _bytes_asked(what: str, content: bytes, inputs: list[np.ndarray]):
+def _bytes_asked(what: str, content: bytes, inputs: list[np.ndarray], name="a.tflite"):
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "model.tflite")
+        path = os.path.join(folder, name)
         with open(path, "wb") as file:
             file.write(content)
         return _asked(what, path, inputs)

@@ -17,7 +17,7 @@ PART = 256
 """Samples that are run between two looks: the first that differs ends the proof."""
 
 
-def check(way: str, formats: tuple[str, ...]) -> None:
+def check(way: str, formats: tuple[str, ...], arena_limit: float | None = None) -> None:
     """Checks that weights can be packed, before there is a file.
 
     Raises:
@@ -26,6 +26,11 @@ def check(way: str, formats: tuple[str, ...]) -> None:
     if way not in records.PACKINGS:
         raise ValueError(
             f"`compress` must be one of {records.PACKINGS}. Received: {way!r}."
+        )
+    number = isinstance(arena_limit, int | float) and arena_limit > 0
+    if arena_limit is not None and not number:
+        raise ValueError(
+            f"`arena_limit` must be a number of bytes. Received: {arena_limit!r}."
         )
     whole = [f"tflite_{kind}" for kind in records.ON_MICRO]
     if way != "none" and not set(whole) & set(formats):
@@ -75,7 +80,7 @@ def packed(
 
     Raises:
         ValueError: TensorFlow Lite Micro is not installed, does not run the plain file, or
-            answers differently: nothing is written then.
+            answers differently: no compressed file is written then.
     """
     started = time.perf_counter()
     around = front.read(plain.path)
@@ -84,7 +89,8 @@ def packed(
     with open(plain.path, "rb") as file:
         content = file.read()
     check_installed()
-    _, before = interpreters.micro_answers(content, one)
+    told = os.path.basename(plain.path)
+    _, before = interpreters.micro_answers(content, one, told)
 
     def fits(other: bytes) -> bool:
         return (
@@ -93,9 +99,7 @@ def packed(
         )
 
     small, kernels = compress.compress(named, way, fits)
-    path = f"{os.path.splitext(plain.path)[0]}_compressed.tflite"
-    files.remove(path)
-    files.remove(front.path_of(path))
+    path = path_of(plain.path)
     if len(small) >= len(content):
         return []
     arena = _prove(content, small, given)
@@ -114,6 +118,27 @@ def packed(
         "proven_on": len(given[0]),
     }
     return [records.Artifact(name, path, len(small), facts)]
+
+
+def path_of(path: str) -> str:
+    """Where the compressed file of a plain one is."""
+    return f"{os.path.splitext(path)[0]}_compressed.tflite"
+
+
+def plain_of(path: str) -> str:
+    """Where the plain file of a compressed one is."""
+    return path.removesuffix("_compressed.tflite") + ".tflite"
+
+
+def forget(path: str) -> None:
+    """Removes the compressed file that stands beside a plain one."""
+    files.remove(path_of(path))
+    files.remove(front.path_of(path_of(path)))
+
+
+def unpacks(kernels) -> bool:
+    """Whether a compressed file needs the operator that unpacks, by its kernels' entries."""
+    return any(row["encoding"] != "none" for row in kernels)
 
 
 def _prove(plain: bytes, small: bytes, inputs: list[np.ndarray]) -> int:

@@ -166,7 +166,7 @@ def arrays_of(model, x) -> list[np.ndarray]:
                 f"{tensor.origin!r} of strings; look them up before the model."
             )
         kind = "float32" if tensor.dtype in precision.HALF else tensor.dtype
-        array = np.asarray(array, dtype=kind)
+        array = _numbers(array, kind, tensor.origin)
         if array.ndim != len(tensor.shape) and array.ndim == len(tensor.shape) - 1:
             array = array[..., None] if tensor.shape[-1] == 1 else array
         wanted = tensor.shape[1:]
@@ -185,6 +185,27 @@ def arrays_of(model, x) -> list[np.ndarray]:
             f"{[len(array) for array in found]}."
         )
     return found
+
+
+def _numbers(given, kind: str, name: str) -> np.ndarray:
+    """Samples in the dtype of an input.
+
+    Raises:
+        ValueError: They are no numbers, or have decimals where whole ones are wanted.
+    """
+    array = np.asarray(given)
+    if array.dtype.kind not in "biufV" or array.dtype.names:  # V: bfloat16
+        raise ValueError(
+            f"samples must be numbers for input {name!r}. Received: {array.dtype}."
+        )
+    made = array.astype(kind)
+    whole = made.dtype.kind in "iu" and array.dtype.kind == "f"
+    if whole and not np.array_equal(made, array):
+        raise ValueError(
+            f"samples must be whole numbers for input {name!r}, which takes {kind}. "
+            "Received: some with decimals."
+        )
+    return made
 
 
 MOST = 4096

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from tfsparse import records
-from tfsparse.deploy import interpreters, shipping
+from tfsparse.deploy import interpreters, packing, shipping
 from tfsparse.deploy.export import COMPRESSED
 
 Outputs = list[np.ndarray]
 
 WHOLE = tuple(f"tflite_{kind}" for kind in records.ON_MICRO)
+
+ENDLESS = -99.0
+"""Decibels of outputs that are no finite numbers."""
 
 MODEL, MICRO = "model", "mcu"
 """What `seen` calls the model's own outputs, and those of the first file on TensorFlow Lite
@@ -52,6 +56,8 @@ def verify(
         raise ValueError(f"`x`: {error}") from error
     if not len(arrays[0]):
         raise ValueError("`x` must hold samples. Received: none.")
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError("`x` must be finite. Received: nan or inf.")
     if isinstance(artifacts, records.Artifact):
         artifacts = (artifacts,)
     return compare(model, artifacts, [arrays])
@@ -80,6 +86,11 @@ def compare(
             micro[artifact.format] = _Row(name, "LiteRT")
     for arrays in parts:
         expected = interpreters.answers(model, arrays)
+        if not all(np.isfinite(part).all() for part in expected):
+            raise ValueError(
+                "`model` must answer with finite numbers. Received: nan or inf among its "
+                "outputs."
+            )
         seen(MODEL, expected, arrays)
         plain: Outputs | None = None
         for artifact in artifacts:
@@ -87,6 +98,10 @@ def compare(
             if artifact.format == COMPRESSED:
                 found = row.on_micro(artifact.path, arrays)
                 row.against = "the plain file there"
+                if plain is None and os.path.exists(packing.plain_of(artifact.path)):
+                    plain, _ = interpreters.run_micro(
+                        packing.plain_of(artifact.path), arrays
+                    )
                 row.add(plain, found)
             else:
                 with row.timed():
@@ -133,6 +148,7 @@ class _Row:
     arena: int | None = None
     seconds: float = 0.0
     why: str | None = None
+    endless: bool = False
 
     @contextlib.contextmanager
     def timed(self):
@@ -161,6 +177,8 @@ class _Row:
         if expected is None or found is None:
             self.why = self.why or "not run: there is nothing to compare it with"
             return
+        if not all(np.isfinite(part).all() for part in found):
+            self.endless = True
         gaps = [
             np.abs(one.astype("float32") - other)
             for one, other in zip(expected, found, strict=True)
@@ -194,6 +212,8 @@ class _Row:
 
     def _decibels(self) -> float | None:
         """Signal to noise of the noisiest output; None where all are equal."""
+        if self.endless:
+            return ENDLESS
         found = [
             10 * math.log10(max(signal, 1e-30) / noise)
             for signal, noise in (() if self.powers is None else self.powers)

@@ -100,7 +100,13 @@ def train(context, plan: Plan, model, teacher) -> records.Result:
     if plan.qat:
         aware = _aware(context, plan, found.model, teacher)
         facts = {**found.facts, **aware.facts}
-        kept = aware.model if facts["qat_kept"] else found.model
+        kept = aware.model
+        if not facts["qat_kept"]:
+            kept = found.model
+            context.progress.say(
+                "Training for int8 made the int8 file worse on validation than chance "
+                "explains: the network before it ships."
+            )
         found = records.Result(kept, [*found.history, *aware.history], facts)
     return found
 
@@ -114,11 +120,10 @@ def _clustered(context, plan: Plan, model) -> records.Result:
     """Trains with clusters, whose members move together."""
     from tfsparse.engine.stages.dense import copied
 
-    facts: dict[str, Any] = {}
+    counts = _counts(context, plan, model)
 
     def start():
         copy = copied(context, model, plan.rate)
-        facts["clusters"] = counts = _counts(context, plan, copy)
         for variable in kernels(copy):
             if variable.path in counts:
                 values = ops.convert_to_numpy(variable)
@@ -130,19 +135,11 @@ def _clustered(context, plan: Plan, model) -> records.Result:
     def hold(fitted):
         training.hold_zeros(fitted)
         for variable in kernels(fitted):
-            values = ops.convert_to_numpy(variable)
-            if values.size >= LEAST_WEIGHTS and few(values):
-                keep = _keeper(values)
-                variable.constraint = keep
+            if variable.path in counts:
+                variable.constraint = _keeper(ops.convert_to_numpy(variable))
 
     result = training.train(context, CLUSTERED, start, plan.epochs, plan.rate, hold)
-    if not facts:
-        facts["clusters"] = {
-            v.path: most(ops.convert_to_numpy(v))
-            for v in kernels(result.model)
-            if few(ops.convert_to_numpy(v))
-        }
-    return records.Result(result.model, result.history, facts)
+    return records.Result(result.model, result.history, {"clusters": counts})
 
 
 def _keeper(values: np.ndarray):
@@ -164,22 +161,30 @@ def most(values: np.ndarray) -> int:
 
 
 def few(values: np.ndarray) -> bool:
-    """Whether weights are on clusters: half as many different ones as there are, or fewer."""
-    each = values.size // values.shape[-1]
-    return values.size >= LEAST_WEIGHTS and most(values) <= min(128, each // 2)
+    """Whether some weights of every channel are equal, so that they are on clusters."""
+    return most(values) < values.size // values.shape[-1]
 
 
 def _counts(context, plan: Plan, model) -> dict[str, int]:
     """How many clusters each kernel gets: what was said, or the fewest that cost nothing."""
-    large = [v for v in kernels(model) if int(np.prod(v.shape)) >= LEAST_WEIGHTS]
+    large = [v for v in kernels(model) if np.prod(v.shape) >= LEAST_WEIGHTS]
     if plan.clusters != "auto":
-        return {v.path: int(plan.clusters) for v in large}
+        count = int(plan.clusters)
+        own = [v.path for v in large if np.prod(v.shape[:-1]) > count]
+        if left := [v.path for v in kernels(model) if v.path not in own]:
+            context.progress.say(
+                f"clusters={count}: {', '.join(left)} keep their weights, as a channel has "
+                "no more of them, or a table would save nothing."
+            )
+        return dict.fromkeys(own, count)
     from tfsparse.engine import scoring
 
     before, found = context.validated(model), {}
     for variable in large:
         values = ops.convert_to_numpy(variable)
         for count in COUNTS:
+            if count >= np.prod(variable.shape[:-1]):
+                break
             labels = numerics.clusters.assigned(values, count)
             ids = numerics.clusters.ids_of(values, labels)
             variable.assign(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from typing import Any
 
 from tfsparse import options, records
@@ -76,6 +77,11 @@ class Export(stage.Stage):
         from tfsparse.deploy import packing
 
         kind = _kind(stages.get("quantise"))
+        if not self.formats(kind):
+            raise ValueError(
+                "`formats` must leave something to export beside tflite_int8, which "
+                "quantise=none leaves out. Received: formats=tflite_int8, quantise=none."
+            )
         packing.check(self.settings.compress, self.formats(kind))
 
     def rehearse(self, context, model):
@@ -181,6 +187,8 @@ def _packed(entry, artifacts, kernels) -> records.sections.Section:
     saved = plain["file_bytes"] - entry["file_bytes"]
     added = facts["arena_bytes"] - facts["plain_arena_bytes"]
     layers = [row["encoding"] for row in kernels]
+    unpacks = any(one != "none" for one in layers)
+    resolver = ", with AddDecode() in the resolver" if unpacks else ""
     return draw.Table(
         "Weights packed in flash",
         (
@@ -204,8 +212,8 @@ def _packed(entry, artifacts, kernels) -> records.sections.Section:
         f"{plain['file_bytes']:,}: {saved:,} bytes of flash are saved, and {added:,} bytes of "
         f"working memory are added, as weights unpack there ({facts['arena_bytes']:,} instead "
         f"of {facts['plain_arena_bytes']:,}). {layers.count('none')} of {len(layers)} layers "
-        "stay as they are, as they would not gain.",
-        note="It runs on TensorFlow Lite Micro alone, with AddDecode() in the resolver; its "
+        "stay as they are: they would not gain, or memory is short.",
+        note=f"It runs on TensorFlow Lite Micro alone{resolver}; its "
         f"answers were bit-equal to the plain file's on {facts['proven_on']:,} validation "
         f"samples. Packing and its proof took {facts['seconds']:.2g} s.",
     )  # fmt: skip
@@ -278,6 +286,16 @@ def _beside(context) -> dict[str, Any]:
         "front_end": dataset.front_end and dict(dataset.front_end),
     }
     return {key: value for key, value in found.items() if value}
+
+
+def with_file(row: records.StageRow, results) -> records.StageRow:
+    """The row of the network that ships, with its `.keras`."""
+    if results.get("export"):
+        for file in artifacts_of(results["export"]):
+            if file.format == "keras":
+                name = os.path.basename(file.path)
+                return dataclasses.replace(row, file=name, file_bytes=file.file_bytes)
+    return row
 
 
 def artifacts_of(result: records.Result) -> tuple[records.Artifact, ...]:

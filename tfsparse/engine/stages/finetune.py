@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import os
 
 from tfsparse import options, records
 from tfsparse.engine import stage, training
 from tfsparse.engine.stages.dense import copied
-from tfsparse.engine.stages.export import artifacts_of
+from tfsparse.engine.stages.export import with_file
 
 
 @options.record
@@ -200,13 +198,9 @@ class FineTune(stage.Stage):
         row = scoring.model_row(
             "finetuned", what, context, result.model, result.seconds
         )
-        if results.get("export"):
-            for file in artifacts_of(results["export"]):
-                if file.format == "keras":
-                    name = os.path.basename(file.path)
-                    row = dataclasses.replace(
-                        row, file=name, file_bytes=file.file_bytes
-                    )
+        later = results.get("quantise")
+        if not (later and later.history):  # nothing trained it once more
+            row = with_file(row, results)
         facts = {"fine_tune_history": result.history, **result.facts}
         return stage.Told([row], facts)
 

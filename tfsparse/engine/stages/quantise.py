@@ -45,7 +45,9 @@ class QuantiseSettings(options.Options):
     def check(self) -> None:
         """Checks the number of clusters."""
         if self.clusters not in ("none", "auto") and not (
-            self.clusters.isdigit() and 2 <= int(self.clusters) <= 128
+            self.clusters.isascii()
+            and self.clusters.isdigit()
+            and 2 <= int(self.clusters) <= 128
         ):
             raise ValueError(
                 "`clusters` must be none, auto or a number from 2 to 128, the most that a "
@@ -150,6 +152,7 @@ class Quantise(stage.Stage):
 
     def tell(self, context, results):
         from tfsparse.engine import scoring
+        from tfsparse.engine.stages.export import with_file
 
         result, settings = results[self.name], self.settings
         if not settings.trains:
@@ -163,8 +166,14 @@ class Quantise(stage.Stage):
                 ],
             )
         )
+        if not result.facts.get("qat_kept", True):
+            what = (
+                "what is exported: as it was before training with simulated int8, which "
+                "made the int8 file worse on validation than chance explains"
+            )
         row = scoring.model_row(
             "quantised", what, context, result.model, result.seconds
         )
+        row = with_file(row, results)
         facts = {"quantise_history": result.history, "quantise": result.facts}
         return stage.Told([row], facts)
