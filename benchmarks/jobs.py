@@ -33,7 +33,9 @@ def main_job(flags: list[str], folder: pathlib.Path, jobs: int = 1) -> dict:
     done = subprocess.run(
         [*command, "--resume"], capture_output=True, text=True, env=environment
     )
-    if done.returncode:
+    if (
+        done.returncode > 1
+    ):  # 1: a file is worse than the network, and the report says so
         return {"error": done.stderr.strip()[-300:]}
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return files.read_json(folder / "report.json")

@@ -47,7 +47,7 @@ ROOMS = {
 }  # fmt: skip
 """Room -> what of tfsparse it may import, itself aside. The others are conductors."""
 
-CONDUCTORS = {"__init__", "train", "fitting", "pruning", "engine", "cli"}
+CONDUCTORS = {"__init__", "__main__", "train", "fitting", "pruning", "engine", "cli"}
 
 SEARCH_CONDUCTORS = {"search.__main__", "search.job", "search.tuner"}
 """Modules of the search that run its trials: they may import the engine."""
@@ -59,6 +59,7 @@ ABOVE = {
     "train": {"fitting", "pruning", "cli"},
     "cli": set(),
     "__init__": set(),
+    "__main__": set(),
 }
 """Conductor -> those that it may not import."""
 

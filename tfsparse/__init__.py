@@ -35,7 +35,6 @@ _HOMES = {
 }
 
 __all__ = [
-    "__version__",
     "BayesNAS",
     "BayesNASCompression",
     "BayesianCompression",
@@ -45,6 +44,7 @@ __all__ = [
     "ProxSGD",
     "ShrinkNets",
     "SparseVD",
+    "__version__",
     "dead_units",
     "export",
     "find_groups",

@@ -35,7 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen, resume = settings.parse(given)
         wanted = flags.is_set("json", flags.expanded(given))
         with files.told_as_json(wanted) as tell:
-            tell(_result(run(chosen, resume=resume), chosen.to_json()["workdir"]))
+            where = chosen.to_json()["workdir"]
+            try:
+                tell(_result(run(chosen, resume=resume), where))
+            except records.ParityError as error:
+                tell(_result(error.result, where))
+                raise
 
     return exit_code(job, "Free space or choose another --workdir, then go", "Go")
 
@@ -57,6 +62,7 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
     Raises:
         ValueError: Something that the user gave cannot be used.
         TrainingError: Training led nowhere.
+        ParityError: A file does worse than --tolerance allows; all is written.
         OSError: A file could not be read or written.
     """
     fresh = "tensorflow" not in sys.modules and hasattr(os, "fork")

@@ -107,7 +107,8 @@ def compare(floats: str, whole: str, x: list[np.ndarray]) -> list[dict]:
                 continue
             entry["signal"] += float(np.square(a).sum())
             entry["error"] += float(np.square(a - b).sum())
-            step = (entry["high"] - entry["low"]) / 255
+            limits = np.iinfo(target["dtype"])
+            step = (entry["high"] - entry["low"]) / (int(limits.max) - int(limits.min))
             beyond = (a < entry["low"] - step) | (a > entry["high"] + step)
             entry["clipped"] += int(beyond.sum())
             entry["largest"] = max(entry["largest"], float(np.abs(a).max(initial=0)))

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfsparse import files, flags, options, train
+from tfsparse import files, flags, options, records, train
 
 
 @options.record
@@ -48,7 +48,11 @@ def run(
         given, rest = flags.read(line, every, positional=positional, once=True)
         settings: list[Any] = [part(**given[part]) for part in parts]
         with files.told_as_json(Output(**given[Output]).json) as tell:
-            tell(work(*rest, *settings))
+            try:
+                tell(work(*rest, *settings))
+            except records.ParityError as error:
+                tell(error.result)
+                raise
 
     return train.exit_code(job)
 

@@ -142,12 +142,17 @@ def work(path: str, folder: str, samples_path: str, settings: FileSettings) -> d
                 f"{one.remedy()}"
             )
     noisy = {row.artifact: row.decibels for row in rows}
-    agreement.check(changes, noisy, settings.tolerance)
-    return {
+    result = {
         "files": {one.path: one.file_bytes for one in artifacts},
         "parity": [dataclasses.asdict(row) for row in rows],
         "changes": {name: dataclasses.asdict(one) for name, one in changes.items()},
     }
+    try:
+        agreement.check(changes, noisy, settings.tolerance)
+    except records.ParityError as error:
+        error.result = result
+        raise
+    return result
 
 
 def _told(row: records.Parity, change) -> str:

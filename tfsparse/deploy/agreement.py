@@ -161,7 +161,9 @@ def judged(
         name: [np.concatenate(each) for each in zip(*outputs, strict=True)]
         for name, outputs in parts.items()
     }
+    whole = {row.artifact for row in rows if row.samples == len(arrays[0])}
     expected = found.pop(MODEL)
+    found = {name: outputs for name, outputs in found.items() if name in whole}
     changes = {}
     for name, outputs in found.items():
         gains = [

@@ -19,6 +19,7 @@ from tfsparse.deploy import (
     interpreters,
     layer_names,
     packing,
+    probe,
     rewritten,
     shipping,
     slim,
@@ -105,6 +106,10 @@ def export(
     whole = [kind for kind in records.ON_MICRO if f"tflite_{kind}" in formats]
     if whole:
         data = _calibration(model, calibration_data)
+    elif calibration_data is not None:
+        data = shipping.arrays_of(model, calibration_data)
+    else:  # which are enough to see that a smaller file answers alike
+        data = probe.random_inputs(model, np.random.default_rng(0), PROVED_ON)
     proof = None if proof is None else _calibration(model, proof, "proof")
     if os.path.exists(directory) and not os.path.isdir(directory):
         raise ValueError(
@@ -125,11 +130,10 @@ def export(
             continue
         kind = name.removeprefix("tflite_")
         named = convert(model, data if kind in records.ON_MICRO else None, kind)
-        samples = data or shipping.arrays_of(model, calibration_data)
-        artifacts.append(_slimmed(name, path, named, samples, model, beside))
+        artifacts.append(_slimmed(name, path, named, data, model, beside))
         if kind in records.ON_MICRO and compress != "none" and kind == whole[0]:
             artifacts += packing.packed(
-                artifacts[-1], COMPRESSED, named, compress, proof or samples,
+                artifacts[-1], COMPRESSED, named, compress, proof or data,
                 layer_names.known(model), arena_limit,
             )  # fmt: skip
     return tuple(artifacts)

@@ -37,9 +37,16 @@ def ships(kind: str, way: str) -> Iterator[None]:
         _SHIPS.reset(token)
 
 
-def _made(model, arrays: list[np.ndarray]) -> bytes:
-    """The file that ships."""
+def _made(model, arrays: list[np.ndarray], packs: bool = True) -> bytes:
+    """The file that ships.
+
+    Args:
+        model: The network.
+        arrays: What sets its ranges.
+        packs: Whether weights may be packed; where memory alone counts, they stay plain.
+    """
     kind, way = _SHIPS.get()
+    way = way if packs else "none"
     named = convert(model, arrays, kind)
     plain = slim.slim(named)
     return (
@@ -84,7 +91,7 @@ def sizes(model, wanted: Iterable[str], *, untrained: bool = False) -> dict[str,
                 variable.assign(rng.normal(size=variable.shape))
     model = shipping.shipped(model)
     inputs = probe.random_inputs(model, rng, SAMPLES)
-    content = _made(model, inputs)
+    content = _made(model, inputs, "file_bytes" in wanted)
     found: dict[str, float] = {"file_bytes": slim.most(content)}
     if "arena_bytes" in wanted:
         try:

@@ -115,8 +115,7 @@ def _buffers(model) -> None:
         if content and content not in places:
             places[content] = len(kept)
             kept.append(model.buffers[tensor.buffer])
-        if not tensor.isVariable:
-            tensor.buffer = places[content] if content else 0
+        tensor.buffer = places[content] if content else 0
     for entry in model.metadata or []:
         kept.append(model.buffers[entry.buffer])
         entry.buffer = len(kept) - 1

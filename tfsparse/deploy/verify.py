@@ -99,9 +99,9 @@ def compare(
                 found = row.on_micro(artifact.path, arrays)
                 row.against = "the plain file there"
                 if plain is None and os.path.exists(packing.plain_of(artifact.path)):
-                    plain, _ = interpreters.run_micro(
-                        packing.plain_of(artifact.path), arrays
-                    )
+                    arena = row.arena
+                    plain = row.on_micro(packing.plain_of(artifact.path), arrays)
+                    row.arena = arena
                 row.add(plain, found)
             else:
                 with row.timed():

@@ -7,10 +7,12 @@ clusters, in the run itself. Both go on from their last epoch after a kill.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import tempfile
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -89,7 +91,7 @@ def train(context, plan: Plan, model, teacher) -> records.Result:
         context: The run.
         plan: What is asked for.
         model: The network; it is not changed.
-        teacher: The network whose answers are followed, or None.
+        teacher: The network whose answers training for int8 follows, or None.
 
     Returns:
         A network of the same layers, the history of both trainings, and facts.
@@ -111,9 +113,67 @@ def train(context, plan: Plan, model, teacher) -> records.Result:
     return found
 
 
-def kernels(model) -> list[Any]:
-    """Variables that clusters, or zeros, may be kept of."""
-    return [v for v in model.trainable_variables if len(v.shape) > 1]
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A kernel, and where its output channels lie.
+
+    Attributes:
+        variable: Of a Keras layer.
+        layout: `last`, its last axis; `pair`, its last two together, of a depthwise
+            convolution; `transposed`, the last but one, of a transposed one.
+    """
+
+    variable: Any
+    layout: str
+
+    @property
+    def values(self) -> np.ndarray:
+        """Its numbers."""
+        return ops.convert_to_numpy(self.variable)
+
+    def rows(self) -> np.ndarray:
+        """Its numbers as `(weights of a channel, channels)`."""
+        values = self.values
+        if self.layout == "transposed":
+            values = np.moveaxis(values, -2, -1)
+        pair = values.shape[-2] * values.shape[-1]
+        return values.reshape(-1, pair if self.layout == "pair" else values.shape[-1])
+
+    def clusters(self, count: int | None = None):
+        """What `numerics.clusters.shared` needs: so many a channel, or those that are there."""
+        rows = self.rows()
+        labels = numerics.clusters.assigned(rows, count) if count else labels_of(rows)
+        numbers = labels + np.arange(rows.shape[1]) * (labels.max() + 1)
+        shape = self.values.shape
+        if self.layout == "transposed":
+            moved = (*shape[:-2], shape[-1], shape[-2])
+            numbers = np.moveaxis(numbers.reshape(moved), -1, -2)
+        return numerics.clusters.ids_of(self.values, numbers.reshape(shape))
+
+
+def kernels(model) -> list[Kernel]:
+    """The kernels of a model, of which clusters or zeros may be kept."""
+    return [kernel for layer in model.layers for kernel in kernels_of(layer)]
+
+
+def kernels_of(layer) -> list[Kernel]:
+    """The trained kernels of a layer."""
+    depthwise = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+    transposed = (
+        keras.layers.Conv1DTranspose,
+        keras.layers.Conv2DTranspose,
+        keras.layers.Conv3DTranspose,
+    )
+    found = []
+    for variable in layer.trainable_variables:
+        if len(variable.shape) > 1:
+            layout = "last"
+            if isinstance(layer, depthwise) or "depthwise" in variable.name:
+                layout = "pair"
+            elif isinstance(layer, transposed):
+                layout = "transposed"
+            found.append(Kernel(variable, layout))
+    return found
 
 
 def _clustered(context, plan: Plan, model) -> records.Result:
@@ -124,54 +184,53 @@ def _clustered(context, plan: Plan, model) -> records.Result:
 
     def start():
         copy = copied(context, model, plan.rate)
-        for variable in kernels(copy):
-            if variable.path in counts:
-                values = ops.convert_to_numpy(variable)
-                labels = numerics.clusters.assigned(values, counts[variable.path])
-                ids = numerics.clusters.ids_of(values, labels)
-                variable.assign(numerics.clusters.shared(variable.value, ids))
+        for kernel in kernels(copy):
+            if count := counts.get(kernel.variable.path):
+                move(kernel, kernel.clusters(count))
         return copy
 
     def hold(fitted):
         training.hold_zeros(fitted)
-        for variable in kernels(fitted):
-            if variable.path in counts:
-                variable.constraint = _keeper(ops.convert_to_numpy(variable))
+        for kernel in kernels(fitted):
+            if kernel.variable.path in counts:
+                kernel.variable.constraint = functools.partial(
+                    numerics.clusters.shared, clusters=kernel.clusters()
+                )
 
     result = training.train(context, CLUSTERED, start, plan.epochs, plan.rate, hold)
     return records.Result(result.model, result.history, {"clusters": counts})
 
 
-def _keeper(values: np.ndarray):
-    """A constraint that holds the clusters which weights are in."""
-    ids = numerics.clusters.ids_of(values, labels_of(values))
-    return lambda weights: numerics.clusters.shared(weights, ids)
+def move(kernel: Kernel, clusters) -> None:
+    """Moves every weight to the mean of its cluster."""
+    values = ops.convert_to_tensor(kernel.values)
+    kernel.variable.assign(numerics.clusters.shared(values, clusters))
 
 
-def labels_of(values: np.ndarray) -> np.ndarray:
+def labels_of(rows: np.ndarray) -> np.ndarray:
     """The clusters of weights that are on their centroids: equal ones of a channel."""
-    flat = values.reshape(-1, values.shape[-1])
-    labels = np.stack([np.unique(c, return_inverse=True)[1] for c in flat.T], axis=-1)
-    return labels.reshape(values.shape)
+    return np.stack([np.unique(c, return_inverse=True)[1] for c in rows.T], axis=-1)
 
 
-def most(values: np.ndarray) -> int:
+def most(rows: np.ndarray) -> int:
     """The most different weights that a channel has."""
-    return max(len(np.unique(c)) for c in values.reshape(-1, values.shape[-1]).T)
+    return max(len(np.unique(c)) for c in rows.T)
 
 
-def few(values: np.ndarray) -> bool:
+def few(rows: np.ndarray) -> bool:
     """Whether some weights of every channel are equal, so that they are on clusters."""
-    return most(values) < values.size // values.shape[-1]
+    return most(rows) < len(rows)
 
 
 def _counts(context, plan: Plan, model) -> dict[str, int]:
     """How many clusters each kernel gets: what was said, or the fewest that cost nothing."""
-    large = [v for v in kernels(model) if np.prod(v.shape) >= LEAST_WEIGHTS]
+    every = kernels(model)
+    large = [kernel for kernel in every if kernel.values.size >= LEAST_WEIGHTS]
     if plan.clusters != "auto":
         count = int(plan.clusters)
-        own = [v.path for v in large if np.prod(v.shape[:-1]) > count]
-        if left := [v.path for v in kernels(model) if v.path not in own]:
+        own = [k.variable.path for k in large if len(k.rows()) > count]
+        left = [k.variable.path for k in every if k.variable.path not in own]
+        if left:
             context.progress.say(
                 f"clusters={count}: {', '.join(left)} keep their weights, as a channel has "
                 "no more of them, or a table would save nothing."
@@ -180,20 +239,16 @@ def _counts(context, plan: Plan, model) -> dict[str, int]:
     from tfsparse.engine import scoring
 
     before, found = context.validated(model), {}
-    for variable in large:
-        values = ops.convert_to_numpy(variable)
+    for kernel in large:
+        values = kernel.values
         for count in COUNTS:
-            if count >= np.prod(variable.shape[:-1]):
+            if count >= len(kernel.rows()):
                 break
-            labels = numerics.clusters.assigned(values, count)
-            ids = numerics.clusters.ids_of(values, labels)
-            variable.assign(
-                numerics.clusters.shared(ops.convert_to_tensor(values), ids)
-            )
+            move(kernel, kernel.clusters(count))
             harmed = scoring.worse(before, context.validated(model))
-            variable.assign(values)
+            kernel.variable.assign(values)
             if not harmed:
-                found[variable.path] = count
+                found[kernel.variable.path] = count
                 break
     return found
 
@@ -201,9 +256,10 @@ def _counts(context, plan: Plan, model) -> dict[str, int]:
 def _aware(context, plan: Plan, model, teacher) -> records.Result:
     """Trains with simulated int8 in a process beside the run."""
     done = context.latest(AWARE)
-    if done is not None:
-        return done
     folder = context.store.path("checkpoints", f"{AWARE}-epochs")
+    if done is not None:
+        files.remove(folder)
+        return done
     os.makedirs(folder, exist_ok=True)
     work = {
         "model": _saved(context, model, "before.keras"),
@@ -216,7 +272,11 @@ def _aware(context, plan: Plan, model, teacher) -> records.Result:
         reply = child.ask(**work)
     copy = _loaded(model, reply["weights"])
     history = reply["history"]
-    facts = {"carried": reply["carried"], "rebuilt_difference": reply["difference"]}
+    facts = {
+        "carried": reply["carried"],
+        "rebuilt_difference": reply["difference"],
+        "distilled": bool(plan.distill),
+    }
     result = records.Result(copy, history, facts | _judged(context, model, copy))
     context.store.save(AWARE, len(history), result)
     files.remove(folder)
@@ -241,8 +301,8 @@ def _int8_goodness(context, model) -> np.ndarray:
     from tfsparse.engine import scoring
 
     found, task = context.dataset, context.task
-    x = scoring.as_floats(found.x_validation[:JUDGED])
-    y = None if found.y_validation is None else found.y_validation[:JUDGED]
+    x = scoring.some(found.x_validation, JUDGED)
+    y = None if found.y_validation is None else found.y_validation[: len(x)]
     with tempfile.TemporaryDirectory() as folder:
         samples = context.calibration_samples(CALIBRATED)
         (artifact,) = deploy.export(model, folder, samples, ("tflite_int8",))

@@ -16,6 +16,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras
 
 from tfsparse.children import process
+from tfsparse.deploy import probe
 from tfsparse.graph import trace
 
 ALIKE = (
@@ -106,7 +107,9 @@ class Rebuilt:
         stock = type(layer).__module__.startswith("keras.")
         series = kind in FLAT
         alike = kind in ALIKE or series or (kind == "Activation" and _known(layer))
-        if not (stock and alike and layer.name in self._once) or _special(layer):
+        free = layer.trainable if getattr(layer, "weights", []) else True
+        once = stock and alike and layer.name in self._once
+        if not (once and free) or _special(layer):
             self._carry(call)
             return
         config, after = _config(layer, kind)
@@ -217,11 +220,8 @@ class Rebuilt:
         return type(self.model.get_layer(name)).__name__ in KERNELS
 
     def difference(self, rng: np.random.Generator) -> float:
-        """The largest difference to the network itself, relative to the largest output."""
-        x = [
-            rng.normal(size=(4, *tensor.shape[1:])).astype("float32")
-            for tensor in self.graph.inputs
-        ]
+        """The largest difference to the network itself, over 1 + the largest output."""
+        x = probe.random_inputs(self.graph, rng, 4)
         ours = keras.tree.flatten(
             self.graph.model(trace.packed(self.graph.model, x), training=False)
         )

@@ -82,9 +82,12 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
     Raises:
         ValueError: Something that the user gave cannot be used.
         TrainingError: Training led nowhere.
+        ParityError: A file does worse than --tolerance allows; all is written, and its
+            `result` is the report.
         OSError: A file could not be read or written.
     """
     parts = settings.parts
+    tolerance = parts.get(verify.VerifySettings, verify.VerifySettings()).tolerance
     store = checkpoints.Store(parts[Run].workdir, parts[Run].tensorboard)
     told = (
         settings.to_json(),
@@ -96,11 +99,12 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
         before = store.check(*told, resume=resume)
         if before:
             shown.say(f"Finished before. The report is {store.path('report.html')}")
-            verify.check(before)
+            verify.check(before, tolerance)
             return before
         context, model = context_of(settings, store, shown)
-        for stage in settings.stages:
-            stage.rehearse(context, model)
+        with finished.ships(*shipped(settings)):
+            for stage in settings.stages:
+                stage.rehearse(context, model)
         if parts[Run].preflight and not store.begun():
             with _naming_damaged_files(context):
                 shown.say(_preflight(settings, context, model))
@@ -121,7 +125,8 @@ def run(settings: Settings, *, resume: bool = False) -> dict:
             report = telling.report(
                 settings.stages, context, results, told[0], documents
             )
-        verify.check(report)
+        for document in (report, *documents.values()):
+            verify.check(document, tolerance)
         return report
 
 

@@ -13,6 +13,9 @@ from tfsparse import records
 from tfsparse.deploy import interpreters
 from tfsparse.graph import measure
 
+HELD_BYTES = 1_000_000_000
+"""So much of a split is held at once where all of it has to be."""
+
 PART_SAMPLES = 1000
 """Samples in memory at a time; less than 1 GB at 224 x 224 x 3."""
 
@@ -25,6 +28,13 @@ def as_floats(x) -> np.ndarray:
     pixels = x.astype(np.float32)
     pixels /= 255.0  # in place: data may be large
     return pixels
+
+
+def some(x, count: int | None = None) -> np.ndarray:
+    """The first samples as models take them, as many as fit into `HELD_BYTES`."""
+    each = 4 * max(1, int(np.prod(np.shape(x[:1])[1:])))
+    most = max(1, HELD_BYTES // each)
+    return as_floats(x[: min(most, len(x) if count is None else count)])
 
 
 def by_parts(task, x, answer: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -37,10 +37,13 @@ def train(context, plan: aware.Plan, model, teacher, folder: str) -> dict[str, A
     optimizer.build(variables)
     held = [variable.value for variable in rebuilt.kept]
     state = [*network.weights, *held, *optimizer.variables]
-    holds = [
-        (new, _held(ops.convert_to_numpy(old), new.shape))
-        for old, new in rebuilt.kernels(network)
+    own = {id(k.variable): k for k in aware.kernels(model)}
+    pairs = [
+        (own[id(old)], new) for old, new in rebuilt.kernels(network) if id(old) in own
     ]
+    carried = [k for layer in rebuilt.carried for k in aware.kernels_of(layer)]
+    pairs += [(kernel, kernel.variable.value) for kernel in carried]
+    holds = [(new, _held(kernel, new.shape)) for kernel, new in pairs]
     holds = [(variable, hold) for variable, hold in holds if hold is not None]
     loss = context.task.loss()
     distance = _distance(context, teacher)
@@ -66,7 +69,7 @@ def train(context, plan: aware.Plan, model, teacher, folder: str) -> dict[str, A
         with meters.metered() as spent:
             rate = context.training.rate(plan.rate, epoch, plan.epochs)
             optimizer.learning_rate.assign(rate)
-            keras.utils.set_random_seed(context.seed + epoch)
+            keras.utils.set_random_seed((context.seed + epoch) % 2**32)
             losses = [float(step(x, y)) for x, y in context.epoch(aware.AWARE, epoch)]
         mean = float(np.mean(losses))
         if not np.isfinite(mean):
@@ -91,12 +94,12 @@ def train(context, plan: aware.Plan, model, teacher, folder: str) -> dict[str, A
     }
 
 
-def _held(values: np.ndarray, shape):
+def _held(kernel: aware.Kernel, shape):
     """What keeps the zeros and clusters of a kernel where they are; None for nothing."""
-    shape = tuple(shape)
-    if aware.few(values):
-        ids = numerics.clusters.ids_of(values, aware.labels_of(values))
-        own = (ids[0], ids[1], ids[2].reshape(shape))
+    shape, values = tuple(shape), kernel.values
+    if aware.few(kernel.rows()):
+        ids, sizes, there = kernel.clusters()
+        own = (ids, sizes, there.reshape(shape))
         return lambda variable: numerics.clusters.shared(variable, own)
     if np.all(values):
         return None

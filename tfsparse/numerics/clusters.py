@@ -21,7 +21,7 @@ def assigned(weights: np.ndarray, count: int) -> np.ndarray:
         count: Clusters of a channel, zeros' one included; 2 or more.
 
     Returns:
-        Whole numbers in `[0, count)` of that shape; 0 is the cluster of zeros.
+        Whole numbers in `[0, count)` of that shape; where a channel has zeros, 0 is theirs.
 
     Example:
         >>> assigned(np.array([[0.0], [1.0], [1.1], [5.0]]), 3)[:, 0]
@@ -83,17 +83,17 @@ def shared(weights, clusters):
     )
 
 
-def ids_of(weights: np.ndarray, labels: np.ndarray):
+def ids_of(weights: np.ndarray, numbers: np.ndarray):
     """What `shared` needs to know of clusters, worked out once.
 
     Args:
         weights: Those that were assigned.
-        labels: Their clusters.
+        numbers: Of their clusters, of that shape; another one in each channel.
 
     Returns:
         A number for each weight, the size of each number's cluster, and where weights are.
     """
-    channels = weights.shape[-1]
-    each = labels.reshape(-1, channels) + np.arange(channels) * (labels.max() + 1)
-    _, ids, sizes = np.unique(each.reshape(-1), return_inverse=True, return_counts=True)
+    _, ids, sizes = np.unique(
+        numbers.reshape(-1), return_inverse=True, return_counts=True
+    )
     return ids.reshape(-1).astype(np.int32), sizes, (weights != 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextvars
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -182,7 +183,8 @@ def search(
     def begun(maps) -> Callable[[], float]:
         if pool is None:
             return functools.partial(evaluate, maps)
-        return pool.submit(evaluate, maps).result
+        own = contextvars.copy_context()  # what a thread does not have by itself
+        return pool.submit(own.run, evaluate, maps).result
 
     answers = collections.deque(begun(maps) for maps in state.waiting)
     while state.done < settings.evaluations:

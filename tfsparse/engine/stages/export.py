@@ -71,7 +71,7 @@ class Export(stage.Stage):
 
     name = "export"
     settings_class = ExportSettings
-    inputs = ("quantise", "sparse")
+    inputs = ("quantise", "sparse", "rank")
 
     def check(self, stages):
         from tfsparse.deploy import packing
@@ -96,17 +96,21 @@ class Export(stage.Stage):
         found = (own.get(name, name) for name in self.settings.formats)
         return tuple(dict.fromkeys(filter(None, found)))
 
-    def run(self, context, before, quantise=None, sparse=None):
+    def run(self, context, before, quantise=None, sparse=None, rank=None):
         from tfsparse import deploy
         from tfsparse.deploy import noise, shipping
         from tfsparse.engine import scoring
 
         kind = quantise.facts["kind"] if quantise else "int8"
-        bounds = (sparse.facts.get("bounds") if sparse else None) or {}
+        decided = [one.facts.get("bounds") for one in (sparse, rank) if one]
+        bounds = next(filter(None, decided), {})
         formats = self.formats(kind)
         context.progress.say("Exporting " + ", ".join(formats))
         samples = context.calibration_samples(self.settings.calibration_samples)
-        validation = scoring.as_floats(context.dataset.x_validation)
+        few = scoring.some(context.dataset.x_validation, COMPARED)
+        proof = None
+        if self.settings.compress != "none":
+            proof = scoring.some(context.dataset.x_validation)
         made = deploy.export(
             before.model,
             context.store.workdir,
@@ -114,7 +118,7 @@ class Export(stage.Stage):
             formats,
             _beside(context),
             compress=self.settings.compress,
-            proof=validation,
+            proof=proof,
             arena_limit=bounds.get("arena_bytes"),
         )
         facts: dict[str, Any] = {
@@ -125,7 +129,7 @@ class Export(stage.Stage):
             found = noise.noise(
                 (shipped := shipping.shipped(before.model)),
                 shipping.arrays_of(shipped, samples),
-                shipping.arrays_of(shipped, validation[:COMPARED]),
+                shipping.arrays_of(shipped, few),
                 kind,
             )
             facts["noise"] = [
