@@ -304,6 +304,7 @@ QAT = ["--quantise=qat", "--qat_epochs=3", "--clusters=8", "--method=sparse_vd",
 
 
 @needs_tfmot
+@pytest.mark.slow
 def test_training_for_int8_keeps_zeros_and_clusters_and_goes_on_after_a_kill(tmp_path):
     whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
     assert main(whole, *QAT) == 0

@@ -58,11 +58,10 @@ class LeGR(base.Method):
     )
 
     recalibrate: bool = options.field(
-        True,
+        False,
         "Whether BatchNorm's statistics are taken again: those of the samples at hand while "
-        "a cut network is judged, those of training samples once it is cut. The statistics of "
-        "the whole network are wrong for a part of it, and below half of its MACs all that is "
-        "cut looks like chance. False as in the paper.",
+        "a cut network is judged, those of training samples once it is cut. False as in the "
+        "paper.",
     )
 
     @property
