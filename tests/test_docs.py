@@ -144,5 +144,7 @@ def test_every_example_in_python_runs(page, yours, monkeypatch):
     monkeypatch.setitem(sys.modules, "printed", module)
     if page != "README.md":
         vars(module).update(yours, np=np, keras=keras, tfsparse=tfsparse)
+    before = set(vars(module))
     for number, block in enumerate(blocks_of(page, "python"), 1):
         exec(compile(block, f"{page}, example {number}", "exec"), vars(module))
+    assert set(vars(module)) - before, "an example makes something"

@@ -167,6 +167,19 @@ def test_what_is_refused_before_training(arguments, words, tmp_path, capsys):
     assert not os.path.exists(folder)
 
 
+def test_a_command_line_is_read_before_anything_heavy_is_loaded():
+    """A wrong flag is answered at once, and the converter's process can be a copy."""
+    source = (
+        "import sys; from tfsparse.engine import settings; "
+        "settings.parse(['--workdir=unused', '--compress=auto', '--quantise=int16x8']); "
+        "print(sorted({'keras', 'tensorflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]", done.stderr[-500:]
+
+
 def test_qat_says_what_it_lacks(tmp_path, capsys, monkeypatch):
     import importlib.util
 

@@ -35,10 +35,9 @@ def answer(request: dict) -> dict:
             input or output, in the model's order.
 
     Returns:
-        `operators`, `int8`, `floats` (names of float tensors) and `scales` (of outputs) of
-        LiteRT; `arena_bytes`
-        of TensorFlow Lite Micro, `refused` where it lacks an operator, `missing` where its
-        package is not installed.
+        Of LiteRT `operators`, `int8`, `floats` (names of float tensors) and `scales` (of
+        outputs); of TensorFlow Lite Micro `arena_bytes`, `refused` where it lacks an
+        operator, `missing` where its package is not installed; of a comparison `tensors`.
     """
     if request["do"] == "look":
         return _facts(_litert(request["path"]))
@@ -75,22 +74,7 @@ def compare(floats: str, whole: str, x: list[np.ndarray]) -> list[dict]:
     ]
     made = {int(n) for op in other._get_ops_details() for n in op["outputs"]}
     made |= {detail["index"] for detail in other.get_input_details()}
-    found = []
-    for _, detail in pairs:
-        parameters = detail["quantization_parameters"]
-        scales, zeros = parameters["scales"], parameters["zero_points"]
-        limits = np.iinfo(detail["dtype"])
-        ends = [(end - zeros) * scales for end in (limits.min, limits.max)]
-        found.append(
-            {
-                "name": detail["name"],
-                "shape": [int(n) for n in detail["shape"]],
-                "constant": detail["index"] not in made,
-                "low": float(np.min(ends[0], initial=0.0)),
-                "high": float(np.max(ends[1], initial=0.0)),
-                "signal": 0.0, "error": 0.0, "clipped": 0, "largest": 0.0, "count": 0,
-            }
-        )  # fmt: skip
+    found = [_entry(detail, detail["index"] not in made) for _, detail in pairs]
     for number in range(len(x[0])):
         for interpreter, quantises in ((one, False), (other, True)):
             for part, source in zip(x, _in_order(interpreter)[0], strict=True):
@@ -99,21 +83,39 @@ def compare(floats: str, whole: str, x: list[np.ndarray]) -> list[dict]:
                 interpreter.set_tensor(source["index"], given)
             interpreter.invoke()
         for entry, (source, target) in zip(found, pairs, strict=True):
-            if number and entry["constant"]:
-                continue
-            a = one.get_tensor(source["index"]).astype(np.float64)
-            b = _values(other.get_tensor(target["index"]), target)
-            if a.shape != b.shape:
-                continue
-            entry["signal"] += float(np.square(a).sum())
-            entry["error"] += float(np.square(a - b).sum())
-            limits = np.iinfo(target["dtype"])
-            step = (entry["high"] - entry["low"]) / (int(limits.max) - int(limits.min))
-            beyond = (a < entry["low"] - step) | (a > entry["high"] + step)
-            entry["clipped"] += int(beyond.sum())
-            entry["largest"] = max(entry["largest"], float(np.abs(a).max(initial=0)))
-            entry["count"] += int(a.size)
+            if not (number and entry["constant"]):
+                a = one.get_tensor(source["index"]).astype(np.float64)
+                b = _values(other.get_tensor(target["index"]), target)
+                if a.shape == b.shape:
+                    _add(entry, a, b, np.iinfo(target["dtype"]))
     return [entry for entry in found if entry["count"]]
+
+
+def _entry(detail, constant: bool) -> dict:
+    """What `compare` tells of a tensor, before it has seen a sample."""
+    parameters = detail["quantization_parameters"]
+    scales, zeros = parameters["scales"], parameters["zero_points"]
+    limits = np.iinfo(detail["dtype"])
+    low, high = ((end - zeros) * scales for end in (limits.min, limits.max))
+    return {
+        "name": detail["name"],
+        "shape": [int(n) for n in detail["shape"]],
+        "constant": constant,
+        "low": float(np.min(low, initial=0.0)),
+        "high": float(np.max(high, initial=0.0)),
+        "signal": 0.0, "error": 0.0, "clipped": 0, "largest": 0.0, "count": 0,
+    }  # fmt: skip
+
+
+def _add(entry: dict, a: np.ndarray, b: np.ndarray, limits) -> None:
+    """Adds a sample's tensor, as floats and as int8 has it."""
+    entry["signal"] += float(np.square(a).sum())
+    entry["error"] += float(np.square(a - b).sum())
+    step = (entry["high"] - entry["low"]) / (int(limits.max) - int(limits.min))
+    beyond = (a < entry["low"] - step) | (a > entry["high"] + step)
+    entry["clipped"] += int(beyond.sum())
+    entry["largest"] = max(entry["largest"], float(np.abs(a).max(initial=0)))
+    entry["count"] += int(a.size)
 
 
 def _values(stored: np.ndarray, detail) -> np.ndarray:

@@ -21,6 +21,10 @@ ranges, and the files are compared on all. Of a model of several inputs samples.
 array for each, by its name. labels.npy holds the class of each sample, a whole number."""
 
 
+COMPARED = 256
+"""Samples on which float and int8 are compared, tensor by tensor."""
+
+
 @options.record
 class FileSettings(options.Options):
     """Which files are made."""
@@ -80,30 +84,13 @@ def work(path: str, folder: str, samples_path: str, settings: FileSettings) -> d
     """
     import tfsparse
     from tfsparse import zoo
-    from tfsparse.deploy import agreement, noise, packing, shipping
-    from tfsparse.deploy.export import FILES
+    from tfsparse.deploy import agreement, shipping
 
-    own = {"tflite_int8": f"tflite_{settings.quantise}"}
-    formats = tuple(
-        own.get(name, name)
-        for name in settings.formats
-        if settings.quantise != "none" or name != "tflite_int8"
-    )
-    if not formats:
-        raise ValueError(
-            "`formats` must leave something to export beside tflite_int8, which "
-            "quantise=none leaves out. Received: formats=tflite_int8, quantise=none."
-        )
-    packing.check(settings.compress, formats)
-    made = os.path.join(folder, FILES["keras"])
-    if "keras" in formats and os.path.exists(made) and os.path.samefile(made, path):
-        raise ValueError(
-            f"`folder` must be another one than the model's own, which {made!r} would "
-            f"replace. Received: {folder!r}."
-        )
-    model = zoo.load(path)
-    samples = _samples(samples_path)
-    arrays = _checked(shipping.shipped(model, settings.length or None), samples)
+    formats = records.formats_of(settings.formats, settings.quantise)
+    records.check_packing(settings.compress, formats)
+    _check_folder(path, folder, formats)
+    model = shipping.shipped(zoo.load(path), settings.length or None)
+    arrays = _checked(model, _samples(samples_path))
     labels = None
     if settings.labels:
         labels = _labels(settings.labels, len(arrays[0]))
@@ -113,46 +100,55 @@ def work(path: str, folder: str, samples_path: str, settings: FileSettings) -> d
     )
     calibration = [array[chosen] for array in arrays]
     artifacts = tfsparse.export(
-        model,
-        folder,
-        calibration if len(calibration) > 1 else calibration[0],
-        formats,
-        length=settings.length or None,
-        compress=settings.compress,
-        proof=samples,
+        model, folder, calibration, formats, compress=settings.compress, proof=arrays
     )
     for artifact in artifacts:
         command.say(f"{artifact.path}: {artifact.file_bytes:,} bytes{_saved(artifact)}")
-    rows, changes = agreement.judged(
-        shipping.shipped(model, settings.length or None), artifacts, arrays, labels
-    )
+    rows, changes = agreement.judged(model, artifacts, arrays, labels)
     for row in rows:
         command.say(_told(row, changes.get(row.artifact)))
-    small = f"tflite_{settings.quantise}"
-    if small in formats and settings.quantise in records.ON_MICRO:
-        found = noise.noise(
-            shipping.shipped(model, settings.length or None),
-            calibration,
-            [array[:256] for array in arrays],
-            settings.quantise,
-        )
-        for one in noise.worst(found):
-            command.say(
-                f"{one.layer} ({one.what}): signal to noise {one.decibels:.1f} dB; "
-                f"{one.remedy()}"
-            )
-    noisy = {row.artifact: row.decibels for row in rows}
+    if f"tflite_{settings.quantise}" in records.WHOLE:
+        _say_noise(model, calibration, arrays, settings.quantise)
     result = {
         "files": {one.path: one.file_bytes for one in artifacts},
         "parity": [dataclasses.asdict(row) for row in rows],
         "changes": {name: dataclasses.asdict(one) for name, one in changes.items()},
     }
+    noisy = {row.artifact: row.decibels for row in rows}
     try:
         agreement.check(changes, noisy, settings.tolerance)
     except records.ParityError as error:
         error.result = result
         raise
     return result
+
+
+def _check_folder(path: str, folder: str, formats) -> None:
+    """Checks that the model itself would not be replaced.
+
+    Raises:
+        ValueError: It would.
+    """
+    from tfsparse.deploy.export import FILES
+
+    made = os.path.join(folder, FILES["keras"])
+    if "keras" in formats and os.path.exists(made) and os.path.samefile(made, path):
+        raise ValueError(
+            f"`folder` must be another one than the model's own, which {made!r} would "
+            f"replace. Received: {folder!r}."
+        )
+
+
+def _say_noise(model, calibration, arrays, kind: str) -> None:
+    """The noisiest tensors of the int8 file, and what to do about them."""
+    from tfsparse.deploy import noise
+
+    few = [array[:COMPARED] for array in arrays]
+    for one in noise.worst(noise.noise(model, calibration, few, kind)):
+        command.say(
+            f"{one.layer} ({one.what}): signal to noise {one.decibels:.1f} dB; "
+            f"{one.remedy()}"
+        )
 
 
 def _told(row: records.Parity, change) -> str:

@@ -98,7 +98,8 @@ def export(
         raise ValueError(
             f"`formats` must be among {records.EVERY_FORMAT}. Received: {formats}."
         )
-    packing.check(compress, formats, arena_limit)
+    records.check_packing(compress, formats)
+    packing.check_limit(arena_limit)
     model = shipping.shipped(model, length)
     if any(name.startswith("tflite") for name in formats):
         shipping.check_sized(model)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -78,29 +80,32 @@ def _gathered(answer, arrays: list[np.ndarray]) -> list[np.ndarray]:
 
 def run(artifact: records.Artifact, x: np.ndarray) -> np.ndarray:
     """Outputs of an artefact of one input and one output, in the model's units."""
-    return run_all(artifact, None, [x])[0][0]
+    return opened(artifact, None)([x])[0][0]
 
 
-def run_all(
-    artifact: records.Artifact, model, arrays: list[np.ndarray]
-) -> tuple[list[np.ndarray], Facts]:
-    """All outputs of an artefact, in the model's units, and what a TFLite file is made of.
+Runs = Callable[[list[np.ndarray]], tuple[list[np.ndarray], Facts]]
+
+
+def opened(artifact: records.Artifact, model) -> Runs:
+    """What runs an artefact, loaded once: all outputs, in the model's units, and its facts.
 
     Args:
         artifact: The file.
         model: What it was made of, which tells how several inputs are given.
-        arrays: One an input, `(samples, ...)`, in their order.
+
+    Returns:
+        `arrays -> (outputs, Facts)`; arrays are one an input, `(samples, ...)`, in order.
     """
     if artifact.format == "keras":
         loaded = keras.saving.load_model(artifact.path, compile=False, safe_mode=True)
-        return answers(loaded, arrays), Facts()
+        return lambda arrays: (answers(loaded, arrays), Facts())
     if artifact.format == "saved_model":
-        return _run_saved_model(artifact.path, model, arrays), Facts()
-    return run_tflite(artifact.path, arrays)
+        saved = tf.saved_model.load(artifact.path)  # kept: it owns the variables
+        return lambda arrays: (_saved_answers(saved, model, arrays), Facts())
+    return functools.partial(run_tflite, artifact.path)
 
 
-def _run_saved_model(path: str, model, arrays) -> list[np.ndarray]:
-    loaded = tf.saved_model.load(path)  # kept: it owns the variables
+def _saved_answers(loaded, model, arrays) -> list[np.ndarray]:
 
     def answer(batch):
         tensors = [tf.constant(part) for part in batch]

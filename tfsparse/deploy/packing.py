@@ -17,26 +17,16 @@ PART = 256
 """Samples that are run between two looks: the first that differs ends the proof."""
 
 
-def check(way: str, formats: tuple[str, ...], arena_limit: float | None = None) -> None:
-    """Checks that weights can be packed, before there is a file.
+def check_limit(arena_limit: float | None) -> None:
+    """Checks what bounds working memory.
 
     Raises:
-        ValueError: The way is unknown, or there will be no file to pack.
+        ValueError: It is no number of bytes.
     """
-    if way not in records.PACKINGS:
-        raise ValueError(
-            f"`compress` must be one of {records.PACKINGS}. Received: {way!r}."
-        )
     number = isinstance(arena_limit, int | float) and arena_limit > 0
     if arena_limit is not None and not number:
         raise ValueError(
             f"`arena_limit` must be a number of bytes. Received: {arena_limit!r}."
-        )
-    whole = [f"tflite_{kind}" for kind in records.ON_MICRO]
-    if way != "none" and not set(whole) & set(formats):
-        raise ValueError(
-            f"`compress` must come with {' or '.join(whole)} among the formats: it packs "
-            f"what TensorFlow Lite Micro runs. Received: {formats}."
         )
 
 

@@ -105,7 +105,7 @@ def fly(
     small, _ = collect.finish(sparse, halves)
     recalibrate.recalibrate(small, x)  # an untrained network fades to nothing otherwise
     sizes: dict[str, float] = {}
-    if {f"tflite_{kind}" for kind in records.ON_MICRO} & set(formats):
+    if set(records.WHOLE) & set(formats):
         sizes = finished.flight(small, x)
     return Preflight(
         sum(g.size for g in free),

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras
 from keras import ops
 
-from tfsparse import files, meters, numerics, records
+from tfsparse import distillation, files, meters, numerics, records
 from tfsparse.engine import aware, bridge
 
 
@@ -37,14 +37,7 @@ def train(context, plan: aware.Plan, model, teacher, folder: str) -> dict[str, A
     optimizer.build(variables)
     held = [variable.value for variable in rebuilt.kept]
     state = [*network.weights, *held, *optimizer.variables]
-    own = {id(k.variable): k for k in aware.kernels(model)}
-    pairs = [
-        (own[id(old)], new) for old, new in rebuilt.kernels(network) if id(old) in own
-    ]
-    carried = [k for layer in rebuilt.carried for k in aware.kernels_of(layer)]
-    pairs += [(kernel, kernel.variable.value) for kernel in carried]
-    holds = [(new, _held(kernel, new.shape)) for kernel, new in pairs]
-    holds = [(variable, hold) for variable, hold in holds if hold is not None]
+    holds = _holds(rebuilt, model, network)
     loss = context.task.loss()
     distance = _distance(context, teacher)
 
@@ -56,7 +49,7 @@ def train(context, plan: aware.Plan, model, teacher, folder: str) -> dict[str, A
             if teacher is not None:
                 told = teacher(x, training=False)
                 far = distance(outputs, told, plan.temperature)
-                value = (1 - plan.distill) * value + plan.distill * far
+                value = distillation.mixed(value, far, plan.distill)
         optimizer.apply_gradients(
             zip(tape.gradient(value, variables), variables, strict=True)
         )
@@ -92,6 +85,18 @@ def train(context, plan: aware.Plan, model, teacher, folder: str) -> dict[str, A
         "carried": carried,
         "difference": difference,
     }
+
+
+def _holds(rebuilt, model, network) -> list[tuple]:
+    """The variables whose zeros or clusters stay, and what each step does to them."""
+    own = {id(kernel.variable): kernel for kernel in aware.kernels(model)}
+    pairs = [
+        (own[id(old)], new) for old, new in rebuilt.kernels(network) if id(old) in own
+    ]
+    carried = [k for layer in rebuilt.carried for k in aware.kernels_of(layer)]
+    pairs += [(kernel, kernel.variable.value) for kernel in carried]
+    found = [(new, _held(kernel, new.shape)) for kernel, new in pairs]
+    return [(variable, hold) for variable, hold in found if hold is not None]
 
 
 def _held(kernel: aware.Kernel, shape):

@@ -3,6 +3,16 @@
 from tfsparse.records import sections
 from tfsparse.records.cost import Cost
 from tfsparse.records.errors import ParityError, StripError, TrainingError
+from tfsparse.records.formats import (
+    EVERY_FORMAT,
+    FORMATS,
+    ON_MICRO,
+    PACKINGS,
+    QUANTISED,
+    WHOLE,
+    check_packing,
+    formats_of,
+)
 from tfsparse.records.groups import (
     CARRIER,
     CONSUMER,
@@ -28,13 +38,8 @@ from tfsparse.records.tools import Tools
 from tfsparse.records.vocabulary import (
     CRITERIA,
     CURVATURES,
-    EVERY_FORMAT,
-    FORMATS,
     GONE,
     LOG_ALPHA_LIMIT,
-    ON_MICRO,
-    PACKINGS,
-    QUANTISED,
     SCALE_PRIORS,
     SCALINGS,
     SWITCH_FORMS,
@@ -78,6 +83,9 @@ __all__ = [
     "StripError",
     "Tools",
     "TrainingError",
+    "WHOLE",
     "UnitGroup",
+    "check_packing",
+    "formats_of",
     "sections",
 ]

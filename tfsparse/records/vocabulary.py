@@ -29,19 +29,3 @@ LOG_ALPHA_LIMIT = 8.0
 
 CRITERIA = ("l1", "l2", "bn_scale", "taylor", "fpgm", "activation", "random")
 """How much a unit of a trained model matters, see `deploy.criteria`."""
-
-FORMATS = ("keras", "saved_model", "tflite_float", "tflite_int8")
-"""What a model is exported to where nothing else is said, see `deploy.export`."""
-
-QUANTISED = ("int8", "int16x8", "float16", "dynamic")
-"""Numbers of a TFLite file that is smaller than a float one: weights and activations as int8;
-weights as int8 and activations as int16; weights as float16; weights as int8, the rest float."""
-
-ON_MICRO = ("int8", "int16x8")
-"""Of these, what TensorFlow Lite Micro runs."""
-
-EVERY_FORMAT = (*FORMATS, *(f"tflite_{kind}" for kind in QUANTISED[1:]))
-"""All that a model can be exported to."""
-
-PACKINGS = ("none", "zeros", "clusters", "auto")
-"""How weights may be packed in flash, see `deploy.compress`."""

@@ -74,15 +74,8 @@ class Export(stage.Stage):
     inputs = ("quantise", "sparse", "rank")
 
     def check(self, stages):
-        from tfsparse.deploy import packing
-
-        kind = _kind(stages.get("quantise"))
-        if not self.formats(kind):
-            raise ValueError(
-                "`formats` must leave something to export beside tflite_int8, which "
-                "quantise=none leaves out. Received: formats=tflite_int8, quantise=none."
-            )
-        packing.check(self.settings.compress, self.formats(kind))
+        formats = self.formats(_kind(stages.get("quantise")))
+        records.check_packing(self.settings.compress, formats)
 
     def rehearse(self, context, model):
         from tfsparse.deploy import packing
@@ -92,9 +85,7 @@ class Export(stage.Stage):
 
     def formats(self, kind: str) -> tuple[str, ...]:
         """What is exported where the numbers of the small file are of a kind."""
-        own = {"tflite_int8": f"tflite_{kind}" if kind != "none" else ""}
-        found = (own.get(name, name) for name in self.settings.formats)
-        return tuple(dict.fromkeys(filter(None, found)))
+        return records.formats_of(self.settings.formats, kind)
 
     def run(self, context, before, quantise=None, sparse=None, rank=None):
         from tfsparse import deploy

@@ -37,7 +37,7 @@ class QuantiseSettings(options.Options):
     )
     clusters: str = options.field(
         "none",
-        "How many different weights a layer may have: a number from 2 to 128, auto for the "
+        "How many different weights an output channel may have: 2 to 128, auto for the "
         "fewest that cost nothing on validation, none for any. --compress stores them in 1 "
         "to 7 bits each.",
     )

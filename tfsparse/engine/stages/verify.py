@@ -88,7 +88,7 @@ def check(report: dict, tolerance: float) -> None:
             (r["decibels"] for r in ends if r["decibels"] is not None), default=None
         )
         names = [row["artifact"] for row in report["parity"]]
-        small = [f"tflite_{k}" for k in records.ON_MICRO if f"tflite_{k}" in names]
+        small = [name for name in records.WHOLE if name in names]
         try:
             agreement.check(changes, dict.fromkeys(small[:1], least), tolerance)
         except records.ParityError as error:
@@ -129,9 +129,7 @@ def _rows(context, model, artifacts, parity, reduced) -> list[records.StageRow]:
         what = FILES.get(artifact.format)
         if what and artifact.format in reduced:
             rows.append((artifact.format, what, artifact))
-    whole = [
-        a for a in artifacts if a.format.removeprefix("tflite_") in records.ON_MICRO
-    ]
+    whole = [artifact for artifact in artifacts if artifact.format in records.WHOLE]
     for number, artifact in enumerate(whole):
         kind = artifact.format.removeprefix("tflite_")
         name = f"{MICRO}_{kind}" if number else MICRO
