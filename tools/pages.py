@@ -1,6 +1,7 @@
 """Writes docs/commands.md and docs/api.md from options and from what tfsparse offers.
 
-python tools/pages.py
+python tools/pages.py            # writes
+python tools/pages.py --check    # exit code 1 where one is not what it would write
 """
 
 from __future__ import annotations
@@ -91,6 +92,15 @@ def pages() -> dict[str, str]:
 
 def main() -> int:
     """The program."""
+    if "--check" in sys.argv[1:]:
+        stale = [
+            name
+            for name, text in pages().items()
+            if (DOCS / name).read_text("utf-8") != text
+        ]
+        if stale:
+            sys.stderr.write(f"not up to date: {', '.join(stale)}\n")
+        return 1 if stale else 0
     for name, text in pages().items():
         files.write_text(str(DOCS / name), text)
     return 0
